@@ -1,0 +1,102 @@
+//! What happens while an answer is made, in the order in which it happens.
+
+/// Why an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// An end-of-sequence token or a stop text.
+    Stop,
+    /// `max_tokens` or the end of the context.
+    Length,
+    /// The model called tools and waits for their results.
+    ToolCalls,
+}
+
+/// Token counts of one answer. The detail counts are parts of the totals, never added to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub prompt_tokens: u32,
+    /// Tokens generated, reasoning and markers included.
+    pub completion_tokens: u32,
+    /// Prompt tokens that a prefix cache supplied.
+    pub cached_tokens: u32,
+    /// Generated tokens that belong to the reasoning.
+    pub reasoning_tokens: u32,
+}
+
+/// Where the time went.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Timings {
+    /// From arrival to the first step that worked on the request.
+    pub queue_ms: f64,
+    /// From that step to the first token.
+    pub prompt_ms: f64,
+    /// From the first token to the last.
+    pub predicted_ms: f64,
+}
+
+/// What kind of failure ends an answer; a dialect maps it to a status or an error event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The engine died or reported a device fault.
+    EngineFailed,
+    /// The model is being unloaded.
+    Draining,
+    /// No room for the request now.
+    Overloaded,
+    /// This request's own numbers are broken (a NaN row, say); others go on.
+    Numerical,
+}
+
+/// A failure after the answer began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// See [`FailureKind`].
+    pub kind: FailureKind,
+    /// For the caller; holds no host names, paths or pointers.
+    pub message: String,
+}
+
+/// One thing that happens to an answer.
+///
+/// Order: [`Event::Started`], then any number of text, reasoning and tool events, then exactly one
+/// of [`Event::Finished`] and [`Event::Failed`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Every check that can refuse has passed.
+    Started {
+        /// Tokens of the prompt.
+        prompt_tokens: u32,
+    },
+    /// More reasoning.
+    Reasoning(String),
+    /// More text; whole UTF-8 characters.
+    Text(String),
+    /// The model begins to call a function.
+    ToolCall {
+        /// Counts from 0 in the order of the calls.
+        index: u32,
+        /// Unique in the answer.
+        id: String,
+        /// The function's name.
+        name: String,
+    },
+    /// More of that call's arguments, as JSON text.
+    ToolArguments {
+        /// The call.
+        index: u32,
+        /// A piece of the arguments' JSON text.
+        delta: String,
+    },
+    /// The answer is complete.
+    Finished {
+        /// See [`FinishReason`].
+        reason: FinishReason,
+        /// See [`Usage`].
+        usage: Usage,
+        /// See [`Timings`].
+        timings: Timings,
+    },
+    /// The answer ends here, incomplete.
+    Failed(Failure),
+}

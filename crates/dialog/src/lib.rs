@@ -1,0 +1,15 @@
+//! The neutral language between the dialects on the wire and the engine behind them.
+//!
+//! A dialect parses its body into a [`GenerateRequest`] and projects [`Event`]s back into its own
+//! shape. Nothing here knows JSON schemas of a vendor, tokens' spelling or a transport.
+#![forbid(unsafe_code)]
+
+mod event;
+mod message;
+mod request;
+
+pub use event::{Event, Failure, FailureKind, FinishReason, Timings, Usage};
+pub use message::{Json, Message, Part, Role, ToolCall};
+pub use request::{
+    Defaults, GenerateRequest, Prompt, Reasoning, SamplingParams, ToolChoice, ToolSpec,
+};

@@ -1,0 +1,233 @@
+//! The types that cross from the daemon into the engine and back.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use scheduler::RequestId;
+
+/// What to load and how much room it may take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineSpec {
+    /// A GGUF file, or a directory with safetensors or exactly one GGUF file.
+    pub source: PathBuf,
+    /// Tokens of context a request may have; the model's own by default.
+    pub context: Option<u32>,
+    /// Requests that run together.
+    pub max_running: u32,
+    /// Tokens that one step may compute.
+    pub token_budget: u32,
+    /// KV blocks; by default enough for `max_running` requests of `context` tokens, within reason.
+    pub kv_blocks: Option<u32>,
+    /// Ranks that share the model.
+    pub world_size: u32,
+    /// Threads of a CPU rank; the machine's cores by default.
+    pub threads: Option<u32>,
+}
+
+impl EngineSpec {
+    /// The defaults for a model on this machine.
+    pub fn new(source: impl Into<PathBuf>) -> Self {
+        Self {
+            source: source.into(),
+            context: None,
+            max_running: 16,
+            token_budget: 512,
+            kv_blocks: None,
+            world_size: 1,
+            threads: None,
+        }
+    }
+}
+
+/// Bytes of one rank, as planned before the load.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RankBytes {
+    /// Weights as the backend keeps them.
+    pub weights: u64,
+    /// KV blocks.
+    pub kv: u64,
+    /// Recurrent state slots.
+    pub state: u64,
+    /// Activations of the largest step.
+    pub workspace: u64,
+}
+
+/// What was loaded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineInfo {
+    /// `general.architecture` or `model_type`, normalised: `qwen3`, `qwen3_5`.
+    pub architecture: String,
+    /// The weights' format in a word, for example `Q8_0` or `bf16`.
+    pub quant: String,
+    /// Rows of the output head; ids at or above are never sampled.
+    pub vocab_size: u32,
+    /// Tokens that one request may have, prompt and answer together.
+    pub context: u32,
+    /// Requests that run together.
+    pub max_running: u32,
+    /// Tokens of a KV block.
+    pub block_size: u32,
+    /// KV blocks in all.
+    pub kv_blocks: u32,
+    /// Recurrent state slots in all; 0 for a model without recurrent layers.
+    pub state_slots: u32,
+    /// Per rank.
+    pub ranks: Vec<RankBytes>,
+}
+
+/// How the next token is chosen; every field has its value.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// 0 is greedy.
+    pub temperature: f32,
+    /// Nucleus mass in (0, 1].
+    pub top_p: f32,
+    /// Keep this many; 0 keeps all.
+    pub top_k: u32,
+    /// Keep tokens with at least this share of the best one's probability; 0 keeps all.
+    pub min_p: f32,
+    /// 1 is off.
+    pub repetition_penalty: f32,
+    /// 0 is off.
+    pub presence_penalty: f32,
+    /// 0 is off.
+    pub frequency_penalty: f32,
+    /// Keys the counter-based generator together with the position.
+    pub seed: u64,
+    /// Added to the logits of these tokens.
+    pub logit_bias: Vec<(u32, f32)>,
+}
+
+impl Sampling {
+    /// The most probable token, always.
+    pub fn greedy() -> Self {
+        Self {
+            temperature: 0.0,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            seed: 0,
+            logit_bias: Vec::new(),
+        }
+    }
+}
+
+/// One generation, in tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenRequest {
+    /// Chosen by the caller, unique among live requests.
+    pub id: RequestId,
+    /// At least one token.
+    pub prompt: Vec<u32>,
+    /// How tokens are chosen.
+    pub sampling: Sampling,
+    /// Tokens to generate at most; at least 1.
+    pub max_tokens: u32,
+    /// No stop token before this many.
+    pub min_tokens: u32,
+    /// Tokens that end the answer; the ending one is reported like any other.
+    pub stop_tokens: Vec<u32>,
+}
+
+/// Why a request got no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum End {
+    /// A stop token was sampled; it is the last reported token.
+    Stop,
+    /// `max_tokens` or the end of the context.
+    Length,
+    /// The logits of this row were not finite; other rows go on.
+    NotFinite,
+}
+
+/// What a step did for one request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenUpdate {
+    /// The request.
+    pub id: RequestId,
+    /// New tokens, in order; empty when the step only worked on the prompt.
+    pub tokens: Vec<u32>,
+    /// Set once, with the last tokens.
+    pub end: Option<End>,
+}
+
+/// Counts after a step, cheap enough to send with each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gauges {
+    /// Requests that hold blocks or slots.
+    pub running: u32,
+    /// Requests admitted and not yet begun.
+    pub waiting: u32,
+    /// KV blocks that no request holds.
+    pub kv_blocks_free: u32,
+    /// Recurrent state slots that no request holds.
+    pub state_slots_free: u32,
+}
+
+/// One step, for everybody who took part: one frame carries all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StepReport {
+    /// Requests that this step worked on for the first time.
+    pub started: Vec<RequestId>,
+    /// Requests with news.
+    pub updates: Vec<TokenUpdate>,
+    /// Prompt tokens computed.
+    pub prefill_tokens: u32,
+    /// Tokens sampled.
+    pub decode_tokens: u32,
+    /// Wall time of the step.
+    pub step_micros: u64,
+    /// After the step.
+    pub gauges: Gauges,
+}
+
+/// Why a request was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// It can never fit.
+    #[error(
+        "prompt of {prompt} tokens and {max_tokens} to generate exceed the context of {context}"
+    )]
+    TooLong {
+        /// Tokens of the prompt.
+        prompt: u32,
+        /// Tokens asked for.
+        max_tokens: u32,
+        /// Tokens that a request may have.
+        context: u32,
+    },
+    /// The waiting line is full; it may fit later.
+    #[error("{waiting} requests are waiting already")]
+    QueueFull {
+        /// Requests in the line.
+        waiting: u32,
+    },
+    /// The request is malformed.
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// The engine cannot go on: its process must end.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Fault(pub String);
+
+/// An engine as its driver sees it.
+pub trait TokenEngine {
+    /// What was loaded.
+    fn info(&self) -> &EngineInfo;
+    /// Takes a request into the waiting line.
+    fn submit(&mut self, request: TokenRequest) -> Result<(), Refusal>;
+    /// Forgets a request; unknown ids are fine, since an end and an abort may cross.
+    fn abort(&mut self, id: RequestId);
+    /// Whether a step would do nothing.
+    fn is_idle(&self) -> bool;
+    /// Counts right now.
+    fn gauges(&self) -> Gauges;
+    /// Advances every request that this step has room for.
+    fn step(&mut self) -> Result<StepReport, Fault>;
+}
