@@ -1,2 +1,4 @@
 //! Placeholder until its first module lands.
 #![forbid(unsafe_code)]
+
+pub mod quant;
