@@ -11,7 +11,8 @@ pub fn causal_conv1d(shape: &ConvShape, x: &[f64], taps: &[f64]) -> Vec<f64> {
             let mut sum = 0.0;
             for tap in 0..shape.taps {
                 if let Some(source) = (token + tap + 1).checked_sub(shape.taps) {
-                    sum += taps[tap * shape.channels + channel] * x[source * shape.channels + channel];
+                    sum +=
+                        taps[tap * shape.channels + channel] * x[source * shape.channels + channel];
                 }
             }
             out[token * shape.channels + channel] = sum / (1.0 + (-sum).exp());

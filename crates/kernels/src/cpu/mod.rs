@@ -201,7 +201,14 @@ impl Backend for Cpu {
             let blocks = &sequence.blocks;
             let mut scores = Vec::new();
             paged_attention::cpu::attend(
-                shape, cache, blocks, position, head, row, out, &mut scores,
+                shape,
+                cache,
+                blocks,
+                position,
+                head,
+                row,
+                out,
+                &mut scores,
             );
         });
     }
@@ -252,7 +259,14 @@ impl Backend for Cpu {
                 let out = unsafe { outs.part(row * heads + head) };
                 let row = &projected.values[row * projected.cols..(row + 1) * projected.cols];
                 gated_delta_rule::cpu::gated_delta_rule(
-                    shape, head, row, decay[head], dt_bias[head], state, out, &mut scratch,
+                    shape,
+                    head,
+                    row,
+                    decay[head],
+                    dt_bias[head],
+                    state,
+                    out,
+                    &mut scratch,
                 );
             }
         });
@@ -284,14 +298,7 @@ impl Backend for Cpu {
         }
     }
 
-    fn logits(
-        &mut self,
-        x: &Tensor,
-        norm: &Vec<f32>,
-        eps: f32,
-        head: &Weight,
-        out: &mut Tensor,
-    ) {
+    fn logits(&mut self, x: &Tensor, norm: &Vec<f32>, eps: f32, head: &Weight, out: &mut Tensor) {
         let rows = &self.step.logit_rows;
         let wanted = rows.iter().map(|row| &x.values[row * x.cols..(row + 1) * x.cols]);
         let normed = norm_rows(wanted, norm, eps);

@@ -49,12 +49,7 @@ pub fn dot_f32(a: &[f32], b: &[f32]) -> f32 {
 
 /// `sum of weights[i] * scales[i / 16] * inputs[i] * input_scales[i / 32]`; the length is a
 /// multiple of 32.
-pub(super) fn dot_i8(
-    weights: &[i8],
-    scales: &[f32],
-    inputs: &[i8],
-    input_scales: &[f32],
-) -> f32 {
+pub(super) fn dot_i8(weights: &[i8], scales: &[f32], inputs: &[i8], input_scales: &[f32]) -> f32 {
     assert!(weights.len() == inputs.len() && weights.len().is_multiple_of(BLOCK));
     assert!(scales.len() == weights.len() / GROUP && input_scales.len() == weights.len() / BLOCK);
     (kernels().dot_i8)(weights, scales, inputs, input_scales)

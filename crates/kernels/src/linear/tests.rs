@@ -7,7 +7,8 @@ use crate::weight::Weight;
 
 fn weight(ty: WeightType, rows: usize, cols: usize) -> Weight {
     let values = Noise::new(14).values(rows * cols, 0.5);
-    let bytes = encoder(ty).expect("a format that can be written")(&values);
+    let mut bytes = vec![0; rows * cols / ty.block_elements() * ty.block_bytes()];
+    encoder(ty).expect("a format that can be written")(&values, &mut bytes);
     Weight::new(ty, rows, cols, bytes.into())
 }
 
@@ -24,9 +25,15 @@ fn product(threads: usize, weight: &Weight, x: &[f32]) -> Vec<f32> {
 #[test]
 fn the_kernel_equals_its_reference() {
     use WeightType::{BF16, F16, F32, Q4_K, Q5_K, Q6_K, Q8_0};
-    for (ty, bound) in
-        [(F32, 1e-6), (F16, 1e-6), (BF16, 1e-6), (Q8_0, 8e-3), (Q4_K, 8e-3), (Q5_K, 8e-3), (Q6_K, 8e-3)]
-    {
+    for (ty, bound) in [
+        (F32, 1e-6),
+        (F16, 1e-6),
+        (BF16, 1e-6),
+        (Q8_0, 8e-3),
+        (Q4_K, 8e-3),
+        (Q5_K, 8e-3),
+        (Q6_K, 8e-3),
+    ] {
         for (rows, cols) in [(1, 256), (37, 512), (64, 768)] {
             let weight = weight(ty, rows, cols);
             for tokens in [1, 3, 17] {

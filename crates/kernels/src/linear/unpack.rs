@@ -83,7 +83,8 @@ fn q45_k(block: &[u8], five_bits: bool, quants: &mut [i8], scales: &mut [f32], m
     }
     let (fifth, nibbles) =
         if five_bits { (&block[16..48], &block[48..]) } else { (&block[..0], &block[16..]) };
-    for (at, (quants, bytes)) in quants.chunks_exact_mut(64).zip(nibbles.chunks_exact(32)).enumerate()
+    for (at, (quants, bytes)) in
+        quants.chunks_exact_mut(64).zip(nibbles.chunks_exact(32)).enumerate()
     {
         let (low, high) = quants.split_at_mut(32);
         for ((low, high), byte) in low.iter_mut().zip(high.iter_mut()).zip(bytes) {

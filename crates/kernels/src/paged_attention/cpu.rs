@@ -93,13 +93,7 @@ fn softmax_scores(
     scores.iter_mut().for_each(|score| *score *= inverse);
 }
 
-fn weigh_values(
-    cache: &KvCache,
-    blocks: &[u32],
-    kv_head: usize,
-    weights: &[f32],
-    out: &mut [f32],
-) {
+fn weigh_values(cache: &KvCache, blocks: &[u32], kv_head: usize, weights: &[f32], out: &mut [f32]) {
     let KvShape { block_size, head_dim, .. } = cache.shape;
     out.fill(0.0);
     for (weights, block) in weights.chunks(block_size).zip(blocks) {
