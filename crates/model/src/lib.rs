@@ -1,2 +1,11 @@
-//! Placeholder until its first module lands.
-#![forbid(unsafe_code)]
+//! Model files, their configuration and the networks that they describe.
+// Not `forbid`: one module maps files, see `load`.
+#![deny(unsafe_code)]
+
+mod error;
+pub mod gguf;
+pub mod load;
+mod quant_names;
+
+pub use error::Error;
+pub use load::TensorView;
