@@ -198,8 +198,7 @@ fn checked_endpoint(name: &str, endpoint: &str) -> Result<String, String> {
     let wrong = |why: &str| {
         format!("neuron `{name}` has the endpoint `{endpoint}`: {why}; write http://HOST:PORT")
     };
-    let trimmed = endpoint.trim_end_matches('/');
-    let uri: http::Uri = trimmed.parse().map_err(|_| wrong("it is not a URL"))?;
+    let uri: http::Uri = endpoint.parse().map_err(|_| wrong("it is not a URL"))?;
     if uri.scheme_str() != Some("http") {
         return Err(wrong("its scheme is not http"));
     }
@@ -210,7 +209,7 @@ fn checked_endpoint(name: &str, endpoint: &str) -> Result<String, String> {
     if uri.query().is_some() {
         return Err(wrong("it holds a query"));
     }
-    Ok(trimmed.to_owned())
+    Ok(endpoint.trim_end_matches('/').to_owned())
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use control::ModelStatus;
-use fleet::{Ask, Refusal, Route, Standing, Unavailable};
+use fleet::{Ask, Forward, Refusal, Route, Standing, Unavailable};
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt;
@@ -49,7 +49,7 @@ pub(crate) async fn generate(
         }
     };
     match forward(app, &asked, &mut record).await {
-        Ok((upstream, ticket)) => relay(app, surface, upstream, ticket, record),
+        Ok(answered) => relay(app, surface, answered, record),
         Err(error) => refuse(&error, record),
     }
 }
@@ -130,42 +130,38 @@ async fn whole(mut body: Incoming, limit: usize) -> Result<Bytes, Unread> {
     Ok(first.unwrap_or_else(|| joined.freeze()))
 }
 
+/// The head of a node's answer; the ticket counts the request there.
+struct Answered {
+    upstream: Response<Incoming>,
+    node: String,
+    ticket: Ticket,
+}
+
 /// Asks a replica, and once more another one when nothing of an answer has come (requirement 123).
-async fn forward(
-    app: &App,
-    asked: &Asked,
-    record: &mut Record,
-) -> Result<(Response<Incoming>, Ticket), ErrorBody> {
+async fn forward(app: &App, asked: &Asked, record: &mut Record) -> Result<Answered, ErrorBody> {
     let model = record.model.clone().unwrap_or_default();
     let snapshot = app.fleet.load_full();
     let mut tried = None;
     // A node that answers "not now" is worth a second opinion, and its words are worth keeping.
-    let mut busy = None;
+    let mut busy: Option<Answered> = None;
     loop {
         let in_flight = app.in_flight();
         let ask = Ask { model: &model, in_flight: &in_flight, tried };
         let to = match fleet::route(&snapshot, &ask, app.now()) {
             Route::Forward(to) => to,
-            Route::Refuse(refusal) => {
-                return busy.ok_or_else(|| refused(refusal, &model));
-            }
+            Route::Refuse(refusal) => return busy.ok_or_else(|| refused(refusal, &model)),
         };
-        let ticket = app.ticket(to.node);
+        let (node, ticket) = (to.name.to_owned(), app.ticket(to.node));
         record.retried = tried.is_some();
-        record.node = Some(to.name.to_owned());
-        let path = asked.surface.path;
-        let url = match &asked.query {
-            Some(query) => format!("{}{path}?{query}", to.url),
-            None => format!("{}{path}", to.url),
-        };
-        match send(app, to.node, &url, asked).await {
-            Ok(answer) if answer.status() == 503 && tried.is_none() => {
-                busy = Some((answer, ticket));
+        record.node = Some(node.clone());
+        match send(app, &to, asked).await {
+            Ok(upstream) if upstream.status() == 503 && tried.is_none() => {
+                busy = Some(Answered { upstream, node, ticket });
             }
-            Ok(answer) => return Ok((answer, ticket)),
+            Ok(upstream) => return Ok(Answered { upstream, node, ticket }),
             Err(fault) => {
                 let error = crate::forward::chained(&fault);
-                tracing::warn!(id = &*record.id, node = to.name, %error, "a node did not answer");
+                tracing::warn!(id = &*record.id, node, %error, "a node did not answer");
                 if tried.is_some() {
                     return busy.ok_or_else(|| refused(NO_OTHER, &model));
                 }
@@ -180,13 +176,13 @@ const NO_OTHER: Refusal =
 
 /// Waits for the head of the answer. There is no time-out on a whole answer, which may take long;
 /// the wait ends when the node itself is lost, or when a stream stays silent (requirement 70).
-async fn send(
-    app: &App,
-    node: usize,
-    url: &str,
-    asked: &Asked,
-) -> Result<Response<Incoming>, Fault> {
-    let mut sent = pin!(app.client.post(url, asked.headers.clone(), asked.body.clone()));
+async fn send(app: &App, to: &Forward<'_>, asked: &Asked) -> Result<Response<Incoming>, Fault> {
+    let path = asked.surface.path;
+    let url = match &asked.query {
+        Some(query) => format!("{}{path}?{query}", to.url),
+        None => format!("{}{path}", to.url),
+    };
+    let mut sent = pin!(app.client.post(&url, asked.headers.clone(), asked.body.clone()));
     let begun = app.now();
     let idle_ms = app.config.gateway.idle_timeout_secs.saturating_mul(1000);
     loop {
@@ -195,7 +191,7 @@ async fn send(
         }
         let now = app.now();
         let fleet = app.fleet.load();
-        if fleet.nodes.get(node).is_none_or(|node| node.standing(now) == Standing::Lost) {
+        if fleet.nodes.get(to.node).is_none_or(|node| node.standing(now) == Standing::Lost) {
             return Err(Fault::Lost);
         }
         if asked.is_stream && now.since_ms(begun) >= idle_ms {
@@ -205,14 +201,9 @@ async fn send(
 }
 
 /// Hands an upstream's answer to the client.
-fn relay(
-    app: &App,
-    surface: &'static Surface,
-    upstream: Response<Incoming>,
-    ticket: Ticket,
-    mut record: Record,
-) -> Reply {
-    let (head, body) = upstream.into_parts();
+fn relay(app: &App, surface: &'static Surface, answered: Answered, mut record: Record) -> Reply {
+    let (head, body) = answered.upstream.into_parts();
+    record.node = Some(answered.node);
     record.status = head.status.as_u16();
     let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let is_sse = content_type.is_some_and(|t| t.starts_with(b"text/event-stream"));
@@ -220,7 +211,7 @@ fn relay(
     let is_plain = !head.headers.contains_key(CONTENT_ENCODING);
     let stream_of = (is_sse && is_plain).then_some(surface);
     let idle = app.config.gateway.idle_timeout();
-    let relay = Relay::new(body, stream_of, idle, record, ticket);
+    let relay = Relay::new(body, stream_of, idle, record, answered.ticket);
     let mut reply = Response::new(ReplyBody::Relayed(Box::new(relay)));
     *reply.status_mut() = head.status;
     *reply.headers_mut() = reply_headers(head.headers);

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::Duration;
 
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -13,8 +14,14 @@ const LINES: usize = 4096;
 /// Hands lines to a thread that writes them.
 #[derive(Clone)]
 pub struct LogWriter {
-    lines: SyncSender<Vec<u8>>,
+    lines: SyncSender<Line>,
     dropped: Arc<AtomicU64>,
+}
+
+enum Line {
+    Text(Vec<u8>),
+    /// Everything before this is written once the sender is dropped.
+    Mark(SyncSender<()>),
 }
 
 impl LogWriter {
@@ -31,23 +38,38 @@ impl LogWriter {
             .spawn(move || write_all(out, &waiting, &counted))?;
         Ok(LogWriter { lines, dropped })
     }
+
+    /// Waits until what was logged so far is written, but no longer than `limit`: the last lines
+    /// of a process are worth a moment, and a stuck reader is not worth more.
+    pub fn drain(&self, limit: Duration) {
+        let (mark, written) = sync_channel(1);
+        if self.lines.try_send(Line::Mark(mark)).is_ok() {
+            // The mark's sender is dropped when it is reached: either answer means written.
+            let _ = written.recv_timeout(limit);
+        }
+    }
 }
 
-fn write_all(mut out: impl Write, waiting: &Receiver<Vec<u8>>, dropped: &AtomicU64) {
+fn write_all(mut out: impl Write, waiting: &Receiver<Line>, dropped: &AtomicU64) {
     while let Ok(line) = waiting.recv() {
         let lost = dropped.swap(0, Ordering::Relaxed);
         // Nowhere is left to complain to when the log itself cannot be written.
         if lost > 0 {
             let _ = writeln!(out, "{lost} log lines were dropped: the log is read too slowly");
         }
-        let _ = out.write_all(&line);
+        match line {
+            Line::Text(text) => {
+                let _ = out.write_all(&text);
+            }
+            Line::Mark(mark) => drop(mark),
+        }
     }
 }
 
 impl Write for LogWriter {
     /// Takes one whole event, as `tracing_subscriber::fmt` writes it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.lines.try_send(line.to_vec()).is_err() {
+        if self.lines.try_send(Line::Text(line.to_vec())).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())

@@ -4,6 +4,7 @@
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use cortex::{Config, LogWriter, Server, print_models, print_status};
@@ -29,6 +30,9 @@ enum Command {
     /// Read the configuration as `serve` would, and say what is wrong with it.
     CheckConfig(ConfigFile),
 }
+
+/// How long the end of the log may take to write.
+const LAST_LINES: Duration = Duration::from_millis(500);
 
 #[derive(Args)]
 struct ConfigFile {
@@ -82,7 +86,7 @@ async fn main() -> ExitCode {
 async fn serve(args: Serve) -> anyhow::Result<()> {
     let mut config = Config::load(&args.file.config)?;
     config.gateway.allow_unauthenticated |= args.allow_unauthenticated;
-    start_log()?;
+    let log = start_log()?;
     let (mut terminated, mut interrupted) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let server = Server::bind(config).await?;
@@ -96,6 +100,7 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
             }
         })
         .await;
+    log.drain(LAST_LINES);
     Ok(())
 }
 
@@ -107,14 +112,14 @@ fn check_config(file: &ConfigFile) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn start_log() -> anyhow::Result<()> {
+fn start_log() -> anyhow::Result<LogWriter> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     let writer = LogWriter::start(stderr())?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(stderr().is_terminal())
         .with_target(false)
-        .with_writer(writer)
+        .with_writer(writer.clone())
         .init();
-    Ok(())
+    Ok(writer)
 }

@@ -57,12 +57,6 @@ impl Metrics {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Requests that have begun and not ended.
-    #[cfg(test)]
-    pub(crate) fn in_flight(&self) -> i64 {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
     pub(crate) fn end(
         &self,
         route: &'static str,
