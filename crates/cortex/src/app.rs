@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
+use tokio::sync::watch;
 use wire::ErrorBody;
 
 use crate::config::Config;
@@ -31,6 +32,8 @@ pub(crate) struct App {
     pub fleet: ArcSwap<Snapshot>,
     pub client: Client,
     pub metrics: Arc<Metrics>,
+    /// True once the grace of a stop is over: what is still open ends now, with a word.
+    pub cut: watch::Sender<bool>,
     /// Requests that are open on each node, by its place in the snapshot.
     open: Arc<[AtomicU32]>,
     started: Instant,
@@ -46,6 +49,7 @@ impl App {
             fleet: ArcSwap::from_pointee(Snapshot::unseen(nodes)),
             client: Client::new(&config.gateway),
             metrics: Arc::default(),
+            cut: watch::Sender::new(false),
             open: config.neurons.iter().map(|_| AtomicU32::new(0)).collect(),
             started: Instant::now(),
             created: since_epoch.as_secs(),

@@ -15,6 +15,9 @@ use complaint::complain;
 
 use crate::Error;
 
+/// A node must be able to miss [`fleet::MISSED_LIMIT`] polls before its last report is stale.
+const SLOWEST_POLL_MS: u64 = fleet::STALE_AFTER_MS / fleet::MISSED_LIMIT as u64;
+
 /// Everything that an operator can say.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -127,6 +130,13 @@ impl Config {
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("gateway.{key} is 0; give it 1 or more"));
+        }
+        let (interval, limit) = (gateway.poll_interval_ms, gateway.poll_timeout_ms);
+        if interval.saturating_add(limit) > SLOWEST_POLL_MS {
+            return Err(format!(
+                "gateway.poll_interval_ms and gateway.poll_timeout_ms are {interval} and {limit}; \
+                 together they may be {SLOWEST_POLL_MS} at most"
+            ));
         }
         if gateway.body_limit_mb > 1024 {
             let given = gateway.body_limit_mb;

@@ -40,6 +40,9 @@ pub(crate) enum Fault {
     /// A stream that should have begun did not.
     #[error("nothing was heard within the idle time-out")]
     Silent,
+    /// The gateway stops.
+    #[error("the gateway stopped while an answer was awaited")]
+    Stopped,
     /// The node's base URL and the path make no URL.
     #[error("cannot ask {0}")]
     Url(String),

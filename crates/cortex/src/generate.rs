@@ -159,6 +159,9 @@ async fn forward(app: &App, asked: &Asked, record: &mut Record) -> Result<Answer
                 busy = Some(Answered { upstream, node, ticket });
             }
             Ok(upstream) => return Ok(Answered { upstream, node, ticket }),
+            Err(Fault::Stopped) => {
+                return Err(ErrorBody::draining("the gateway stops; ask again", 2));
+            }
             Err(fault) => {
                 let error = crate::forward::chained(&fault);
                 tracing::warn!(id = &*record.id, node, %error, "a node did not answer");
@@ -189,6 +192,9 @@ async fn send(app: &App, to: &Forward<'_>, asked: &Asked) -> Result<Response<Inc
         if let Ok(answer) = timeout(LOOK, &mut sent).await {
             return answer;
         }
+        if *app.cut.borrow() {
+            return Err(Fault::Stopped);
+        }
         let now = app.now();
         let fleet = app.fleet.load();
         if fleet.nodes.get(to.node).is_none_or(|node| node.standing(now) == Standing::Lost) {
@@ -211,7 +217,7 @@ fn relay(app: &App, surface: &'static Surface, answered: Answered, mut record: R
     let is_plain = !head.headers.contains_key(CONTENT_ENCODING);
     let stream_of = (is_sse && is_plain).then_some(surface);
     let idle = app.config.gateway.idle_timeout();
-    let relay = Relay::new(body, stream_of, idle, record, answered.ticket);
+    let relay = Relay::new(body, stream_of, idle, app.cut.subscribe(), record, answered.ticket);
     let mut reply = Response::new(ReplyBody::Relayed(Box::new(relay)));
     *reply.status_mut() = head.status;
     *reply.headers_mut() = reply_headers(head.headers);

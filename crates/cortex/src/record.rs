@@ -19,6 +19,8 @@ pub(crate) enum End {
     UpstreamCut,
     /// The upstream fell silent.
     UpstreamSilent,
+    /// This gateway stopped before the answer ended.
+    Stopped,
     /// A defect of ours.
     Panicked,
 }
@@ -31,6 +33,7 @@ impl End {
             End::ClientGone => "client_gone",
             End::UpstreamCut => "upstream_cut",
             End::UpstreamSilent => "upstream_silent",
+            End::Stopped => "draining",
             End::Panicked => "internal_error",
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::sync::watch;
 use tokio::time::Sleep;
 use wire::{ErrorBody, Retry};
 
@@ -25,9 +26,20 @@ pub(crate) struct Relay {
     /// Kept for an SSE stream only.
     stream: Option<Stream>,
     silence: Silence,
+    /// Ends when the gateway gives up open requests.
+    cut: Cut,
     record: Record,
     /// Counts the request on its node for as long as this lives.
     _ticket: Ticket,
+}
+
+type Cut = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+async fn until_cut(mut cut: watch::Receiver<bool>) {
+    if cut.wait_for(|is_cut| *is_cut).await.is_err() {
+        // The gateway itself is gone, and with it the task that polls this.
+        std::future::pending::<()>().await;
+    }
 }
 
 struct Stream {
@@ -40,12 +52,14 @@ impl Relay {
         upstream: Incoming,
         stream_of: Option<&'static Surface>,
         idle_timeout: Duration,
+        cut: watch::Receiver<bool>,
         record: Record,
         ticket: Ticket,
     ) -> Relay {
         let stream = stream_of.map(|surface| Stream { surface, tail: Tail::default() });
         let silence = Silence { limit: idle_timeout, heard: Instant::now(), sleep: None };
-        Relay { upstream: Some(upstream), stream, silence, record, _ticket: ticket }
+        let cut = Box::pin(until_cut(cut));
+        Relay { upstream: Some(upstream), stream, silence, cut, record, _ticket: ticket }
     }
 
     /// The upstream's bytes ended, on their own or by a fault.
@@ -86,6 +100,7 @@ impl Relay {
 fn lost(end: End) -> ErrorBody {
     let (code, message) = match end {
         End::UpstreamSilent => ("upstream_timeout", "the model's node fell silent"),
+        End::Stopped => ("draining", "the gateway stopped before the answer was complete"),
         _ => ("upstream_disconnected", "the model's node ended the answer before it was complete"),
     };
     let (message, code, retry) = (message.to_owned(), Some(code), Retry::Never);
@@ -121,10 +136,9 @@ impl Body for Relay {
                 tracing::warn!(id = &*this.record.id, %error, "an upstream's answer broke off");
                 this.finish(End::UpstreamCut)
             }
-            Poll::Pending => match this.silence.poll(cx) {
-                Poll::Ready(()) => this.finish(End::UpstreamSilent),
-                Poll::Pending => Poll::Pending,
-            },
+            Poll::Pending if this.silence.poll(cx).is_ready() => this.finish(End::UpstreamSilent),
+            Poll::Pending if this.cut.as_mut().poll(cx).is_ready() => this.finish(End::Stopped),
+            Poll::Pending => Poll::Pending,
         }
     }
 

@@ -21,6 +21,8 @@ use crate::{Error, poll};
 
 /// Requirement 128.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests have to end once they were told to.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long accepting rests when the system has no more file descriptors.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
 
@@ -77,9 +79,10 @@ impl Server {
         let stopped = async {
             stop.await;
             tracing::info!(grace_secs = grace.as_secs(), "stopping: open requests may finish");
-            // The receivers live in `doors`, which outlives this.
-            let _ = closing.send(true);
+            closing.send_replace(true);
             tokio::time::sleep(grace).await;
+            self.app.cut.send_replace(true);
+            tokio::time::sleep(LAST_WORDS).await;
         };
         tokio::select! {
             _ = doors => tracing::info!("stopped: every request had ended"),

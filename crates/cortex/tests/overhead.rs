@@ -38,7 +38,7 @@ async fn eight_streams_get_their_first_token_within_two_milliseconds_of_direct()
     }
     let (direct, through) = (median(added_direct), median(added_through));
     let added = through.saturating_sub(direct);
-    println!("first token: direct {direct:?}, through cortex {through:?}, added {added:?}");
+    eprintln!("first token: direct {direct:?}, through cortex {through:?}, added {added:?}");
     assert!(added < Duration::from_millis(2), "cortex adds {added:?} to {direct:?}");
 }
 

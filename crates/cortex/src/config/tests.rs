@@ -81,6 +81,8 @@ fn a_configuration_that_cannot_work_is_refused() {
     assert!(refused("").contains("no neuron is configured"));
     let said = refused(&GOOD.replace("[gateway]", "[gateway]\npoll_timeout_ms = 0"));
     assert!(said.contains("gateway.poll_timeout_ms is 0"), "{said}");
+    let said = refused(&GOOD.replace("[gateway]", "[gateway]\npoll_interval_ms = 9001"));
+    assert!(said.contains("are 9001 and 1000; together they may be 10000 at most"), "{said}");
     let looped = GOOD.replacen("127.0.0.1:0", "127.0.0.1:13131", 1);
     assert!(refused(&looped).contains("where cortex itself listens"));
     let both = GOOD.replace("127.0.0.1:0", "127.0.0.1:9");

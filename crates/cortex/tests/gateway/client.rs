@@ -34,7 +34,7 @@ impl TestGateway {
     pub(crate) async fn start(urls: &[String], more: &str) -> TestGateway {
         let mut text = format!(
             "[gateway]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n\
-             poll_interval_ms = 50\nshutdown_grace_secs = 5\n{more}\n"
+             poll_interval_ms = 50\n{more}\n"
         );
         for (place, url) in urls.iter().enumerate() {
             text += &format!("[[neurons]]\nname = \"n{place}\"\nendpoint = \"{url}\"\n");

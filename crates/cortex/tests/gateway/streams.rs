@@ -190,6 +190,27 @@ async fn a_stop_lets_an_open_stream_finish_and_takes_no_new_connection() {
     assert!(tokio::net::TcpStream::connect(addr).await.is_err());
 }
 
+#[tokio::test]
+async fn what_is_open_after_the_grace_ends_with_a_word() {
+    let neuron = FakeNeuron::start(&[("m", Ready)]).await;
+    let more = "shutdown_grace_secs = 0";
+    let mut gateway = TestGateway::start(&[neuron.url()], more).await;
+    gateway.until_nodes(|status| status == "ok").await;
+    neuron.answer_with(stream(&[&token("one")], End::Stall));
+    let mut streaming = Open::chat(gateway.addr, STREAM).await;
+    streaming.until_text("one").await;
+    neuron.answer_with(Answer::Silence);
+    let mut waiting = Open::chat(gateway.addr, STREAM).await;
+    until(async || neuron.received().len() == 2).await;
+
+    gateway.signal_stop();
+    let text = streaming.to_end().await.text();
+    assert!(text.starts_with(&token("one")) && text.contains("\"code\":\"draining\""), "{text}");
+    let got = waiting.to_end().await;
+    assert_eq!((got.status, got.json()["error"]["code"].as_str()), (503, Some("draining")));
+    gateway.until_stopped().await;
+}
+
 // Requirement 114
 #[tokio::test]
 async fn the_first_token_is_counted_once_and_not_at_the_role_chunk() {
