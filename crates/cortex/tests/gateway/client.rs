@@ -74,12 +74,12 @@ impl TestGateway {
         body: &[u8],
     ) -> Answer {
         let mut open = Open::request(self.addr, method, path, headers, body).await;
-        open.to_end().await
+        open.read_all().await
     }
 
     pub(crate) async fn metrics(&self) -> String {
         let mut open = Open::request(self.metrics_addr, "GET", "/metrics", "", b"").await;
-        String::from_utf8(open.to_end().await.body).expect("text")
+        String::from_utf8(open.read_all().await.body).expect("text")
     }
 
     pub(crate) fn signal_stop(&mut self) {
@@ -167,7 +167,7 @@ impl Open {
         tokio::time::timeout(PATIENCE, reading).await.expect("the text comes");
     }
 
-    pub(crate) async fn to_end(&mut self) -> Answer {
+    pub(crate) async fn read_all(&mut self) -> Answer {
         let reading =
             async { while matches!(self.socket.read_buf(&mut self.buffer).await, Ok(1..)) {} };
         tokio::time::timeout(PATIENCE, reading).await.expect("the answer ends");

@@ -141,5 +141,5 @@ async fn a_refused_connection_is_an_error_and_not_a_host_name() {
 
 async fn raw(gateway: &TestGateway, bytes: &[u8]) -> Answer {
     let mut open = Open::raw(gateway.addr, bytes).await;
-    open.to_end().await
+    open.read_all().await
 }

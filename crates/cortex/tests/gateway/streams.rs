@@ -72,7 +72,7 @@ async fn chunks_go_out_one_by_one_as_they_come() {
     open.until_text("\"content\":\"0\"").await;
     // The whole stream takes nine pauses; the first piece must not wait for a second one.
     assert!(begun.elapsed() < pause * 5, "the first piece took {:?}", begun.elapsed());
-    assert_eq!(open.to_end().await.pieces, sent);
+    assert_eq!(open.read_all().await.pieces, sent);
 }
 
 // Requirement 122
@@ -184,7 +184,7 @@ async fn a_stop_lets_an_open_stream_finish_and_takes_no_new_connection() {
     open.until_text("\"content\":\"0\"").await;
 
     gateway.signal_stop();
-    assert_eq!(open.to_end().await.body, sent.concat());
+    assert_eq!(open.read_all().await.body, sent.concat());
     let addr = gateway.addr;
     gateway.until_stopped().await;
     assert!(tokio::net::TcpStream::connect(addr).await.is_err());
@@ -204,9 +204,9 @@ async fn what_is_open_after_the_grace_ends_with_a_word() {
     until(async || neuron.received().len() == 2).await;
 
     gateway.signal_stop();
-    let text = streaming.to_end().await.text();
+    let text = streaming.read_all().await.text();
     assert!(text.starts_with(&token("one")) && text.contains("\"code\":\"draining\""), "{text}");
-    let got = waiting.to_end().await;
+    let got = waiting.read_all().await;
     assert_eq!((got.status, got.json()["error"]["code"].as_str()), (503, Some("draining")));
     gateway.until_stopped().await;
 }
