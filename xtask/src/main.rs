@@ -1,6 +1,7 @@
 //! What the repository does for itself: the demo and the rules.
 #![forbid(unsafe_code)]
 
+mod demo;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Build both programs, chat through them and serve until Ctrl-C.
+    Demo(demo::Options),
     /// Check the rules of ARCHITECTURE.md.
     Tidy,
 }
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.task {
+        Task::Demo(options) => demo::run(&repository()?, options)?,
         Task::Tidy => eprintln!("{}", tidy::check(&repository()?)?),
     }
     Ok(())
