@@ -1,5 +1,276 @@
 //! Who gets how many tokens, blocks and state slots in this step.
+//!
+//! There is no prefill phase and no decode phase. A request has tokens (its prompt and what was
+//! sampled) and `num_computed` of them are in the caches; a step gives each request a number of
+//! tokens that closes some of that gap. Chunked prefill, preemption and resumption are that one
+//! subtraction. The crate holds no tensors, no clock and no randomness.
 #![forbid(unsafe_code)]
 
-/// Names a request for as long as it lives; chosen by whoever submits it.
-pub type RequestId = u64;
+mod blocks;
+mod plan;
+mod request;
+mod state_slots;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+
+pub use plan::{Entry, Sampled, StepPlan, Update};
+pub use request::{End, NewRequest, RequestId};
+
+use blocks::BlockPool;
+use request::Request;
+use state_slots::StateSlots;
+
+/// The room that there is. All of it was taken at load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Tokens that one step may compute, over all requests.
+    pub token_budget: u32,
+    /// Requests that hold blocks at the same time.
+    pub max_running: u32,
+    /// Requests that may wait.
+    pub max_waiting: u32,
+    /// Tokens that a request may have, prompt and answer together.
+    pub context: u32,
+    /// Tokens of a KV block.
+    pub block_size: u32,
+    /// KV blocks.
+    pub kv_blocks: u32,
+    /// Recurrent state slots; `None` for a model without recurrent layers.
+    pub state_slots: Option<u32>,
+}
+
+/// Why a request was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// Prompt and answer exceed the context, or all blocks together.
+    TooLong {
+        /// The most tokens that a request may have here.
+        limit: u32,
+    },
+    /// The line is full.
+    QueueFull {
+        /// Requests in the line.
+        waiting: u32,
+    },
+    /// An empty prompt, no token to generate, or an id that is in use.
+    Invalid(&'static str),
+}
+
+/// Counts at a step boundary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Requests that hold blocks or slots.
+    pub running: u32,
+    /// Requests in the line.
+    pub waiting: u32,
+    /// KV blocks that no request holds.
+    pub kv_blocks_free: u32,
+    /// State slots that no request holds.
+    pub state_slots_free: u32,
+}
+
+/// The one place where requests, blocks and slots are kept.
+pub struct Scheduler {
+    limits: Limits,
+    /// In order of admission: the oldest first, the youngest is preempted first.
+    running: Vec<Request>,
+    waiting: VecDeque<Request>,
+    blocks: BlockPool,
+    slots: StateSlots,
+}
+
+impl Scheduler {
+    /// An idle scheduler over `limits`.
+    pub fn new(limits: Limits) -> Self {
+        assert!(limits.token_budget > 0 && limits.max_running > 0 && limits.block_size > 0);
+        Self {
+            limits,
+            running: Vec::new(),
+            waiting: VecDeque::new(),
+            blocks: BlockPool::new(limits.kv_blocks),
+            slots: StateSlots::new(limits.state_slots),
+        }
+    }
+
+    /// Puts a request at the end of the line, or says at once that it can never run.
+    pub fn add(&mut self, new: NewRequest) -> Result<(), Refused> {
+        if new.prompt.is_empty() {
+            return Err(Refused::Invalid("the prompt has no token"));
+        }
+        if new.max_tokens == 0 {
+            return Err(Refused::Invalid("max_tokens is 0"));
+        }
+        if self.requests().any(|request| request.id == new.id) {
+            return Err(Refused::Invalid("the request id is in use"));
+        }
+        let limit = self.longest_request();
+        let wanted = new.prompt.len() as u64 + u64::from(new.max_tokens);
+        if wanted > u64::from(limit) {
+            return Err(Refused::TooLong { limit });
+        }
+        let waiting = self.waiting.len() as u32;
+        if waiting >= self.limits.max_waiting {
+            return Err(Refused::QueueFull { waiting });
+        }
+        self.waiting.push_back(Request::new(new));
+        Ok(())
+    }
+
+    /// The most tokens that one request may have: the context, or all blocks if those are fewer.
+    pub fn longest_request(&self) -> u32 {
+        let in_blocks = u64::from(self.limits.kv_blocks) * u64::from(self.limits.block_size);
+        u64::from(self.limits.context).min(in_blocks) as u32
+    }
+
+    /// Forgets a request and frees what it holds. False when the id is unknown, which is no error:
+    /// an end and an abort may cross.
+    pub fn abort(&mut self, id: RequestId) -> bool {
+        if let Some(at) = self.running.iter().position(|request| request.id == id) {
+            let mut request = self.running.remove(at);
+            self.release(&mut request);
+            return true;
+        }
+        let before = self.waiting.len();
+        self.waiting.retain(|request| request.id != id);
+        self.waiting.len() < before
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    /// Counts right now.
+    pub fn occupancy(&self) -> Occupancy {
+        Occupancy {
+            running: self.running.len() as u32,
+            waiting: self.waiting.len() as u32,
+            kv_blocks_free: self.blocks.free(),
+            state_slots_free: self.slots.free(),
+        }
+    }
+
+    /// Plans a step: requests that wait for their next token first, then prompts from the oldest
+    /// on, then new requests from the line. `None` when there is nothing to do.
+    pub fn schedule(&mut self) -> Option<StepPlan> {
+        let mut plan = StepPlan::default();
+        let mut budget = self.limits.token_budget;
+        self.plan_running(&mut plan, &mut budget, |missing| missing == 1);
+        self.plan_running(&mut plan, &mut budget, |missing| missing > 1);
+        self.admit(&mut plan, &mut budget);
+        assert!(plan.tokens() <= self.limits.token_budget, "the plan exceeds its budget");
+        (!plan.entries.is_empty()).then_some(plan)
+    }
+
+    /// Books what a step computed and sampled. `sampled` holds one item for each entry of the plan
+    /// with `sample` set, in the plan's order. Requests aborted meanwhile are passed over.
+    pub fn apply(&mut self, plan: &StepPlan, sampled: &[Sampled]) -> Vec<Update> {
+        assert_eq!(sampled.len(), plan.entries.iter().filter(|entry| entry.sample).count());
+        let mut sampled = sampled.iter();
+        let mut updates = Vec::new();
+        for entry in &plan.entries {
+            let sampled = if entry.sample { sampled.next() } else { None };
+            let Some(at) = self.running.iter().position(|request| request.id == entry.request)
+            else {
+                continue;
+            };
+            let request = &mut self.running[at];
+            request.num_computed = entry.start + entry.tokens.len() as u32;
+            let Some(&sampled) = sampled else { continue };
+            let update = request.accept(sampled);
+            if update.end.is_some() {
+                let mut request = self.running.remove(at);
+                self.release(&mut request);
+            }
+            updates.push(update);
+        }
+        updates
+    }
+
+    fn requests(&self) -> impl Iterator<Item = &Request> {
+        self.running.iter().chain(&self.waiting)
+    }
+
+    /// Gives budget to running requests whose missing tokens satisfy `wanted`, oldest first.
+    fn plan_running(
+        &mut self,
+        plan: &mut StepPlan,
+        budget: &mut u32,
+        wanted: impl Fn(u32) -> bool,
+    ) {
+        let mut at = 0;
+        while at < self.running.len() && *budget > 0 {
+            let missing = self.running[at].missing();
+            if !wanted(missing) || plan.contains(self.running[at].id) {
+                at += 1;
+                continue;
+            }
+            let count = missing.min(*budget);
+            if !self.reserve_or_preempt(at, count, plan, budget) {
+                // The request itself was preempted: whoever follows has moved up to `at`.
+                continue;
+            }
+            plan.entries.push(self.running[at].entry(count));
+            *budget -= count;
+            at += 1;
+        }
+    }
+
+    /// Takes the blocks for `count` more tokens of `running[at]`. While there are none, the
+    /// youngest request goes back to the line. False when that was `running[at]` itself.
+    fn reserve_or_preempt(
+        &mut self,
+        at: usize,
+        count: u32,
+        plan: &mut StepPlan,
+        budget: &mut u32,
+    ) -> bool {
+        loop {
+            let needed = self.running[at].blocks_needed(count, self.limits.block_size);
+            if self.blocks.take(needed, &mut self.running[at].blocks) {
+                return true;
+            }
+            let youngest = self.running.len() - 1;
+            let mut request = self.running.remove(youngest);
+            *budget += plan.withdraw(request.id);
+            self.release(&mut request);
+            self.waiting.push_front(request);
+            if youngest == at {
+                return false;
+            }
+        }
+    }
+
+    /// Admits from the front of the line only, so that nobody is overtaken. A request enters when
+    /// all its present tokens have room, not merely its first chunk: two half-admitted prompts
+    /// would preempt one another for ever.
+    fn admit(&mut self, plan: &mut StepPlan, budget: &mut u32) {
+        while *budget > 0 && (self.running.len() as u32) < self.limits.max_running {
+            let Some(front) = self.waiting.front() else { return };
+            let all = front.blocks_needed(front.missing(), self.limits.block_size);
+            if all > self.blocks.free() || !self.slots.has_room() {
+                return;
+            }
+            let Some(mut request) = self.waiting.pop_front() else { return };
+            let count = request.missing().min(*budget);
+            let first = request.blocks_needed(count, self.limits.block_size);
+            let taken = self.blocks.take(first, &mut request.blocks);
+            assert!(taken, "a part of what is free can be taken");
+            request.slot = self.slots.take();
+            plan.entries.push(request.entry(count));
+            *budget -= count;
+            self.running.push(request);
+        }
+    }
+
+    /// Frees what a request holds and forgets what was computed: a preempted request starts from
+    /// its first token again, since recurrent state cannot be rebuilt from anywhere else.
+    fn release(&mut self, request: &mut Request) {
+        self.blocks.give_back(&mut request.blocks);
+        self.slots.give_back(request.slot.take());
+        request.num_computed = 0;
+    }
+}

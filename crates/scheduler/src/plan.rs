@@ -1,0 +1,64 @@
+//! A step as plain data: what to compute, and what came of it.
+
+use crate::{End, RequestId};
+
+/// One request's share of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The request.
+    pub request: RequestId,
+    /// Tokens already in the caches; 0 means that recurrent state starts from zero.
+    pub start: u32,
+    /// The tokens to compute, at positions `start..start + tokens.len()`.
+    pub tokens: Vec<u32>,
+    /// The request's KV blocks in order: token `t` is in block `blocks[t / block_size]`.
+    pub blocks: Vec<u32>,
+    /// The request's recurrent state slot, for models that have recurrent layers.
+    pub slot: Option<u32>,
+    /// Whether the last of `tokens` is the last known one, so that its successor is sampled.
+    pub sample: bool,
+}
+
+/// One step, for all requests that take part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepPlan {
+    /// At most one entry a request.
+    pub entries: Vec<Entry>,
+}
+
+impl StepPlan {
+    /// Tokens computed in this step.
+    pub fn tokens(&self) -> u32 {
+        self.entries.iter().map(|entry| entry.tokens.len() as u32).sum()
+    }
+
+    pub(crate) fn contains(&self, id: RequestId) -> bool {
+        self.entries.iter().any(|entry| entry.request == id)
+    }
+
+    /// Takes a request out again and says how many tokens that frees.
+    pub(crate) fn withdraw(&mut self, id: RequestId) -> u32 {
+        let Some(at) = self.entries.iter().position(|entry| entry.request == id) else { return 0 };
+        self.entries.remove(at).tokens.len() as u32
+    }
+}
+
+/// What came of an entry that samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sampled {
+    /// The next token.
+    Token(u32),
+    /// The row's logits were not finite; this ends the request and no other.
+    NotFinite,
+}
+
+/// What a step did for one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Update {
+    /// The request.
+    pub request: RequestId,
+    /// The new token; `None` when the row failed.
+    pub token: Option<u32>,
+    /// Set when the request is over; its blocks and slot are free by then.
+    pub end: Option<End>,
+}

@@ -1,0 +1,255 @@
+//! The scheduler against its invariants, by tables and by random operations.
+
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+
+use crate::{End, Limits, NewRequest, Refused, Sampled, Scheduler, StepPlan};
+
+fn limits() -> Limits {
+    Limits {
+        token_budget: 8,
+        max_running: 4,
+        max_waiting: 16,
+        context: 64,
+        block_size: 4,
+        kv_blocks: 16,
+        state_slots: Some(4),
+    }
+}
+
+fn request(id: u64, prompt: u32, max_tokens: u32) -> NewRequest {
+    let prompt = (0..prompt).map(|token| token + 100 * id as u32).collect();
+    NewRequest { id, prompt, max_tokens, stop_tokens: vec![7] }
+}
+
+/// Stands in for the model: the next token depends on nothing but the request and its position.
+fn sample(plan: &StepPlan) -> Vec<Sampled> {
+    let sampling = plan.entries.iter().filter(|entry| entry.sample);
+    sampling
+        .map(|entry| {
+            Sampled::Token(1000 + entry.request as u32 + entry.start + entry.tokens.len() as u32)
+        })
+        .collect()
+}
+
+fn step(scheduler: &mut Scheduler) -> Option<StepPlan> {
+    let plan = scheduler.schedule()?;
+    let sampled = sample(&plan);
+    scheduler.apply(&plan, &sampled);
+    Some(plan)
+}
+
+#[test]
+fn a_long_prompt_is_computed_in_chunks_and_samples_once() {
+    let mut scheduler = Scheduler::new(limits());
+    scheduler.add(request(1, 19, 2)).unwrap();
+    let shares: Vec<_> = std::iter::from_fn(|| step(&mut scheduler))
+        .map(|plan| {
+            let entry = &plan.entries[0];
+            (entry.start, entry.tokens.len(), entry.blocks.len(), entry.sample)
+        })
+        .collect();
+    assert_eq!(shares, [(0, 8, 2, false), (8, 8, 4, false), (16, 3, 5, true), (19, 1, 5, true)]);
+    assert!(scheduler.is_idle());
+}
+
+#[test]
+fn decode_comes_before_prefill() {
+    let mut scheduler = Scheduler::new(limits());
+    scheduler.add(request(1, 30, 4)).unwrap();
+    scheduler.add(request(2, 2, 4)).unwrap();
+    for _ in 0..4 {
+        step(&mut scheduler);
+    }
+    // Request 2 entered with what was left of the fourth step's budget.
+    let plan = scheduler.schedule().unwrap();
+    let order: Vec<_> = plan.entries.iter().map(|entry| entry.request).collect();
+    assert_eq!(order, [1, 2]);
+    assert!(plan.entries.iter().all(|entry| entry.tokens.len() == 1));
+}
+
+#[test]
+fn the_youngest_is_preempted_and_starts_over() {
+    let mut scheduler = Scheduler::new(Limits { kv_blocks: 4, ..limits() });
+    scheduler.add(request(1, 7, 9)).unwrap();
+    scheduler.add(request(2, 6, 9)).unwrap();
+    let mut starts_of_2 = Vec::new();
+    while let Some(plan) = step(&mut scheduler) {
+        starts_of_2.extend(plan.entries.iter().filter(|e| e.request == 2).map(|e| e.start));
+    }
+    let restarts = starts_of_2.iter().filter(|start| **start == 0).count();
+    assert_eq!(restarts, 2, "request 2 was preempted once: {starts_of_2:?}");
+    assert_eq!(scheduler.occupancy().kv_blocks_free, 4);
+}
+
+/// Requirement 63: a request that can never run is refused at once.
+#[test]
+fn impossible_requests_are_refused_at_once() {
+    let mut scheduler = Scheduler::new(limits());
+    assert_eq!(scheduler.add(request(1, 60, 5)), Err(Refused::TooLong { limit: 64 }));
+    let small = Limits { kv_blocks: 3, ..limits() };
+    assert_eq!(Scheduler::new(small).add(request(1, 10, 3)), Err(Refused::TooLong { limit: 12 }));
+    assert!(matches!(scheduler.add(request(1, 0, 5)), Err(Refused::Invalid(_))));
+    assert!(matches!(scheduler.add(request(1, 3, 0)), Err(Refused::Invalid(_))));
+    scheduler.add(request(1, 3, 1)).unwrap();
+    assert!(matches!(scheduler.add(request(1, 3, 1)), Err(Refused::Invalid(_))));
+}
+
+#[test]
+fn a_full_line_refuses() {
+    let mut scheduler = Scheduler::new(Limits { max_waiting: 2, ..limits() });
+    scheduler.add(request(1, 3, 1)).unwrap();
+    scheduler.add(request(2, 3, 1)).unwrap();
+    assert_eq!(scheduler.add(request(3, 3, 1)), Err(Refused::QueueFull { waiting: 2 }));
+}
+
+/// Requirement 111: one row's error ends that row alone.
+#[test]
+fn a_row_that_is_not_finite_ends_alone() {
+    let mut scheduler = Scheduler::new(limits());
+    scheduler.add(request(1, 2, 4)).unwrap();
+    scheduler.add(request(2, 2, 4)).unwrap();
+    let plan = scheduler.schedule().unwrap();
+    let updates = scheduler.apply(&plan, &[Sampled::NotFinite, Sampled::Token(5)]);
+    assert_eq!(updates[0].end, Some(End::NotFinite));
+    assert_eq!((updates[1].token, updates[1].end), (Some(5), None));
+    assert_eq!(scheduler.occupancy().running, 1);
+}
+
+#[test]
+fn a_stop_token_ends_and_frees() {
+    let mut scheduler = Scheduler::new(limits());
+    scheduler.add(request(1, 2, 4)).unwrap();
+    let plan = scheduler.schedule().unwrap();
+    let updates = scheduler.apply(&plan, &[Sampled::Token(7)]);
+    assert_eq!(updates[0].end, Some(End::Stop));
+    assert!(scheduler.is_idle());
+    assert_eq!(scheduler.occupancy().state_slots_free, 4);
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Add {
+        prompt: u32,
+        max_tokens: u32,
+    },
+    Abort {
+        pick: usize,
+    },
+    /// Abort between `schedule` and `apply`, as a client that leaves during a step does.
+    StepWithAbort {
+        pick: usize,
+    },
+    Step,
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        3 => (1u32..40, 1u32..20).prop_map(|(prompt, max_tokens)| Operation::Add { prompt, max_tokens }),
+        1 => any::<usize>().prop_map(|pick| Operation::Abort { pick }),
+        1 => any::<usize>().prop_map(|pick| Operation::StepWithAbort { pick }),
+        8 => Just(Operation::Step),
+    ]
+}
+
+/// What the outside knows of live requests: all their tokens so far.
+#[derive(Default)]
+struct Shadow {
+    tokens: HashMap<u64, Vec<u32>>,
+    next_id: u64,
+}
+
+impl Shadow {
+    fn pick(&self, pick: usize) -> Option<u64> {
+        let mut ids: Vec<_> = self.tokens.keys().copied().collect();
+        ids.sort_unstable();
+        (!ids.is_empty()).then(|| ids[pick % ids.len()])
+    }
+
+    /// The plan computes true tokens at true positions, in blocks that nobody shares.
+    fn check(&self, plan: &StepPlan, limits: &Limits) {
+        assert!(plan.tokens() <= limits.token_budget);
+        assert!(plan.entries.len() as u32 <= limits.max_running);
+        let mut blocks = HashSet::new();
+        let mut slots = HashSet::new();
+        for entry in &plan.entries {
+            let known = &self.tokens[&entry.request];
+            let end = entry.start as usize + entry.tokens.len();
+            assert_eq!(entry.tokens, known[entry.start as usize..end]);
+            assert_eq!(entry.sample, end == known.len());
+            assert!(entry.blocks.len() * limits.block_size as usize >= end);
+            assert!(entry.blocks.iter().all(|block| *block < limits.kv_blocks));
+            assert!(entry.blocks.iter().all(|block| blocks.insert(*block)), "a shared block");
+            assert!(slots.insert(entry.slot), "a shared slot");
+        }
+    }
+
+    fn run(&mut self, scheduler: &mut Scheduler, abort: Option<u64>, limits: &Limits) -> bool {
+        let Some(plan) = scheduler.schedule() else { return false };
+        self.check(&plan, limits);
+        if let Some(id) = abort {
+            assert!(scheduler.abort(id));
+            self.tokens.remove(&id);
+        }
+        let sampled = sample(&plan);
+        for update in scheduler.apply(&plan, &sampled) {
+            let tokens = self.tokens.get_mut(&update.request).expect("only live requests report");
+            tokens.extend(update.token);
+            if update.end.is_some() {
+                self.tokens.remove(&update.request);
+            }
+        }
+        true
+    }
+}
+
+proptest! {
+    #[test]
+    fn random_operations_keep_the_invariants(
+        operations in prop::collection::vec(operation(), 1..120),
+        kv_blocks in 6u32..24,
+        token_budget in 1u32..12,
+        max_running in 1u32..6,
+    ) {
+        let limits = Limits { kv_blocks, token_budget, max_running, state_slots: Some(max_running), ..limits() };
+        let mut scheduler = Scheduler::new(limits);
+        let mut shadow = Shadow::default();
+        for operation in operations {
+            match operation {
+                Operation::Add { prompt, max_tokens } => {
+                    shadow.next_id += 1;
+                    let new = request(shadow.next_id, prompt, max_tokens);
+                    let tokens = new.prompt.clone();
+                    if scheduler.add(new).is_ok() {
+                        shadow.tokens.insert(shadow.next_id, tokens);
+                    }
+                }
+                Operation::Abort { pick } => {
+                    if let Some(id) = shadow.pick(pick) {
+                        prop_assert!(scheduler.abort(id));
+                        shadow.tokens.remove(&id);
+                    }
+                }
+                Operation::StepWithAbort { pick } => {
+                    let abort = shadow.pick(pick);
+                    shadow.run(&mut scheduler, abort, &limits);
+                }
+                Operation::Step => {
+                    shadow.run(&mut scheduler, None, &limits);
+                }
+            }
+        }
+        // Nobody starves: all that is left ends within a bounded number of steps.
+        let work: usize = shadow.tokens.values().map(|tokens| tokens.len() + 20).sum();
+        let bound = (work + 1) * (shadow.tokens.len() + 1) * 4;
+        let mut steps = 0;
+        while shadow.run(&mut scheduler, None, &limits) {
+            steps += 1;
+            prop_assert!(steps <= bound, "still not done after {steps} steps");
+        }
+        prop_assert!(shadow.tokens.is_empty() && scheduler.is_idle());
+        let idle = scheduler.occupancy();
+        prop_assert_eq!((idle.kv_blocks_free, idle.state_slots_free), (kv_blocks, max_running));
+    }
+}
