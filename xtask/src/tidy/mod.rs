@@ -18,7 +18,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use tree::Tree;
+use tree::{File, Tree};
 
 /// A rule that is broken somewhere.
 #[derive(Debug, PartialEq, Eq)]
@@ -33,6 +33,14 @@ pub(crate) struct Finding {
     pub(crate) what: String,
     /// How to mend it.
     pub(crate) mend: &'static str,
+}
+
+impl Finding {
+    /// At a byte of a file.
+    fn at(rule: &'static str, file: &File, byte: usize, what: String, mend: &'static str) -> Self {
+        let line = scan::line_of(&file.text, byte);
+        Self { rule, path: file.path.clone(), line, what, mend }
+    }
 }
 
 impl fmt::Display for Finding {

@@ -76,13 +76,9 @@ fn machine_paths(file: &File, findings: &mut Vec<Finding>) {
             if before.is_some_and(|c| c.is_alphanumeric() || "._-~*{})$".contains(c)) {
                 continue;
             }
-            findings.push(Finding {
-                rule: "names",
-                path: file.path.clone(),
-                line: scan::line_of(&file.text, at),
-                what: format!("`{path}…` is a path of one machine"),
-                mend: "say it relative to the repository, or make it an argument",
-            });
+            let what = format!("`{path}…` is a path of one machine");
+            let mend = "say it relative to the repository, or make it an argument";
+            findings.push(Finding::at("names", file, at, what, mend));
         }
     }
 }

@@ -29,15 +29,10 @@ fn metal(file: &File, findings: &mut Vec<Finding>) {
         return;
     }
     let mut found = |at: usize, what: &str| {
-        findings.push(Finding {
-            rule: "R4",
-            path: file.path.clone(),
-            line: scan::line_of(&file.text, at),
-            what: format!(
-                "{what} stands outside kernels, model/src/comm and model/src/load/mmap.rs"
-            ),
-            mend: "move it behind a safe function there, or use a crate that wraps it",
-        });
+        let what =
+            format!("{what} stands outside kernels, model/src/comm and model/src/load/mmap.rs");
+        let mend = "move it behind a safe function there, or use a crate that wraps it";
+        findings.push(Finding::at("R4", file, at, what, mend));
     };
     for (at, _) in scan::words(&file.code).filter(|(_, word)| *word == "unsafe") {
         found(at, "`unsafe`");
@@ -80,12 +75,8 @@ fn dialects(file: &File, findings: &mut Vec<Finding>) {
     }
     let others = |word: &str| word != own && DIALECTS.contains(&word);
     for (at, word) in scan::words(&file.code).filter(|(_, word)| others(word)) {
-        findings.push(Finding {
-            rule: "R5",
-            path: file.path.clone(),
-            line: scan::line_of(&file.text, at),
-            what: format!("the dialect {own} names the dialect {word}"),
-            mend: "go through dialog: parse one, project the other",
-        });
+        let what = format!("the dialect {own} names the dialect {word}");
+        let mend = "go through dialog: parse one, project the other";
+        findings.push(Finding::at("R5", file, at, what, mend));
     }
 }

@@ -66,10 +66,8 @@ fn words(
             if tests.iter().any(|span| span.contains(&at)) {
                 continue;
             }
-            let path = file.path.clone();
-            let line = scan::line_of(&file.code, at);
             let what = format!("a library says `{word}`");
-            findings.push(Finding { rule, path, line, what, mend });
+            findings.push(Finding::at(rule, file, at, what, mend));
         }
     }
 }
