@@ -1,0 +1,33 @@
+//! Qwen3.5 and 3.6: Gated DeltaNet layers with an attention layer every few.
+
+use kernels::Backend;
+
+use crate::Error;
+use crate::attention::Attention;
+use crate::config::LayerKind;
+use crate::decoder::{Decoder, Layer, Mixer};
+use crate::delta_net::DeltaNet;
+use crate::mlp::Mlp;
+use crate::shard::Shard;
+use crate::weights::Weights;
+
+pub(super) fn load<B: Backend>(
+    backend: &mut B,
+    weights: &dyn Weights,
+    shard: Shard,
+) -> Result<Decoder<B>, Error> {
+    let kinds = &weights.config().layers;
+    let layers = kinds.iter().enumerate().map(|(layer, kind)| {
+        let mixer = match kind {
+            LayerKind::FullAttention => {
+                Mixer::Attention(Attention::load(backend, weights, &shard, layer)?)
+            }
+            LayerKind::LinearAttention => {
+                Mixer::DeltaNet(DeltaNet::load(backend, weights, &shard, layer)?)
+            }
+        };
+        Ok(Layer { mixer, mlp: Mlp::load(backend, weights, &shard, layer)? })
+    });
+    let layers = layers.collect::<Result<_, Error>>()?;
+    Decoder::load(backend, weights, shard, layers)
+}

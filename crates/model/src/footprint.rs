@@ -1,0 +1,54 @@
+//! How many bytes a rank takes, before anything is taken.
+
+use crate::Error;
+use crate::attention::attention_shape;
+use crate::config::{LayerKind, ModelConfig};
+use crate::decoder::{Capacity, Widths};
+use crate::delta_net::delta_shapes;
+use crate::shard::Shard;
+
+/// Bytes of an f32.
+const F32: u64 = 4;
+
+/// One rank's bytes besides its weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Keys and values.
+    pub kv_bytes: u64,
+    /// Recurrent state.
+    pub state_bytes: u64,
+    /// Activations.
+    pub workspace_bytes: u64,
+}
+
+/// The footprint of a rank with f32 caches and activations.
+pub fn footprint(
+    config: &ModelConfig,
+    shard: &Shard,
+    capacity: &Capacity,
+) -> Result<Footprint, Error> {
+    let layers = |kind| config.layers.iter().filter(|layer| **layer == kind).count() as u64;
+    let attention = attention_shape(config, shard)?;
+    let tokens = capacity.kv_blocks as u64 * capacity.block_size as u64;
+    let kv = layers(LayerKind::FullAttention) * tokens * 2 * attention.kv_cols() as u64;
+    let state = if config.delta.is_some() {
+        let (delta, conv) = delta_shapes(config, shard)?;
+        let slot = (delta.state_elements() + conv.state_elements()) as u64;
+        layers(LayerKind::LinearAttention) * capacity.state_slots as u64 * slot
+    } else {
+        0
+    };
+    let widths = Widths::of(config, shard)?;
+    let row = 2 * widths.hidden
+        + widths.qkv
+        + widths.attended
+        + widths.projected
+        + widths.remembered
+        + 3 * widths.ffn;
+    let workspace = (capacity.max_rows * row + capacity.max_logit_rows * widths.vocab) as u64;
+    Ok(Footprint {
+        kv_bytes: kv * F32,
+        state_bytes: state * F32,
+        workspace_bytes: workspace * F32,
+    })
+}
