@@ -2,10 +2,13 @@
 // Not `forbid`: one module maps files, see `load`.
 #![deny(unsafe_code)]
 
+mod config;
 mod error;
 pub mod gguf;
 pub mod load;
 mod quant_names;
+pub mod safetensors;
 
+pub use config::{Architecture, DeltaConfig, LayerKind, ModelConfig, ValueHeadOrder};
 pub use error::Error;
-pub use load::TensorView;
+pub use load::{MtpRole, Role, Source, TensorName, TensorView};

@@ -107,7 +107,7 @@ impl Gguf {
         let range = record.bytes.start as usize..record.bytes.end as usize;
         TensorView {
             name: &record.name,
-            shape: &record.shape,
+            shape: record.shape.clone(),
             ty: record.ty,
             bytes: &self.bytes[range],
         }

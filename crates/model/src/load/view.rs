@@ -7,12 +7,12 @@ use kernels::quant::{WeightType, dequantize};
 /// Shapes are outermost first for every file format, as mathematics writes a matrix: a linear
 /// layer is `[outputs, inputs]`, an embedding `[vocabulary, hidden]`. (GGUF records them innermost
 /// first; its reader turns them round.) Rows are contiguous and whole blocks.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct TensorView<'a> {
     /// The name in the file.
     pub name: &'a str,
     /// Sizes, outermost first; never empty, never zero.
-    pub shape: &'a [usize],
+    pub shape: Vec<usize>,
     /// How the elements are stored.
     pub ty: WeightType,
     /// All rows, one after the other.
