@@ -84,12 +84,8 @@ impl TokenEngine for Engine {
         let sampler = RequestSampler::new(&request);
         let (id, prompt, max_tokens) =
             (request.id, request.prompt.len() as u32, request.max_tokens);
-        let new = NewRequest {
-            id,
-            prompt: request.prompt,
-            max_tokens,
-            stop_tokens: request.stop_tokens,
-        };
+        let new =
+            NewRequest { id, prompt: request.prompt, max_tokens, stop_tokens: request.stop_tokens };
         self.scheduler.add(new).map_err(|refused| match refused {
             Refused::TooLong { limit } => Refusal::TooLong { prompt, max_tokens, context: limit },
             Refused::QueueFull { waiting } => Refusal::QueueFull { waiting },
@@ -127,8 +123,10 @@ impl TokenEngine for Engine {
             })
             .collect();
         let chosen = self.executor.step(step_inputs(&plan), &rows)?;
-        let sampled: Vec<_> =
-            chosen.into_iter().map(|token| token.map_or(Sampled::NotFinite, Sampled::Token)).collect();
+        let sampled: Vec<_> = chosen
+            .into_iter()
+            .map(|token| token.map_or(Sampled::NotFinite, Sampled::Token))
+            .collect();
         let updates = self.scheduler.apply(&plan, &sampled);
         let updates: Vec<_> = updates.iter().map(|update| self.book(update)).collect();
         let decoded = plan.entries.iter().filter(|entry| entry.sample).count() as u32;

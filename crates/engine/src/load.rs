@@ -2,7 +2,7 @@
 
 use kernels::cpu::Cpu;
 use model::comm::{Comm, LocalGroup};
-use model::{Capacity, Checkpoint, ModelConfig, Shard, Weights, footprint};
+use model::{Capacity, ModelConfig, Shard, Source, footprint, stored_as, weight_bytes};
 use scheduler::{Limits, Scheduler};
 
 use crate::contract::{EngineInfo, EngineSpec, RankBytes};
@@ -35,14 +35,14 @@ pub enum LoadError {
 
 /// What a load would take, without taking it.
 pub fn plan(spec: &EngineSpec) -> Result<EngineInfo, LoadError> {
-    let checkpoint = Checkpoint::open(&spec.source)?;
-    Ok(room(spec, &checkpoint)?.info)
+    let source = Source::open(&spec.source)?;
+    Ok(room(spec, &source)?.info)
 }
 
 /// Loads a model on the CPU. `progress` hears the bytes in place and the bytes in all.
 pub fn load(spec: &EngineSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<Engine, LoadError> {
-    let checkpoint = Checkpoint::open(&spec.source)?;
-    let room = room(spec, &checkpoint)?;
+    let source = Source::open(&spec.source)?;
+    let room = room(spec, &source)?;
     let world_size = spec.world_size as usize;
     let total: u64 = room.info.ranks.iter().map(|rank| rank.weights).sum();
     progress(0, total);
@@ -56,7 +56,7 @@ pub fn load(spec: &EngineSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<Eng
     for (rank, comm) in comms.drain(..).enumerate() {
         let backend = Cpu::new((threads / world_size).max(1));
         let shard = Shard { rank, world_size };
-        ranks.push(Rank::load(backend, &checkpoint, shard, comm, &room.capacity)?);
+        ranks.push(Rank::load(backend, &source, shard, comm, &room.capacity)?);
         done += room.info.ranks[rank].weights;
         progress(done, total);
     }
@@ -70,7 +70,7 @@ struct Room {
     capacity: Capacity,
 }
 
-fn room(spec: &EngineSpec, checkpoint: &Checkpoint) -> Result<Room, LoadError> {
+fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
     let bad = |item, reason: &str| Err(LoadError::BadSpec { item, reason: reason.to_owned() });
     match spec {
         EngineSpec { max_running: 0, .. } => return bad("max_running", "must be at least 1"),
@@ -80,7 +80,7 @@ fn room(spec: &EngineSpec, checkpoint: &Checkpoint) -> Result<Room, LoadError> {
         EngineSpec { kv_blocks: Some(0), .. } => return bad("kv_blocks", "must be at least 1"),
         _ => {}
     }
-    let config = checkpoint.config();
+    let config = source.config();
     let (context, kv_blocks) = context_and_blocks(spec, config)?;
     let recurrent = config.delta.is_some();
     let capacity = Capacity {
@@ -99,19 +99,20 @@ fn room(spec: &EngineSpec, checkpoint: &Checkpoint) -> Result<Room, LoadError> {
         kv_blocks,
         state_slots: recurrent.then_some(spec.max_running),
     };
+    let weights = weight_bytes(source)?;
     let ranks = (0..spec.world_size as usize).map(|rank| {
         let shard = Shard { rank, world_size: spec.world_size as usize };
         let print = footprint(config, &shard, &capacity)?;
         Ok(RankBytes {
-            weights: checkpoint.weight_bytes() / u64::from(spec.world_size),
+            weights: weights / u64::from(spec.world_size),
             kv: print.kv_bytes,
             state: print.state_bytes,
             workspace: print.workspace_bytes,
         })
     });
     let info = EngineInfo {
-        architecture: config.architecture.to_string(),
-        quant: checkpoint.quant(),
+        architecture: config.architecture.gguf_name().to_owned(),
+        quant: stored_as(source)?.to_string(),
         vocab_size: config.vocab_size as u32,
         context,
         max_running: spec.max_running,

@@ -3,7 +3,7 @@
 use kernels::sample::SampleRow;
 use kernels::{Backend, StepInputs};
 use model::comm::Comm;
-use model::{Cache, Capacity, Decoder, Scratch, Shard, Weights};
+use model::{Cache, Capacity, Decoder, Scratch, Shard, Source};
 
 /// See the module.
 pub(crate) struct Rank<B: Backend> {
@@ -17,12 +17,12 @@ pub(crate) struct Rank<B: Backend> {
 impl<B: Backend> Rank<B> {
     pub(crate) fn load(
         mut backend: B,
-        weights: &dyn Weights,
+        source: &Source,
         shard: Shard,
         comm: Comm,
         capacity: &Capacity,
     ) -> Result<Self, model::Error> {
-        let decoder = model::arch::load(&mut backend, weights, shard)?;
+        let decoder = model::arch::load(&mut backend, source, shard)?;
         let cache = decoder.cache(&mut backend, capacity)?;
         let scratch = decoder.scratch(&mut backend, capacity)?;
         Ok(Self { backend, decoder, cache, scratch, comm })

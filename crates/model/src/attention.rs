@@ -7,9 +7,10 @@ use crate::Error;
 use crate::config::ModelConfig;
 use crate::decoder::Scratch;
 use crate::linear::RowParallel;
+use crate::load::Role;
 use crate::shard::{Shard, cols, rows, scaled};
 use crate::step::Step;
-use crate::weights::{Role, Weights};
+use crate::weights::LayerWeights;
 
 /// One layer's attention, of one rank.
 pub(crate) struct Attention<B: Backend> {
@@ -41,16 +42,15 @@ pub(crate) fn attention_shape(
 impl<B: Backend> Attention<B> {
     pub(crate) fn load(
         backend: &mut B,
-        weights: &dyn Weights,
+        weights: &LayerWeights<'_>,
         shard: &Shard,
-        layer: usize,
     ) -> Result<Self, Error> {
         let config = weights.config();
         let shape = attention_shape(config, shard)?;
         let heads = [shard.share("attention heads", config.heads)?];
         let kv_heads = [shard.share("key-value heads", config.kv_heads)?];
         let mut part = |role, runs: &[std::ops::Range<usize>], size| {
-            let matrix = weights.matrix(layer, role)?;
+            let matrix = weights.matrix(role)?;
             Ok::<_, Error>(backend.matrix(&rows(&matrix, &scaled(runs, size))))
         };
         let qkv = [
@@ -58,14 +58,14 @@ impl<B: Backend> Attention<B> {
             part(Role::K, &kv_heads, shape.head_dim)?,
             part(Role::V, &kv_heads, shape.head_dim)?,
         ];
-        let out = weights.matrix(layer, Role::O)?;
+        let out = weights.matrix(Role::O)?;
         let out = cols(&out, &scaled(&heads, shape.head_dim), "blocks of the output projection")?;
         Ok(Self {
             shape,
-            norm: backend.vector(&weights.norm(layer, Role::AttnNorm)?),
+            norm: backend.vector(&weights.norm(Role::AttnNorm)?),
             qkv,
-            q_norm: backend.vector(&weights.norm(layer, Role::QNorm)?),
-            k_norm: backend.vector(&weights.norm(layer, Role::KNorm)?),
+            q_norm: backend.vector(&weights.norm(Role::QNorm)?),
+            k_norm: backend.vector(&weights.norm(Role::KNorm)?),
             out: RowParallel { matrix: backend.matrix(&out) },
         })
     }

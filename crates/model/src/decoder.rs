@@ -8,10 +8,11 @@ use crate::cache::{Cache, LayerCache};
 use crate::comm::Comm;
 use crate::config::ModelConfig;
 use crate::delta_net::{DeltaNet, DeltaState, delta_shapes};
+use crate::load::{Source, TensorName};
 use crate::mlp::Mlp;
 use crate::shard::Shard;
 use crate::step::Step;
-use crate::weights::{Role, Weights};
+use crate::weights::norm;
 
 /// What mixes tokens in a layer.
 pub(crate) enum Mixer<B: Backend> {
@@ -99,21 +100,21 @@ impl<B: Backend> Decoder<B> {
     /// Puts layers between an embedding and an output head.
     pub(crate) fn load(
         backend: &mut B,
-        weights: &dyn Weights,
+        source: &Source,
         shard: Shard,
         layers: Vec<Layer<B>>,
     ) -> Result<Self, Error> {
-        let config = weights.config().clone();
+        let config = source.config().clone();
         let head = if config.tied {
             None
         } else {
-            Some(backend.matrix(&weights.matrix(0, Role::Output)?))
+            Some(backend.matrix(&source.tensor(TensorName::Output)?.weight()))
         };
         Ok(Self {
             shard,
-            embedding: backend.matrix(&weights.matrix(0, Role::Embedding)?),
+            embedding: backend.matrix(&source.tensor(TensorName::Embedding)?.weight()),
             layers,
-            norm: backend.vector(&weights.norm(0, Role::OutputNorm)?),
+            norm: backend.vector(&norm(source, TensorName::OutputNorm)?),
             head,
             config,
         })

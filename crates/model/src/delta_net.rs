@@ -12,9 +12,10 @@ use crate::Error;
 use crate::config::{DeltaConfig, ValueHeadOrder};
 use crate::decoder::Scratch;
 use crate::linear::RowParallel;
+use crate::load::Role;
 use crate::shard::{Shard, cols, rows, scaled};
 use crate::step::Step;
-use crate::weights::{Role, Weights};
+use crate::weights::LayerWeights;
 
 /// One layer's delta rule, of one rank.
 pub(crate) struct DeltaNet<B: Backend> {
@@ -93,9 +94,8 @@ fn cut(whole: &DeltaShape, shard: &Shard) -> Result<Cut, Error> {
 impl<B: Backend> DeltaNet<B> {
     pub(crate) fn load(
         backend: &mut B,
-        weights: &dyn Weights,
+        weights: &LayerWeights<'_>,
         shard: &Shard,
-        layer: usize,
     ) -> Result<Self, Error> {
         let config = weights.config();
         let delta = config.delta.as_ref().expect("a model with such layers has their sizes");
@@ -105,7 +105,7 @@ impl<B: Backend> DeltaNet<B> {
         debug_assert_eq!(key_heads.len(), 1);
         let values = scaled(&value_heads, whole.value_dim);
         let mut part = |role, runs: &[Range<usize>]| {
-            Ok::<_, Error>(backend.matrix(&rows(&weights.matrix(layer, role)?, runs)))
+            Ok::<_, Error>(backend.matrix(&rows(&weights.matrix(role)?, runs)))
         };
         let projections = [
             part(Role::DeltaQkv, &channels)?,
@@ -113,21 +113,21 @@ impl<B: Backend> DeltaNet<B> {
             part(Role::DeltaBeta, &value_heads)?,
             part(Role::DeltaAlpha, &value_heads)?,
         ];
-        let taps = gather(&weights.vector(layer, Role::DeltaConv)?, &channels, conv.taps);
-        let decay = gather(&weights.decay(layer)?, &value_heads, 1);
-        let dt_bias = gather(&weights.vector(layer, Role::DeltaDtBias)?, &value_heads, 1);
-        let out = weights.matrix(layer, Role::DeltaOut)?;
+        let taps = gather(&weights.vector(Role::DeltaConv)?, &channels, conv.taps);
+        let decay = gather(&weights.decay()?, &value_heads, 1);
+        let dt_bias = gather(&weights.vector(Role::DeltaDtBias)?, &value_heads, 1);
+        let out = weights.matrix(Role::DeltaOut)?;
         let out = cols(&out, &values, "blocks of the output projection")?;
         Ok(Self {
             shape,
             conv,
             eps: config.eps,
-            norm: backend.vector(&weights.norm(layer, Role::AttnNorm)?),
+            norm: backend.vector(&weights.norm(Role::AttnNorm)?),
             projections,
             taps: backend.vector(&transposed(&taps, conv.taps)),
             decay: backend.vector(&decay),
             dt_bias: backend.vector(&dt_bias),
-            gated_norm: backend.vector(&weights.vector(layer, Role::DeltaNorm)?),
+            gated_norm: backend.vector(&weights.vector(Role::DeltaNorm)?),
             out: RowParallel { matrix: backend.matrix(&out) },
         })
     }

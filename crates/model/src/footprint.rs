@@ -1,10 +1,15 @@
 //! How many bytes a rank takes, before anything is taken.
 
+use std::collections::BTreeMap;
+
+use kernels::WeightType;
+
 use crate::Error;
 use crate::attention::attention_shape;
 use crate::config::{LayerKind, ModelConfig};
 use crate::decoder::{Capacity, Widths};
 use crate::delta_net::delta_shapes;
+use crate::load::{Source, TensorName};
 use crate::shard::Shard;
 
 /// Bytes of an f32.
@@ -46,9 +51,22 @@ pub fn footprint(
         + widths.remembered
         + 3 * widths.ffn;
     let workspace = (capacity.max_rows * row + capacity.max_logit_rows * widths.vocab) as u64;
-    Ok(Footprint {
-        kv_bytes: kv * F32,
-        state_bytes: state * F32,
-        workspace_bytes: workspace * F32,
-    })
+    Ok(Footprint { kv_bytes: kv * F32, state_bytes: state * F32, workspace_bytes: workspace * F32 })
+}
+
+/// Bytes of the tensors that a model needs, as its files hold them.
+pub fn weight_bytes(source: &Source) -> Result<u64, Error> {
+    let names = TensorName::all(source.config()).into_iter();
+    names.map(|name| Ok(source.tensor(name)?.bytes.len() as u64)).sum()
+}
+
+/// The format that holds most of the bytes of a model's matrices, for people to read.
+pub fn stored_as(source: &Source) -> Result<WeightType, Error> {
+    let mut bytes = BTreeMap::new();
+    for name in TensorName::all(source.config()) {
+        let tensor = source.tensor(name)?;
+        *bytes.entry(tensor.ty).or_insert(0) += tensor.bytes.len();
+    }
+    let most = bytes.into_iter().max_by_key(|(_, bytes)| *bytes);
+    Ok(most.map_or(WeightType::F32, |(ty, _)| ty))
 }

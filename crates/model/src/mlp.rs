@@ -5,9 +5,10 @@ use kernels::Backend;
 use crate::Error;
 use crate::decoder::Scratch;
 use crate::linear::RowParallel;
+use crate::load::Role;
 use crate::shard::{Shard, cols, rows};
 use crate::step::Step;
-use crate::weights::{Role, Weights};
+use crate::weights::LayerWeights;
 
 /// One layer's feed-forward part, of one rank.
 pub(crate) struct Mlp<B: Backend> {
@@ -20,21 +21,18 @@ pub(crate) struct Mlp<B: Backend> {
 impl<B: Backend> Mlp<B> {
     pub(crate) fn load(
         backend: &mut B,
-        weights: &dyn Weights,
+        weights: &LayerWeights<'_>,
         shard: &Shard,
-        layer: usize,
     ) -> Result<Self, Error> {
         let config = weights.config();
         let share = [shard.share("feed-forward columns", config.ffn)?];
-        let mut part = |role| {
-            Ok::<_, Error>(backend.matrix(&rows(&weights.matrix(layer, role)?, &share)))
-        };
+        let mut part = |role| Ok::<_, Error>(backend.matrix(&rows(&weights.matrix(role)?, &share)));
         let gate_up = [part(Role::FfnGate)?, part(Role::FfnUp)?];
-        let down = weights.matrix(layer, Role::FfnDown)?;
+        let down = weights.matrix(Role::FfnDown)?;
         let down = cols(&down, &share, "blocks of the feed-forward columns")?;
         Ok(Self {
             eps: config.eps,
-            norm: backend.vector(&weights.norm(layer, Role::PostNorm)?),
+            norm: backend.vector(&weights.norm(Role::PostNorm)?),
             gate_up,
             down: RowParallel { matrix: backend.matrix(&down) },
         })

@@ -36,11 +36,7 @@ impl Shard {
     ///
     /// In tiled order the heads of one key head lie `key_heads` apart, so a contiguous split would
     /// separate values from their keys.
-    pub fn value_heads(
-        &self,
-        key_heads: &Range<usize>,
-        whole: &DeltaShape,
-    ) -> Vec<Range<usize>> {
+    pub fn value_heads(&self, key_heads: &Range<usize>, whole: &DeltaShape) -> Vec<Range<usize>> {
         let per_key = whole.value_heads / whole.key_heads;
         match whole.order {
             HeadOrder::Grouped => vec![key_heads.start * per_key..key_heads.end * per_key],
@@ -63,10 +59,8 @@ pub(crate) fn rows(weight: &Weight, runs: &[Range<usize>]) -> Weight {
     match runs {
         [run] => weight.row_range(run.clone()),
         runs => {
-            let bytes: Vec<u8> = runs
-                .iter()
-                .flat_map(|run| weight.row_range(run.clone()).bytes.to_vec())
-                .collect();
+            let bytes: Vec<u8> =
+                runs.iter().flat_map(|run| weight.row_range(run.clone()).bytes.to_vec()).collect();
             let count = runs.iter().map(ExactSizeIterator::len).sum();
             Weight::new(weight.ty, count, weight.cols, bytes.into())
         }
@@ -119,13 +113,8 @@ mod tests {
     /// Requirement 126 and the trap of splitting tiled heads contiguously.
     #[test]
     fn value_heads_follow_their_key_heads() {
-        let shape = |order| DeltaShape {
-            key_heads: 4,
-            value_heads: 12,
-            key_dim: 1,
-            value_dim: 1,
-            order,
-        };
+        let shape =
+            |order| DeltaShape { key_heads: 4, value_heads: 12, key_dim: 1, value_dim: 1, order };
         let shard = Shard { rank: 1, world_size: 2 };
         let grouped = shard.value_heads(&(2..4), &shape(HeadOrder::Grouped));
         assert_eq!(grouped, [6..12]);

@@ -1,38 +1,60 @@
-//! Where layers get their tensors from, by role instead of by name.
+//! One layer's tensors, by role.
 
 use kernels::Weight;
 
-use crate::Error;
 use crate::config::ModelConfig;
+use crate::load::{Role, Source, TensorName};
+use crate::{Error, TensorView};
 
-pub use crate::names::Role;
+/// The tensors of a layer, wherever it stands in the model.
+pub(crate) struct LayerWeights<'a> {
+    source: &'a Source,
+    layer: usize,
+}
 
-/// A model's tensors.
-pub trait Weights {
-    /// The configuration that the tensors belong to.
-    fn config(&self) -> &ModelConfig;
+impl<'a> LayerWeights<'a> {
+    pub(crate) fn new(source: &'a Source, layer: usize) -> Self {
+        Self { source, layer }
+    }
 
-    /// A matrix, checked against the configuration; it shares the file's bytes.
-    fn matrix(&self, layer: usize, role: Role) -> Result<Weight, Error>;
+    pub(crate) fn config(&self) -> &'a ModelConfig {
+        self.source.config()
+    }
+
+    /// A matrix that shares the file's bytes.
+    pub(crate) fn matrix(&self, role: Role) -> Result<Weight, Error> {
+        Ok(self.tensor(role)?.weight())
+    }
 
     /// A small tensor in f32, as the file has it.
-    fn vector(&self, layer: usize, role: Role) -> Result<Vec<f32>, Error>;
+    pub(crate) fn vector(&self, role: Role) -> Result<Vec<f32>, Error> {
+        Ok(self.tensor(role)?.to_f32())
+    }
 
-    /// What a norm multiplies by: `1 + w` in checkpoints of models that mean it so.
-    fn norm(&self, layer: usize, role: Role) -> Result<Vec<f32>, Error> {
-        let mut weight = self.vector(layer, role)?;
-        if self.config().norm_plus_one {
-            weight.iter_mut().for_each(|weight| *weight += 1.0);
-        }
-        Ok(weight)
+    /// What a norm multiplies by.
+    pub(crate) fn norm(&self, role: Role) -> Result<Vec<f32>, Error> {
+        norm(self.source, TensorName::Layer(self.layer, role))
     }
 
     /// `-exp(A_log)` of every value head; GGUF files hold just that.
-    fn decay(&self, layer: usize) -> Result<Vec<f32>, Error> {
-        let mut decay = self.vector(layer, Role::DeltaA)?;
+    pub(crate) fn decay(&self) -> Result<Vec<f32>, Error> {
+        let mut decay = self.vector(Role::DeltaA)?;
         if self.config().a_log_is_log {
             decay.iter_mut().for_each(|a| *a = -a.exp());
         }
         Ok(decay)
     }
+
+    fn tensor(&self, role: Role) -> Result<TensorView<'a>, Error> {
+        self.source.tensor(TensorName::Layer(self.layer, role))
+    }
+}
+
+/// What a norm multiplies by: `1 + w` in checkpoints of models that mean it so.
+pub(crate) fn norm(source: &Source, name: TensorName) -> Result<Vec<f32>, Error> {
+    let mut weight = source.tensor(name)?.to_f32();
+    if source.config().norm_plus_one {
+        weight.iter_mut().for_each(|weight| *weight += 1.0);
+    }
+    Ok(weight)
 }

@@ -107,9 +107,10 @@ impl Gguf {
         let range = record.bytes.start as usize..record.bytes.end as usize;
         TensorView {
             name: &record.name,
-            shape: &record.shape,
+            shape: record.shape.clone(),
             ty: record.ty,
             bytes: &self.bytes[range],
+            file: &self.bytes,
         }
     }
 }

@@ -75,7 +75,7 @@ fn a_good_file_reads_back() {
         assert_eq!(metadata.get::<Vec<&str>>("a.list").unwrap(), ["x", "yz"]);
         assert_eq!(metadata.keys().count(), 3);
         let tensor = file.tensor("w").unwrap();
-        assert_eq!((tensor.shape, tensor.ty), ([3, 32].as_slice(), WeightType::Q8_0));
+        assert_eq!((tensor.shape.as_slice(), tensor.ty), ([3, 32].as_slice(), WeightType::Q8_0));
         assert_eq!((tensor.rows(), tensor.row_bytes(), tensor.bytes.len()), (3, 34, 102));
         assert!(file.warnings().is_empty());
     }

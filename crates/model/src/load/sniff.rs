@@ -1,5 +1,8 @@
 //! What a file really is, when it is not what its name says.
 
+/// What a file of the one format is called by the reader of the other.
+pub(crate) const SAFETENSORS: &str = "a safetensors file";
+
 /// Says what kind of file begins with `bytes`, for the kinds that are often met in the place of a
 /// model.
 pub(crate) fn recognise(bytes: &[u8]) -> Option<&'static str> {
@@ -27,7 +30,7 @@ pub(crate) fn recognise(bytes: &[u8]) -> Option<&'static str> {
         return Some("a file of the old GGML format; convert it to GGUF");
     }
     if bytes.get(8) == Some(&b'{') && bytes.get(4..8) == Some(&[0; 4]) {
-        return Some("a safetensors file");
+        return Some(SAFETENSORS);
     }
     None
 }
