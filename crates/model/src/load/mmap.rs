@@ -1,5 +1,6 @@
 //! A file as a slice of bytes.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::ops::Deref;
 use std::path::Path;
@@ -67,5 +68,11 @@ impl Deref for Mapped {
 impl AsRef<[u8]> for Mapped {
     fn as_ref(&self) -> &[u8] {
         self
+    }
+}
+
+impl fmt::Debug for Mapped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Mapped({} bytes)", self.len())
     }
 }

@@ -12,7 +12,7 @@ use super::Mapped;
 /// Shapes are outermost first for every file format, as mathematics writes a matrix: a linear
 /// layer is `[outputs, inputs]`, an embedding `[vocabulary, hidden]`. (GGUF records them innermost
 /// first; its reader turns them round.) Rows are contiguous and whole blocks.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct TensorView<'a> {
     /// The name in the file.
     pub name: &'a str,
