@@ -105,6 +105,20 @@ fn no_tool_choice_hides_the_tools() {
     assert_eq!(StreamOptions::new(&request, &bare, "x").tools, []);
 }
 
+// robustness 32: at once, without tokenising all of it.
+#[test]
+fn a_prompt_over_the_limit_is_refused_early() {
+    let tokenizer = Tokenizer::from_json(fixture("tokenizer.json").as_bytes()).expect("in order");
+    let mut model = TextModel::new(tokenizer, None, Vec::new(), Defaults::default());
+    model.max_prompt_tokens = Some(5);
+    let prepare = |text: &str| model.prepare(&GenerateRequest::new("m", Prompt::Text(text.into())));
+    assert!(prepare("1 2").is_ok());
+    let long = prepare("1 2 3 4 5 6");
+    assert!(matches!(long, Err(TextError::PromptTooLong { limit: 5, at_least: 6.. })), "{long:?}");
+    let endless = prepare(&"word ".repeat(1 << 22));
+    assert!(matches!(endless, Err(TextError::PromptTooLong { limit: 5, .. })), "{endless:?}");
+}
+
 // Requirements 30, 34 and 107
 #[test]
 fn a_hugging_face_directory_is_read() {

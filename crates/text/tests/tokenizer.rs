@@ -91,7 +91,8 @@ fn specials_are_parsed_only_when_asked() {
 
 #[test]
 fn contradictory_vocabularies_are_refused() {
-    let broken: [(&str, fn(&mut Vocabulary)); 5] = [
+    type Damage = fn(&mut Vocabulary);
+    let broken: [(&str, Damage); 5] = [
         ("token types", |vocabulary| vocabulary.token_types.truncate(3)),
         ("spelled", |vocabulary| vocabulary.tokens[1] = vocabulary.tokens[0].clone()),
         ("no pair", |vocabulary| vocabulary.merges.push("alone".to_owned())),
@@ -110,12 +111,18 @@ fn contradictory_vocabularies_are_refused() {
     }
 }
 
-// robustness 32: the time grows with the length, not with its square.
+// robustness 32: a long text costs as much as its pieces, and has their ids.
 #[test]
-fn long_texts_encode() {
+fn long_texts_encode_piece_by_piece() {
     let tokenizer = tokenizer();
-    for piece in ["word ", "x", " ", "<", "<|im_start|", "!", "\n"] {
-        let text = piece.repeat(1_000_000 / piece.len());
-        assert!(!tokenizer.encode(&text, Specials::Parse).expect("it encodes").is_empty());
+    let ids = |text: &str| tokenizer.encode(text, Specials::Parse).expect("it encodes");
+    let (first, next) = (ids("Hello"), ids(" Hello"));
+    let many = 40_000;
+    let text = format!("Hello{}", " Hello".repeat(many));
+    assert_eq!(ids(&text), [first, next.repeat(many)].concat());
+    for piece in ["x", " ", "<", "<|im_start|", "!", "\n", "é"] {
+        let text = piece.repeat(300_000 / piece.len());
+        let bytes = ids(&text).iter().map(|id| tokenizer.token_bytes(*id).len()).sum::<usize>();
+        assert_eq!(bytes, text.len());
     }
 }
