@@ -80,7 +80,7 @@ impl Widths {
     pub(crate) fn of(config: &ModelConfig, shard: &Shard) -> Result<Self, Error> {
         let attention = attention_shape(config, shard)?;
         let delta = match &config.delta {
-            Some(_) => Some(delta_shapes(config, shard)?.0),
+            Some(delta) => Some(delta_shapes(delta, shard)?.0),
             None => None,
         };
         Ok(Self {
@@ -153,7 +153,8 @@ impl<B: Backend> Decoder<B> {
         let layers = self.layers.iter().map(|layer| match layer.mixer {
             Mixer::Attention(_) => Ok(LayerCache::Attention(backend.kv_cache(kv))),
             Mixer::DeltaNet(_) => {
-                let (delta, conv) = delta_shapes(&self.config, &self.shard)?;
+                let delta = self.config.delta.as_ref().expect("loading needed it too");
+                let (delta, conv) = delta_shapes(delta, &self.shard)?;
                 Ok(LayerCache::DeltaNet(DeltaState {
                     conv: backend.state(capacity.state_slots, conv.state_elements()),
                     memory: backend.state(capacity.state_slots, delta.state_elements()),

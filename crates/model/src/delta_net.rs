@@ -9,7 +9,7 @@ use kernels::causal_conv1d::ConvShape;
 use kernels::gated_delta_rule::{DeltaShape, HeadOrder};
 
 use crate::Error;
-use crate::config::{ModelConfig, ValueHeadOrder};
+use crate::config::{DeltaConfig, ValueHeadOrder};
 use crate::decoder::Scratch;
 use crate::linear::RowParallel;
 use crate::shard::{Shard, cols, rows, scaled};
@@ -46,12 +46,8 @@ struct Cut {
 }
 
 /// The shape of every delta-rule layer, of all ranks together.
-fn whole_shape(config: &ModelConfig) -> Result<DeltaShape, Error> {
-    let delta = config.delta.as_ref().ok_or(Error::BadConfig {
-        item: "linear attention layers".into(),
-        reason: "the configuration gives no sizes for them".into(),
-    })?;
-    Ok(DeltaShape {
+fn whole_shape(delta: &DeltaConfig) -> DeltaShape {
+    DeltaShape {
         key_heads: delta.key_heads,
         value_heads: delta.value_heads,
         key_dim: delta.key_dim,
@@ -60,20 +56,19 @@ fn whole_shape(config: &ModelConfig) -> Result<DeltaShape, Error> {
             ValueHeadOrder::Grouped => HeadOrder::Grouped,
             ValueHeadOrder::Tiled => HeadOrder::Tiled,
         },
-    })
+    }
 }
 
 /// The shapes of every delta-rule layer of a rank.
 pub(crate) fn delta_shapes(
-    config: &ModelConfig,
+    delta: &DeltaConfig,
     shard: &Shard,
 ) -> Result<(DeltaShape, ConvShape), Error> {
-    let whole = whole_shape(config)?;
+    let whole = whole_shape(delta);
     let key_heads = shard.share("linear attention key heads", whole.key_heads)?.len();
     let value_heads = whole.value_heads / whole.key_heads * key_heads;
     let shape = DeltaShape { key_heads, value_heads, ..whole };
-    let taps = config.delta.as_ref().map_or(0, |delta| delta.conv_kernel);
-    Ok((shape, ConvShape { channels: shape.conv_cols(), taps }))
+    Ok((shape, ConvShape { channels: shape.conv_cols(), taps: delta.conv_kernel }))
 }
 
 fn cut(whole: &DeltaShape, shard: &Shard) -> Result<Cut, Error> {
@@ -103,8 +98,9 @@ impl<B: Backend> DeltaNet<B> {
         layer: usize,
     ) -> Result<Self, Error> {
         let config = weights.config();
-        let whole = whole_shape(config)?;
-        let (shape, conv) = delta_shapes(config, shard)?;
+        let delta = config.delta.as_ref().expect("a model with such layers has their sizes");
+        let whole = whole_shape(delta);
+        let (shape, conv) = delta_shapes(delta, shard)?;
         let Cut { key_heads, value_heads, channels } = cut(&whole, shard)?;
         debug_assert_eq!(key_heads.len(), 1);
         let values = scaled(&value_heads, whole.value_dim);

@@ -31,8 +31,8 @@ pub fn footprint(
     let attention = attention_shape(config, shard)?;
     let tokens = capacity.kv_blocks as u64 * capacity.block_size as u64;
     let kv = layers(LayerKind::FullAttention) * tokens * 2 * attention.kv_cols() as u64;
-    let state = if config.delta.is_some() {
-        let (delta, conv) = delta_shapes(config, shard)?;
+    let state = if let Some(delta) = &config.delta {
+        let (delta, conv) = delta_shapes(delta, shard)?;
         let slot = (delta.state_elements() + conv.state_elements()) as u64;
         layers(LayerKind::LinearAttention) * capacity.state_slots as u64 * slot
     } else {

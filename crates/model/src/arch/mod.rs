@@ -20,6 +20,6 @@ pub fn load<B: Backend>(
     let config: &config::ModelConfig = weights.config();
     match config.architecture {
         Architecture::Qwen3 => qwen3::load(backend, weights, shard),
-        Architecture::Qwen3_5 => qwen3_5::load(backend, weights, shard),
+        Architecture::Qwen35 => qwen3_5::load(backend, weights, shard),
     }
 }
