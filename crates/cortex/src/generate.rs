@@ -236,7 +236,7 @@ fn refused(refusal: Refusal, model: &str) -> ErrorBody {
         return ErrorBody::model_not_found(model);
     };
     let (code, why) = match reason {
-        Unavailable::Starting => ("starting", "cannot be looked up yet: the gateway is starting"),
+        Unavailable::Unheard => ("node_unavailable", "may be on a node that has not answered yet"),
         Unavailable::NodesDown => ("node_unavailable", "is on nodes that do not answer now"),
         Unavailable::NoOtherReplica => ("node_unavailable", "is on a node that did not answer"),
         Unavailable::NotReady(status) => match status {

@@ -13,7 +13,7 @@ use crate::{Node, Snapshot, Standing, Tick};
 /// When a replica is expected back, for a client that asks when to come again.
 const LOADING_RETRY_SECS: u32 = 5;
 const DOWN_RETRY_SECS: u32 = 2;
-const STARTING_RETRY_SECS: u32 = 1;
+const UNHEARD_RETRY_SECS: u32 = 1;
 
 /// A request, as far as routing cares.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +54,7 @@ pub struct Forward<'a> {
 /// Why a request is not forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// No node has ever reported the model, and every node has had the time to.
+    /// Every node has reported, and none has the model.
     NotFound,
     /// The model is known, or may be; it cannot answer now.
     Unavailable {
@@ -68,8 +68,9 @@ pub enum Refusal {
 /// What a known model waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unavailable {
-    /// A node that has not been heard yet may have it.
-    Starting,
+    /// A node that has never been heard may have it; a gateway that was started while a node is
+    /// away must not call that node's models unknown.
+    Unheard,
     /// A live node has it in this state, the one nearest to service.
     NotReady(ModelStatus),
     /// Every node that has it is lost or out of service.
@@ -118,12 +119,12 @@ fn reported_load(node: &Node, model: &str) -> u32 {
 
 fn refusal(snapshot: &Snapshot, ask: &Ask<'_>, now: Tick) -> Refusal {
     let mut known = false;
-    let mut starting = false;
+    let mut is_one_unheard = false;
     let mut tried_serves = false;
     let mut nearest: Option<ModelStatus> = None;
     for (place, node) in snapshot.nodes.iter().enumerate() {
         let standing = node.standing(now);
-        starting |= standing == Standing::Unseen;
+        is_one_unheard |= node.seen.is_none();
         let Some(model) = node.model(ask.model) else { continue };
         known = true;
         if standing != Standing::Alive {
@@ -139,7 +140,7 @@ fn refusal(snapshot: &Snapshot, ask: &Ask<'_>, now: Tick) -> Refusal {
     match nearest {
         Some(status) => unavailable(Unavailable::NotReady(status), retry_secs(status)),
         None if known => unavailable(Unavailable::NodesDown, Some(DOWN_RETRY_SECS)),
-        None if starting => unavailable(Unavailable::Starting, Some(STARTING_RETRY_SECS)),
+        None if is_one_unheard => unavailable(Unavailable::Unheard, Some(UNHEARD_RETRY_SECS)),
         None => Refusal::NotFound,
     }
 }

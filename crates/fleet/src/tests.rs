@@ -6,8 +6,8 @@ use control::{Health, HealthStatus, ModelHealth, ModelReport, ModelStatus};
 use proptest::prelude::*;
 
 use crate::{
-    Ask, Forward, MISSED_LIMIT, NodeReport, Observation, Refusal, Route, STALE_AFTER_MS, Snapshot,
-    Standing, Tick, Unavailable, observe, route,
+    Ask, Forward, NodeReport, Observation, Refusal, Route, STALE_AFTER_MS, Snapshot, Standing,
+    Tick, Unavailable, observe, route,
 };
 
 fn model(id: &str, status: ModelStatus) -> ModelReport {
@@ -126,16 +126,19 @@ fn a_model_that_nobody_has_is_not_found() {
     assert_eq!(refused(route(&Snapshot::default(), &ask("m"), Tick(1))), Refusal::NotFound);
 }
 
+// Requirement 69
 #[test]
-fn an_unknown_model_is_unavailable_while_a_node_is_still_unheard() {
+fn a_model_is_not_called_unknown_before_every_node_was_heard() {
     let seen = Observation::Report(report(vec![model("m", Ready)], 0));
     let mut snapshot = observe(&fleet(&["a", "b"]), "a", seen, Tick(0));
-    for _ in 0..MISSED_LIMIT {
+    for _ in 0..5 {
         let refusal = refused(route(&snapshot, &ask("other"), Tick(1)));
-        let (reason, retry_after_secs) = (Unavailable::Starting, Some(1));
+        let (reason, retry_after_secs) = (Unavailable::Unheard, Some(1));
         assert_eq!(refusal, Refusal::Unavailable { reason, retry_after_secs });
         snapshot = observe(&snapshot, "b", missed(), Tick(1));
     }
+    let seen = Observation::Report(report(Vec::new(), 0));
+    snapshot = observe(&snapshot, "b", seen, Tick(1));
     assert_eq!(refused(route(&snapshot, &ask("other"), Tick(1))), Refusal::NotFound);
 }
 
@@ -311,6 +314,8 @@ fn check_ask(snapshot: &Snapshot, memory: &[Memory], ask: &Ask<'_>, now: u64) {
         Route::Refuse(Refusal::NotFound) => {
             let known = memory.iter().any(|n| n.first_status.iter().any(|(id, _)| id == ask.model));
             assert!(!known, "a model that a node has reported is never unknown");
+            let heard = memory.iter().all(|n| n.last_report_ms.is_some());
+            assert!(heard, "a node that was never heard may have it");
         }
         Route::Refuse(Refusal::Unavailable { .. }) => {
             assert!(usable.is_empty(), "{usable:?} could have served");

@@ -3,7 +3,7 @@
 use control::ModelStatus::{Failed, Loading, Ready, Restarting};
 use testkit::fake_neuron::FakeNeuron;
 
-use crate::client::{Answer, Open, TestGateway, until};
+use crate::client::{Answer, Open, TestGateway};
 
 /// All four keys, and nothing of the nodes' addresses (requirements 4 and 32).
 fn check(answer: &Answer, status: u16, code: Option<&str>, retryable: bool) {
@@ -120,13 +120,11 @@ async fn a_model_whose_node_is_gone_is_unavailable_and_stays_listed() {
 }
 
 #[tokio::test]
-async fn a_node_that_was_never_heard_makes_nothing_unknown_until_it_is_given_up() {
+async fn a_node_that_was_never_heard_makes_no_model_unknown() {
     let gateway = TestGateway::start(&["http://127.0.0.1:1".to_owned()], "").await;
-    let answer = gateway.chat(r#"{"model":"m"}"#).await;
-    if answer.status == 503 {
-        check(&answer, 503, Some("starting"), true);
-    }
-    until(async || gateway.chat(r#"{"model":"m"}"#).await.status == 404).await;
+    check(&gateway.chat(r#"{"model":"m"}"#).await, 503, Some("node_unavailable"), true);
+    gateway.until_nodes(|status| status == "lost").await;
+    check(&gateway.chat(r#"{"model":"m"}"#).await, 503, Some("node_unavailable"), true);
 }
 
 #[tokio::test]
