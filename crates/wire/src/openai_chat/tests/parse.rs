@@ -86,7 +86,10 @@ fn the_reply_is_told_as_asked() {
 // Requirements 1 and 19
 #[test]
 fn messages_take_every_shape_that_agents_send() {
-    let call = |arguments: Value| json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": arguments}});
+    let call = |arguments: Value| {
+        let function = json!({"name": "f", "arguments": arguments});
+        json!({"id": "c", "type": "function", "function": function})
+    };
     let read = messages(&json!([
         {"role": "developer", "content": "D"},
         {"role": "system", "content": [{"type": "text", "text": "S"}]},
@@ -143,8 +146,8 @@ fn reasoning_is_switched_in_every_way() {
 #[test]
 fn values_out_of_range_name_their_field() {
     let cases = json!({
-        "model": [null, "", 5], "temperature": [-1, 2.1, "hot", 1e300, true], "top_p": [0, -0.1, 1.1],
-        "top_k": [-2, 1.5], "min_p": [2], "repetition_penalty": [0, -1],
+        "model": [null, "", 5], "temperature": [-1, 2.1, "hot", 1e300, true],
+        "top_p": [0, -0.1, 1.1], "top_k": [-2, 1.5], "min_p": [2], "repetition_penalty": [0, -1],
         "max_tokens": [0, -1, 2147483648_u64, "8", 1.5, true], "max_completion_tokens": [0],
         "n": [0, 129, 2], "stop": [[1], "", ["a", "b", "c", "d", "e"], 5, {}], "stream": ["yes", 1],
         "seed": [-1, 9223372036854775808_u64, 1.5], "logprobs": [true, 3], "top_logprobs": [21],

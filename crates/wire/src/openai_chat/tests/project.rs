@@ -189,7 +189,10 @@ fn joined(chunks: &[Value]) -> Value {
 prop_compose! {
     /// Words, reasoning and calls in any order, each call's arguments right behind it.
     fn answer()(
-        kinds in prop::collection::vec((0_u8..3, prop::collection::vec("[a-z\"\\né]{0,4}", 0..3)), 0..8),
+        kinds in prop::collection::vec(
+            (0_u8..3, prop::collection::vec("[a-z\"\\né]{0,4}", 0..3)),
+            0..8,
+        ),
         reason in prop::sample::select(vec![FinishReason::Stop, FinishReason::Length]),
     ) -> Vec<Event> {
         let mut events = vec![Event::Started { prompt_tokens: 1 }];
