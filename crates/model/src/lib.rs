@@ -3,6 +3,7 @@
 #![deny(unsafe_code)]
 
 mod config;
+mod convert;
 mod error;
 pub mod gguf;
 pub mod load;
@@ -10,5 +11,6 @@ mod quant_names;
 pub mod safetensors;
 
 pub use config::{Architecture, DeltaConfig, LayerKind, ModelConfig, ValueHeadOrder};
+pub use convert::{convert, stored_type};
 pub use error::Error;
 pub use load::{MtpRole, Role, Source, TensorName, TensorView};
