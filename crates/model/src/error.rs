@@ -57,6 +57,16 @@ pub enum Error {
         /// What is missing.
         item: String,
     },
+    /// The ranks cannot share the model evenly.
+    #[error("{count} {what} cannot be shared by {world_size} ranks")]
+    Indivisible {
+        /// What would be cut.
+        what: &'static str,
+        /// How many of them there are.
+        count: usize,
+        /// The ranks.
+        world_size: usize,
+    },
     /// A value of the configuration that no model can have, or that contradicts another one.
     #[error("{}: {key}: expected {expected}, found {found}", file.display())]
     BadConfig {

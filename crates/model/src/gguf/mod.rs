@@ -110,6 +110,7 @@ impl Gguf {
             shape: record.shape.clone(),
             ty: record.ty,
             bytes: &self.bytes[range],
+            file: &self.bytes,
         }
     }
 }

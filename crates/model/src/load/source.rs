@@ -64,7 +64,8 @@ impl Source {
                 ([], Some(pickle)) => Err(Error::refused(
                     directory,
                     format!(
-                        "has pickle weights only (`{pickle}`), which are refused; convert to safetensors"
+                        "has pickle weights only (`{pickle}`), which are refused; \
+                         convert to safetensors"
                     ),
                 )),
                 ([], None) => Err(Error::missing(directory, "a safetensors or GGUF file")),

@@ -1,13 +1,18 @@
 //! A tensor as it lies in its file.
 
+use std::sync::Arc;
+
 use kernels::quant::{WeightType, dequantize};
+use kernels::{Weight, WeightBytes};
+
+use super::Mapped;
 
 /// One tensor of an open file.
 ///
 /// Shapes are outermost first for every file format, as mathematics writes a matrix: a linear
 /// layer is `[outputs, inputs]`, an embedding `[vocabulary, hidden]`. (GGUF records them innermost
 /// first; its reader turns them round.) Rows are contiguous and whole blocks.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct TensorView<'a> {
     /// The name in the file.
     pub name: &'a str,
@@ -17,6 +22,8 @@ pub struct TensorView<'a> {
     pub ty: WeightType,
     /// All rows, one after the other.
     pub bytes: &'a [u8],
+    /// The file that `bytes` is a part of.
+    pub(crate) file: &'a Mapped,
 }
 
 impl<'a> TensorView<'a> {
@@ -47,6 +54,14 @@ impl<'a> TensorView<'a> {
     /// If there is no such row.
     pub fn row(&self, row: usize) -> &'a [u8] {
         &self.bytes[row * self.row_bytes()..][..self.row_bytes()]
+    }
+
+    /// The same tensor as a matrix that keeps its file mapped; nothing is copied.
+    pub fn weight(&self) -> Weight {
+        let start = self.bytes.as_ptr() as usize - self.file.as_ptr() as usize;
+        let all = WeightBytes::new(Arc::new(self.file.clone()));
+        let bytes = all.slice(start..start + self.bytes.len());
+        Weight::new(self.ty, self.rows(), self.row_elements(), bytes)
     }
 
     /// All elements as f32.

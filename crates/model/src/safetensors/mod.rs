@@ -127,7 +127,8 @@ impl SafeTensors {
             }
         };
         let bytes = &shard.bytes[record.bytes.clone()];
-        Ok(Some(TensorView { name: &record.name, shape: record.shape.clone(), ty, bytes }))
+        let (name, shape) = (record.name.as_str(), record.shape.clone());
+        Ok(Some(TensorView { name, shape, ty, bytes, file: &shard.bytes }))
     }
 }
 
