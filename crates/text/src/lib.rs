@@ -1,2 +1,34 @@
-//! Placeholder until its first module lands.
+//! Between words and tokens: a conversation becomes a prompt, generated tokens become events.
+//!
+//! ```text
+//! request ─► conversation ─► template ─► tokenizer ─► prompt tokens            (prompt.rs)
+//! tokens  ─► detokenize ─► reasoning ─► stop ─► tool_call ─► dialog::Event     (stream.rs)
+//! ```
+//!
+//! Nothing here reads a file, a clock or the environment; a daemon passes in what it has read.
 #![forbid(unsafe_code)]
+
+mod conversation;
+mod detokenize;
+mod error;
+mod guard;
+mod model;
+mod prompt;
+mod python_json;
+mod reasoning;
+mod stop;
+mod stream;
+mod template;
+mod tokenizer;
+mod tool_call;
+
+pub use detokenize::Detokenizer;
+pub use error::TextError;
+pub use model::{HuggingFaceFiles, TextModel};
+pub use prompt::Prepared;
+pub use reasoning::{ReasoningMarkers, ReasoningSplitter, Thought};
+pub use stop::{StopMatcher, Stopped};
+pub use stream::{StreamOptions, TextStream};
+pub use template::{RenderOptions, SpecialTokens, Template};
+pub use tokenizer::{Specials, Tokenizer, Vocabulary};
+pub use tool_call::{ParsedCall, Said, ToolCallParser};

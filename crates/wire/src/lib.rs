@@ -1,2 +1,19 @@
-//! Placeholder until its first module lands.
+//! The dialects on the wire: bodies in, [`dialog`] values between, bytes out.
+//!
+//! Everything here is a pure function of its arguments: no clock, no randomness, no transport. A
+//! dialect never imports another one; what they share is the reading of JSON fields, the error
+//! envelope and the framing of server-sent events.
+//!
+//! Duplicate keys: the last one wins, in [`peek`] and in every `parse` alike, so that the gateway
+//! and the node can never read two different models out of one body.
 #![forbid(unsafe_code)]
+
+pub mod error;
+mod fields;
+pub mod models;
+pub mod openai_chat;
+mod peek;
+pub mod sse;
+
+pub use error::{ErrorBody, Retry, WireError};
+pub use peek::{Peek, peek};

@@ -1,0 +1,83 @@
+//! Request -> prompt tokens.
+
+use dialog::{GenerateRequest, Message, Part, Prompt, Reasoning, ToolChoice, ToolSpec};
+
+use crate::conversation::Conversation;
+use crate::guard::guard;
+use crate::{RenderOptions, Specials, TextError, TextModel};
+
+/// What the engine continues.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prepared {
+    /// At least one token.
+    pub tokens: Vec<u32>,
+    /// Whether the prompt ends inside the reasoning, so that the answer begins there.
+    pub reasoning_open: bool,
+}
+
+impl TextModel {
+    /// Makes the prompt of a request.
+    ///
+    /// # Errors
+    ///
+    /// Why this model cannot be given this prompt.
+    pub fn prepare(&self, request: &GenerateRequest) -> Result<Prepared, TextError> {
+        let prepared = match &request.prompt {
+            Prompt::Chat(messages) => self.prepare_chat(messages, request)?,
+            Prompt::Text(text) => {
+                let tokens = self.tokenizer.encode(text, Specials::Parse)?;
+                Prepared { tokens, reasoning_open: false }
+            }
+            Prompt::Tokens(tokens) => {
+                let vocab_size = self.tokenizer.vocab_size();
+                if let Some(&token) = tokens.iter().find(|token| **token >= vocab_size) {
+                    return Err(TextError::UnknownToken { token, vocab_size });
+                }
+                Prepared { tokens: tokens.clone(), reasoning_open: false }
+            }
+        };
+        if prepared.tokens.is_empty() {
+            return Err(TextError::EmptyPrompt);
+        }
+        Ok(prepared)
+    }
+
+    fn prepare_chat(
+        &self,
+        messages: &[Message],
+        request: &GenerateRequest,
+    ) -> Result<Prepared, TextError> {
+        let template = self.template.as_ref().ok_or(TextError::NoTemplate)?;
+        let mut parts = messages.iter().flat_map(|message| &message.content);
+        // Requirement 33: an image left out in silence would be answered with an invention.
+        if parts.any(|part| matches!(part, Part::Image(_))) {
+            return Err(TextError::ImageInput);
+        }
+        let options = RenderOptions {
+            add_generation_prompt: true,
+            enable_thinking: match request.reasoning {
+                Reasoning::ModelDefault => None,
+                Reasoning::Off => Some(false),
+                Reasoning::On => Some(true),
+            },
+            arguments: None,
+        };
+        let arguments = request.template_arguments.as_ref();
+        let conversation = Conversation::new(messages, offered(request), arguments)?;
+        let (conversation, sentinel) = guard(conversation, &self.tokenizer)?;
+        let rendered = template.render_conversation(&conversation, &options)?;
+        let mut tokens = Vec::new();
+        self.tokenizer.encode_rendered(&rendered, sentinel, &mut tokens)?;
+        // Requirement 22
+        let reasoning_open = rendered.trim_end().ends_with(&self.reasoning.open);
+        Ok(Prepared { tokens, reasoning_open })
+    }
+}
+
+/// The tools that the model is shown, and whose calls are looked for in its answer.
+pub(crate) fn offered(request: &GenerateRequest) -> &[ToolSpec] {
+    match request.tool_choice {
+        ToolChoice::None => &[],
+        ToolChoice::Auto | ToolChoice::Required | ToolChoice::Named(_) => &request.tools,
+    }
+}

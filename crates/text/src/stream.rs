@@ -1,0 +1,192 @@
+//! Generated tokens -> events.
+
+use std::sync::Arc;
+
+use dialog::{Event, FinishReason, GenerateRequest, ToolSpec};
+
+use crate::prompt::offered;
+use crate::tool_call::{CLOSE, OPEN};
+use crate::{
+    Detokenizer, Prepared, ReasoningSplitter, Said, StopMatcher, TextModel, Thought, ToolCallParser,
+};
+
+/// What varies from answer to answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// Texts that end the answer. They are looked for behind the reasoning, not in it.
+    pub stop: Vec<String>,
+    /// Tools on offer; without any, nothing is taken for a call.
+    pub tools: Vec<ToolSpec>,
+    /// Whether the prompt ended inside the reasoning.
+    pub reasoning_open: bool,
+    /// Makes the ids of calls unique: the call with index 0 is `call_{prefix}0`.
+    pub call_id_prefix: String,
+}
+
+impl StreamOptions {
+    /// The options that belong to a request and its prompt.
+    pub fn new(
+        request: &GenerateRequest,
+        prepared: &Prepared,
+        call_id_prefix: impl Into<String>,
+    ) -> Self {
+        Self {
+            stop: request.stop.clone(),
+            tools: offered(request).to_vec(),
+            reasoning_open: prepared.reasoning_open,
+            call_id_prefix: call_id_prefix.into(),
+        }
+    }
+}
+
+/// Turns the tokens of one answer into events.
+///
+/// How the tokens are split into pushes makes no difference to the words and calls that come out
+/// (equality E8).
+pub struct TextStream {
+    model: Arc<TextModel>,
+    detokenizer: Detokenizer,
+    reasoning: ReasoningSplitter,
+    stop: StopMatcher,
+    tools: ToolCallParser,
+    call_id_prefix: String,
+    calls: u32,
+    stopped: bool,
+    reasoning_tokens: u32,
+}
+
+impl TextStream {
+    /// The stream of an answer by this model.
+    pub fn new(model: Arc<TextModel>, options: StreamOptions) -> Self {
+        let reasoning = ReasoningSplitter::new(model.reasoning.clone(), options.reasoning_open);
+        Self {
+            model,
+            detokenizer: Detokenizer::default(),
+            reasoning,
+            stop: StopMatcher::new(options.stop),
+            tools: ToolCallParser::new(options.tools),
+            call_id_prefix: options.call_id_prefix,
+            calls: 0,
+            stopped: false,
+            reasoning_tokens: 0,
+        }
+    }
+
+    /// Takes the next tokens. Neighbouring pieces of text come as one event.
+    pub fn push(&mut self, tokens: &[u32]) -> Vec<Event> {
+        let mut events = Vec::new();
+        for &token in tokens {
+            if self.stopped {
+                break;
+            }
+            let was_open = self.reasoning.is_open();
+            self.token(token, &mut events);
+            if was_open || self.reasoning.is_open() {
+                self.reasoning_tokens += 1;
+            }
+        }
+        events
+    }
+
+    /// Whether a stop text has come: the answer is over, and the engine's request is to be
+    /// aborted. Tokens pushed after it change nothing.
+    pub fn stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Ends the answer for the engine's reason: the events that were held back, the reason that
+    /// the caller is told, and how many tokens belonged to the reasoning.
+    ///
+    /// Requirement 15: an answer that made a call ends with [`FinishReason::ToolCalls`], since an
+    /// agent that reads anything else stops.
+    pub fn finish(mut self, reason: FinishReason) -> (Vec<Event>, FinishReason, u32) {
+        let mut events = Vec::new();
+        if !self.stopped {
+            let text = self.detokenizer.finish();
+            self.text(&text, &mut events);
+        }
+        if !self.stopped {
+            let thoughts = self.reasoning.finish();
+            self.thoughts(thoughts, &mut events);
+        }
+        if !self.stopped {
+            let held = self.stop.finish();
+            let said = self.tools.push(&held);
+            self.said(said, &mut events);
+        }
+        let said = self.tools.finish();
+        self.said(said, &mut events);
+        let reason = match reason {
+            _ if self.tools.called() => FinishReason::ToolCalls,
+            _ if self.stopped => FinishReason::Stop,
+            reason => reason,
+        };
+        (events, reason, self.reasoning_tokens)
+    }
+
+    fn token(&mut self, token: u32, events: &mut Vec<Event>) {
+        let model = Arc::clone(&self.model);
+        if model.stop_tokens.binary_search(&token).is_ok() {
+            return;
+        }
+        let bytes = model.tokenizer.token_bytes(token);
+        if model.tokenizer.is_special(token) && !self.is_marker(bytes) {
+            return;
+        }
+        let text = self.detokenizer.push(bytes);
+        self.text(&text, events);
+    }
+
+    /// The parsers look for these, however the tokenizer marks them.
+    fn is_marker(&self, bytes: &[u8]) -> bool {
+        let reasoning = &self.model.reasoning;
+        [OPEN, CLOSE, &reasoning.open, &reasoning.close]
+            .iter()
+            .any(|marker| marker.as_bytes() == bytes)
+    }
+
+    fn text(&mut self, text: &str, events: &mut Vec<Event>) {
+        let thoughts = self.reasoning.push(text);
+        self.thoughts(thoughts, events);
+    }
+
+    fn thoughts(&mut self, thoughts: Vec<Thought>, events: &mut Vec<Event>) {
+        for thought in thoughts {
+            match thought {
+                Thought::Reasoning(text) => append(events, Event::Reasoning(text)),
+                Thought::Text(text) => {
+                    let stopped = self.stop.push(&text);
+                    let said = self.tools.push(&stopped.text);
+                    self.said(said, events);
+                    if stopped.hit {
+                        self.stopped = true;
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn said(&mut self, pieces: Vec<Said>, events: &mut Vec<Event>) {
+        for piece in pieces {
+            match piece {
+                Said::Text(text) => append(events, Event::Text(text)),
+                Said::Call(call) => {
+                    let index = self.calls;
+                    self.calls += 1;
+                    let id = format!("call_{}{index}", self.call_id_prefix);
+                    events.push(Event::ToolCall { index, id, name: call.name });
+                    events.push(Event::ToolArguments { index, delta: call.arguments });
+                }
+            }
+        }
+    }
+}
+
+fn append(events: &mut Vec<Event>, event: Event) {
+    match (events.last_mut(), event) {
+        (Some(Event::Text(before)), Event::Text(text))
+        | (Some(Event::Reasoning(before)), Event::Reasoning(text)) => before.push_str(&text),
+        (_, event) => events.push(event),
+    }
+}
