@@ -1,2 +1,37 @@
-//! Placeholder until its first module lands.
-#![forbid(unsafe_code)]
+//! The operations that a model is made of, each with its reference and its backends.
+//!
+//! One folder an operation: `mod.rs` says what it computes and in which shapes, `reference.rs` is
+//! the formula as loops in double precision, `cpu.rs` is what runs. A model is written over
+//! [`Backend`] alone.
+//!
+//! | operation | input | output |
+//! |---|---|---|
+//! | [`embed`] | token ids `[rows]` | `[rows, hidden]` |
+//! | [`rms_norm`] + [`linear`] | `[rows, in]` | `[rows, out]`, several matrices side by side |
+//! | [`rope_kv`] | `[rows, q | k | v]` | queries in place, keys and values into their blocks |
+//! | [`paged_attention`] | queries, blocks | `[rows, heads * head_dim]` |
+//! | [`causal_conv1d`] | `[rows, channels]`, state | the same, in place |
+//! | [`gated_delta_rule`] | `[rows, q | k | v | z | b | a]`, state | `[rows, value_heads * value_dim]` |
+//! | [`gated_norm`] | `[rows, value_heads * value_dim]`, `z` | the same, in place |
+//! | [`swiglu`] | `[rows, gate | up]` | `[rows, ffn]` |
+//! | [`sample`] | logits `[rows, vocab]` | token ids |
+
+mod backend;
+pub mod causal_conv1d;
+pub mod check;
+pub mod cpu;
+pub mod embed;
+pub mod gated_delta_rule;
+pub mod gated_norm;
+pub mod linear;
+pub mod paged_attention;
+pub mod quant;
+pub mod rms_norm;
+pub mod rope_kv;
+pub mod sample;
+pub mod swiglu;
+mod weight;
+
+pub use backend::{Backend, KvShape, SequenceRows, StepInputs};
+pub use quant::WeightType;
+pub use weight::{Weight, WeightBytes};

@@ -1,0 +1,182 @@
+//! What a device must offer so that a model runs on it.
+
+use crate::causal_conv1d::ConvShape;
+use crate::gated_delta_rule::DeltaShape;
+use crate::paged_attention::AttentionShape;
+use crate::sample::SampleRow;
+use crate::weight::Weight;
+
+/// One sequence's rows of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SequenceRows {
+    /// The first of its rows in the step.
+    pub first_row: usize,
+    /// How many rows: tokens computed in this step.
+    pub rows: usize,
+    /// Tokens computed before; at 0 recurrent state starts from zero.
+    pub start: usize,
+    /// Its KV blocks in order.
+    pub blocks: Vec<u32>,
+    /// Its slot in the recurrent state pools.
+    pub slot: usize,
+}
+
+/// A step as the device needs it: rows of all sequences, one after the other.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StepInputs {
+    /// Token ids, `[rows]`.
+    pub tokens: Vec<u32>,
+    /// Which rows belong to whom; in row order, without gaps.
+    pub sequences: Vec<SequenceRows>,
+    /// Rows whose logits are wanted, ascending.
+    pub logit_rows: Vec<usize>,
+}
+
+impl StepInputs {
+    /// Rows of the step.
+    pub fn rows(&self) -> usize {
+        self.tokens.len()
+    }
+}
+
+/// Size of one layer's key-value cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KvShape {
+    /// Blocks in all.
+    pub blocks: usize,
+    /// Tokens of a block.
+    pub block_size: usize,
+    /// Key-value heads of this rank.
+    pub kv_heads: usize,
+    /// Elements of a head.
+    pub head_dim: usize,
+}
+
+/// A device: memory taken at load, and operations over it.
+///
+/// [`Backend::begin_step`] sets the step that all operations work on. Activations are
+/// [`Backend::Tensor`]s with room for the largest step; an operation touches the step's rows.
+/// Every operation computes a row by the same arithmetic whatever else is in the step, so batching
+/// and chunking change no bit of a result.
+pub trait Backend: Send + 'static {
+    /// Activations `[max_rows, cols]`.
+    type Tensor: Send;
+    /// A weight matrix in the layout that the device likes.
+    type Matrix: Send;
+    /// A small f32 weight.
+    type Vector: Send;
+    /// One layer's keys and values, in blocks.
+    type KvCache: Send;
+    /// One layer's recurrent state, in slots.
+    type State: Send;
+
+    /// Takes a weight matrix over.
+    fn matrix(&mut self, weight: &Weight) -> Self::Matrix;
+    /// Takes a small weight over.
+    fn vector(&mut self, values: &[f32]) -> Self::Vector;
+    /// Room for activations.
+    fn tensor(&mut self, max_rows: usize, cols: usize) -> Self::Tensor;
+    /// Room for one layer's keys and values.
+    fn kv_cache(&mut self, shape: KvShape) -> Self::KvCache;
+    /// Room for one layer's recurrent state: `slots` times `elements` f32.
+    fn state(&mut self, slots: usize, elements: usize) -> Self::State;
+
+    /// Sets the step that the following operations work on.
+    fn begin_step(&mut self, inputs: StepInputs);
+    /// Copies the first `rows` rows to the host, `[rows, cols]`.
+    fn read(&mut self, tensor: &Self::Tensor, rows: usize) -> Vec<f32>;
+    /// Overwrites the first rows from the host; `values.len()` is a multiple of the columns.
+    fn write(&mut self, tensor: &mut Self::Tensor, values: &[f32]);
+
+    /// `out[row] = table[token of row]`.
+    fn embed(&mut self, table: &Self::Matrix, out: &mut Self::Tensor);
+
+    /// `out = rms_norm(x, norm, eps) · [parts]ᵀ`, the parts side by side.
+    fn norm_project(
+        &mut self,
+        x: &Self::Tensor,
+        norm: &Self::Vector,
+        eps: f32,
+        parts: &[Self::Matrix],
+        out: &mut Self::Tensor,
+    );
+
+    /// `out = x · matrixᵀ`.
+    fn project(&mut self, x: &Self::Tensor, matrix: &Self::Matrix, out: &mut Self::Tensor);
+
+    /// `residual += x · matrixᵀ`.
+    fn project_add(&mut self, x: &Self::Tensor, matrix: &Self::Matrix, residual: &mut Self::Tensor);
+
+    /// `residual += x`.
+    fn add(&mut self, x: &Self::Tensor, residual: &mut Self::Tensor);
+
+    /// Norms and rotates queries in place, and puts keys and values into their blocks.
+    fn rope_kv(
+        &mut self,
+        shape: &AttentionShape,
+        qkv: &mut Self::Tensor,
+        norms: (&Self::Vector, &Self::Vector),
+        cache: &mut Self::KvCache,
+    );
+
+    /// Causal attention of the step's queries over all their keys.
+    fn attention(
+        &mut self,
+        shape: &AttentionShape,
+        qkv: &Self::Tensor,
+        cache: &Self::KvCache,
+        out: &mut Self::Tensor,
+    );
+
+    /// Depthwise causal convolution and SiLU over the first `channels` columns, in place.
+    fn causal_conv1d(
+        &mut self,
+        shape: &ConvShape,
+        x: &mut Self::Tensor,
+        taps: &Self::Vector,
+        state: &mut Self::State,
+    );
+
+    /// The gated delta rule over the step's rows. `decay` is -exp(A_log), `[value_heads]`.
+    fn gated_delta_rule(
+        &mut self,
+        shape: &DeltaShape,
+        projected: &Self::Tensor,
+        decay: &Self::Vector,
+        dt_bias: &Self::Vector,
+        state: &mut Self::State,
+        out: &mut Self::Tensor,
+    );
+
+    /// `x = rms_norm(x, weight, eps) * silu(z)`, head by head, in place.
+    fn gated_norm(
+        &mut self,
+        shape: &DeltaShape,
+        projected: &Self::Tensor,
+        weight: &Self::Vector,
+        eps: f32,
+        x: &mut Self::Tensor,
+    );
+
+    /// `out = silu(gate) * up` with `gate_up = [gate | up]`.
+    fn swiglu(&mut self, gate_up: &Self::Tensor, out: &mut Self::Tensor);
+
+    /// Logits of the step's `logit_rows`: `out[i] = rms_norm(x[logit_rows[i]]) · headᵀ`.
+    fn logits(
+        &mut self,
+        x: &Self::Tensor,
+        norm: &Self::Vector,
+        eps: f32,
+        head: &Self::Matrix,
+        out: &mut Self::Tensor,
+    );
+
+    /// Chooses a token for each of the first `rows.len()` rows of logits; `None` where a row is
+    /// not finite. Logits of ids at or above `vocab` are never chosen.
+    fn sample(
+        &mut self,
+        logits: &mut Self::Tensor,
+        vocab: usize,
+        rows: &[SampleRow],
+    ) -> Vec<Option<u32>>;
+}

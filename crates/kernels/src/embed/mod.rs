@@ -1,0 +1,17 @@
+//! Embedding: row `token` of a table `[vocab, hidden]`, whatever its format.
+
+use crate::quant::dequantize;
+use crate::weight::Weight;
+
+#[cfg(test)]
+mod tests;
+
+/// `out[row] = table[tokens[row]]`; `out` is `[rows, hidden]`.
+///
+/// # Panics
+/// When a token is not below the table's rows: callers check ids before they reach a device.
+pub fn embed(table: &Weight, tokens: &[u32], out: &mut [f32]) {
+    for (token, out) in tokens.iter().zip(out.chunks_exact_mut(table.cols)) {
+        dequantize(table.ty, table.row(*token as usize), out);
+    }
+}

@@ -1,0 +1,97 @@
+//! The gated delta rule: linear attention with a decaying, error-correcting memory.
+//!
+//! Per value head, with state `S` `[value_dim, key_dim]` (rows are values, so that a row's dot
+//! product reads contiguous memory):
+//!
+//! ```text
+//! q = q / sqrt(sum(q²) + 1e-6) / sqrt(key_dim)      k = k / sqrt(sum(k²) + 1e-6)
+//! beta = sigmoid(b)                                 g = decay * softplus(a + dt_bias)
+//! S = exp(g) S        u = beta (v - S k)        S = S + u kᵀ        o = S q
+//! ```
+//!
+//! The decay comes first, the error is taken against the decayed state, and the output is read
+//! from the updated one. `decay` is `-exp(A_log)`, so `g <= 0`. Source: Yang, Kautz, Hatamizadeh,
+//! "Gated Delta Networks" (2024), equation 10.
+
+pub mod cpu;
+pub mod reference;
+
+#[cfg(test)]
+mod tests;
+
+/// Which key head a value head reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeadOrder {
+    /// Value head `h` reads key head `h / (value_heads / key_heads)`.
+    Grouped,
+    /// Value head `h` reads key head `h % key_heads`.
+    Tiled,
+}
+
+/// Shapes of a delta-rule layer, of one rank.
+///
+/// The projection's columns are `[q | k | v | z | b | a]`: the first three go through the
+/// convolution, `z` gates the output, `b` and `a` are one number a value head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaShape {
+    /// Query and key heads.
+    pub key_heads: usize,
+    /// Value heads; a multiple of `key_heads`.
+    pub value_heads: usize,
+    /// Elements of a query or key.
+    pub key_dim: usize,
+    /// Elements of a value.
+    pub value_dim: usize,
+    /// See [`HeadOrder`].
+    pub order: HeadOrder,
+}
+
+impl DeltaShape {
+    /// The key head that value head `head` reads.
+    pub fn key_head(&self, head: usize) -> usize {
+        match self.order {
+            HeadOrder::Grouped => head / (self.value_heads / self.key_heads),
+            HeadOrder::Tiled => head % self.key_heads,
+        }
+    }
+
+    /// Columns of all queries; as many hold the keys.
+    pub fn key_cols(&self) -> usize {
+        self.key_heads * self.key_dim
+    }
+
+    /// Columns of all values; as many hold `z`.
+    pub fn value_cols(&self) -> usize {
+        self.value_heads * self.value_dim
+    }
+
+    /// Columns that go through the convolution.
+    pub fn conv_cols(&self) -> usize {
+        2 * self.key_cols() + self.value_cols()
+    }
+
+    /// Where `z` starts.
+    pub fn z_offset(&self) -> usize {
+        self.conv_cols()
+    }
+
+    /// Where `b` starts; `a` follows after `value_heads` columns.
+    pub fn b_offset(&self) -> usize {
+        self.conv_cols() + self.value_cols()
+    }
+
+    /// Columns of the whole projection.
+    pub fn cols(&self) -> usize {
+        self.b_offset() + 2 * self.value_heads
+    }
+
+    /// Elements of one value head's state.
+    pub fn head_state(&self) -> usize {
+        self.value_dim * self.key_dim
+    }
+
+    /// Elements of a sequence's state: `[value_heads, value_dim, key_dim]`.
+    pub fn state_elements(&self) -> usize {
+        self.value_heads * self.head_state()
+    }
+}

@@ -1,0 +1,52 @@
+//! Queries, keys and values of a row on the CPU.
+
+use crate::paged_attention::AttentionShape;
+use crate::paged_attention::cpu::KvCache;
+use crate::rms_norm::cpu::rms_norm_in_place;
+
+/// `theta^(-2i / rotary_dim)` for each pair, in double precision: at position 100,000 an angle in
+/// single precision is off by a hundredth.
+pub fn frequencies(shape: &AttentionShape) -> Vec<f64> {
+    let exponent = -2.0 / shape.rotary_dim as f64;
+    (0..shape.rotary_dim / 2).map(|i| shape.rope_theta.powf(exponent * i as f64)).collect()
+}
+
+/// Cosine and sine of each pair's angle at `position`.
+pub fn rotation(frequencies: &[f64], position: usize) -> Vec<(f32, f32)> {
+    let angles = frequencies.iter().map(|frequency| position as f64 * frequency);
+    angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).collect()
+}
+
+fn rotate(head: &mut [f32], rotation: &[(f32, f32)]) {
+    let (low, high) = head.split_at_mut(rotation.len());
+    for ((a, b), (cos, sin)) in low.iter_mut().zip(high).zip(rotation) {
+        (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
+    }
+}
+
+/// One row `[q | k | v]`: queries in place, keys and values to `token` of the blocks.
+pub fn rope_kv(
+    shape: &AttentionShape,
+    row: &mut [f32],
+    (q_norm, k_norm): (&[f32], &[f32]),
+    rotation: &[(f32, f32)],
+    cache: &mut KvCache,
+    blocks: &[u32],
+    token: usize,
+) {
+    let (queries, keys_values) = row.split_at_mut(shape.query_cols());
+    let (keys, values) = keys_values.split_at_mut(shape.kv_cols());
+    for query in queries.chunks_exact_mut(shape.query_stride()) {
+        let query = &mut query[..shape.head_dim];
+        rms_norm_in_place(query, q_norm, shape.eps);
+        rotate(query, rotation);
+    }
+    let heads = keys.chunks_exact_mut(shape.head_dim).zip(values.chunks_exact(shape.head_dim));
+    for (head, (key, value)) in heads.enumerate() {
+        rms_norm_in_place(key, k_norm, shape.eps);
+        rotate(key, rotation);
+        let at = cache.token(blocks, head, token);
+        cache.keys[at.clone()].copy_from_slice(key);
+        cache.values[at].copy_from_slice(value);
+    }
+}
