@@ -214,8 +214,7 @@ impl TokenEngine for ScriptedEngine {
         let prefill = self.running.iter().filter(|entry| entry.generated == 0);
         let prefill_tokens = prefill.map(|entry| entry.request.prompt.len() as u32).sum();
         let script = &self.script;
-        let updates: Vec<_> =
-            self.running.iter_mut().map(|entry| advance(script, entry)).collect();
+        let updates: Vec<_> = self.running.iter_mut().map(|entry| advance(script, entry)).collect();
         for update in updates.iter().filter(|update| update.end.is_some()) {
             self.running.retain(|entry| entry.request.id != update.id);
         }

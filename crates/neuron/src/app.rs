@@ -28,17 +28,17 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// What the routes share.
-pub struct App {
+pub(crate) struct App {
     /// The models.
-    pub models: Models,
+    pub(crate) models: Models,
     /// This host.
-    pub discovery: Discovery,
+    pub(crate) discovery: Discovery,
     /// When the daemon started.
-    pub started: Instant,
+    pub(crate) started: Instant,
     /// Largest request body.
-    pub body_limit: usize,
+    pub(crate) body_limit: usize,
     /// Large bodies are parsed and tokenised by this many threads at most.
-    pub heavy_work: Arc<Semaphore>,
+    pub(crate) heavy_work: Arc<Semaphore>,
     key: Option<ApiKey>,
     advertise_url: Option<String>,
     listen: SocketAddr,
@@ -47,11 +47,16 @@ pub struct App {
 
 /// The id under which a request is logged and answered.
 #[derive(Clone, Debug)]
-pub struct RequestId(pub Arc<str>);
+pub(crate) struct RequestId(pub(crate) Arc<str>);
 
 impl App {
     /// The application behind `listen`, the address that was really bound.
-    pub fn new(config: &Config, models: Models, key: Option<ApiKey>, listen: SocketAddr) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        models: Models,
+        key: Option<ApiKey>,
+        listen: SocketAddr,
+    ) -> Self {
         let discovery = discover::discover();
         let heavy_work = Arc::new(Semaphore::new(discovery.cpu.cores.max(1) as usize));
         Self {
@@ -61,30 +66,34 @@ impl App {
             body_limit: config.body_limit_mb as usize * (1 << 20),
             heavy_work,
             key,
-            advertise_url: config.advertise_url.as_deref().map(|url| url.trim_end_matches('/').into()),
+            advertise_url: config
+                .advertise_url
+                .as_deref()
+                .map(|url| url.trim_end_matches('/').into()),
             listen,
             stopping: AtomicBool::new(false),
         }
     }
 
     /// From now on `/health` says that this node is going away.
-    pub fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
     }
 
     /// Whether the daemon shuts down.
-    pub fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 
     /// Where this node answers: as configured, else as the caller reached it.
-    pub fn base_url(&self, headers: &HeaderMap) -> String {
+    pub(crate) fn base_url(&self, headers: &HeaderMap) -> String {
         if let Some(url) = &self.advertise_url {
             return url.clone();
         }
         let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let plain = |host: &&str| {
-            !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c))
+            !host.is_empty()
+                && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c))
         };
         let host = host.filter(plain).map_or_else(|| self.listen.to_string(), str::to_owned);
         format!("http://{host}")
@@ -92,7 +101,7 @@ impl App {
 }
 
 /// All routes.
-pub fn router(app: Arc<App>) -> Router {
+pub(crate) fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(control_routes::root))
         .route("/discovery", get(control_routes::discovery))
@@ -115,7 +124,7 @@ pub fn router(app: Arc<App>) -> Router {
 }
 
 /// An inference refusal, in the dialect of its path.
-pub fn inference_error(error: &ErrorBody) -> Response {
+pub(crate) fn inference_error(error: &ErrorBody) -> Response {
     let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let json = HeaderValue::from_static("application/json");
     let mut response = (status, [(header::CONTENT_TYPE, json)], error.json()).into_response();

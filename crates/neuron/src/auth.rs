@@ -10,7 +10,7 @@ use http::{HeaderMap, header};
 
 /// A key that callers must present, as `Authorization: Bearer` or `x-api-key`.
 #[derive(Clone)]
-pub struct ApiKey(Vec<u8>);
+pub(crate) struct ApiKey(Vec<u8>);
 
 /// Why a key file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +33,7 @@ pub enum KeyError {
 
 impl ApiKey {
     /// Reads the key; white space around it does not count.
-    pub fn read(path: &Path) -> Result<Self, KeyError> {
+    pub(crate) fn read(path: &Path) -> Result<Self, KeyError> {
         let name = path.display().to_string();
         let unreadable = |error| KeyError::Unreadable { path: name.clone(), error };
         let text = fs::read(path).map_err(unreadable)?;
@@ -46,7 +46,7 @@ impl ApiKey {
     }
 
     /// Whether a caller presents this key.
-    pub fn opens(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn opens(&self, headers: &HeaderMap) -> bool {
         let bearer = headers.get(header::AUTHORIZATION).and_then(|value| {
             let (scheme, key) = value.as_bytes().split_at_checked(7)?;
             scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())

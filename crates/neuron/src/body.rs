@@ -16,7 +16,7 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a body was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BodyError {
+pub(crate) enum BodyError {
     /// 415: the body is something other than plain JSON; this is what it says it is.
     NotJson(String),
     /// 413: it is larger than the limit.
@@ -28,7 +28,11 @@ pub enum BodyError {
 }
 
 /// The whole body of a request that says it is JSON, or says nothing.
-pub async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Result<Bytes, BodyError> {
+pub(crate) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+) -> Result<Bytes, BodyError> {
     check_type(headers)?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     let announced = length.and_then(|length| length.parse::<u64>().ok()).unwrap_or(0);

@@ -186,8 +186,7 @@ impl Config {
 
     /// Reads the text of a file and the environment.
     pub fn parse(text: &str, path: &str) -> Result<Self, ConfigError> {
-        let unusable =
-            |error| ConfigError::Toml { path: path.to_owned(), error: Box::new(error) };
+        let unusable = |error| ConfigError::Toml { path: path.to_owned(), error: Box::new(error) };
         let table = DeTable::parse(text).map_err(unusable)?;
         check_keys(text, path, table.get_ref(), "")?;
         // Read twice: this reading knows lines and columns, figment's knows the environment.
@@ -235,9 +234,7 @@ impl Config {
                 return refuse("default_models.model_id", model.model_id.clone(), problem);
             }
         }
-        if !self.listen.ip().is_loopback()
-            && self.api_key_file.is_none()
-            && !self.allow_open_listen
+        if !self.listen.ip().is_loopback() && self.api_key_file.is_none() && !self.allow_open_listen
         {
             let problem = "other machines could use this node without a key: set `api_key_file`, \
                            or `allow_open_listen = true` if the network is trusted";

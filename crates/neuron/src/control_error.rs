@@ -12,17 +12,17 @@ use crate::supervisor::LoadRefused;
 /// A refusal with what a caller can decide by.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct ControlError {
+pub(crate) struct ControlError {
     /// HTTP status.
-    pub status: StatusCode,
+    pub(crate) status: StatusCode,
     /// What a program decides by.
-    pub code: &'static str,
+    pub(crate) code: &'static str,
     /// What is wrong and what to do.
-    pub message: String,
+    pub(crate) message: String,
     /// The model that it is about.
-    pub model_id: Option<String>,
+    pub(crate) model_id: Option<String>,
     /// When to come back, where that helps.
-    pub retry_after_secs: Option<u32>,
+    pub(crate) retry_after_secs: Option<u32>,
 }
 
 impl ControlError {
@@ -31,29 +31,29 @@ impl ControlError {
     }
 
     /// 400: the request makes no sense.
-    pub fn bad_request(message: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "bad_request", message)
     }
 
     /// 404: no such model.
-    pub fn unknown_model(id: &str) -> Self {
+    pub(crate) fn unknown_model(id: &str) -> Self {
         let message = format!("no model `{}` is loaded or configured", clip(id));
         Self::new(StatusCode::NOT_FOUND, "model_not_found", message)
     }
 
     /// 404: the model is known and cannot answer now.
-    pub fn not_loaded(id: &str) -> Self {
+    pub(crate) fn not_loaded(id: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not_loaded", "the model is not loaded").about(id)
     }
 
     /// 503: the daemon ends.
-    pub fn shutting_down() -> Self {
+    pub(crate) fn shutting_down() -> Self {
         let message = "the daemon is shutting down";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", message).later(10)
     }
 
     /// Names the model.
-    pub fn about(mut self, id: &str) -> Self {
+    pub(crate) fn about(mut self, id: &str) -> Self {
         self.model_id = Some(id.to_owned());
         self
     }

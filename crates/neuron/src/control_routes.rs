@@ -5,14 +5,13 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use control::{
     Discovery, EndpointReply, Health, HealthStatus, LoadReply, LoadRequest, ModelReport,
     ModelStatus, UnloadReply, UnloadRequest,
 };
 use http::{HeaderMap, StatusCode};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -22,17 +21,17 @@ use crate::control_error::ControlError;
 use crate::source::clip;
 
 /// `GET /`: agents look here to see whether anybody is at home.
-pub async fn root() -> Json<Value> {
+pub(crate) async fn root() -> Json<Value> {
     Json(json!({"name": "neuron", "version": env!("CARGO_PKG_VERSION")}))
 }
 
 /// `GET /discovery`
-pub async fn discovery(State(app): State<Arc<App>>) -> Json<Discovery> {
+pub(crate) async fn discovery(State(app): State<Arc<App>>) -> Json<Discovery> {
     Json(app.discovery.clone())
 }
 
 /// `GET /version`
-pub async fn version() -> Json<Value> {
+pub(crate) async fn version() -> Json<Value> {
     Json(json!({
         "version": env!("CARGO_PKG_VERSION"),
         "features": [],
@@ -42,7 +41,7 @@ pub async fn version() -> Json<Value> {
 }
 
 /// `GET /health`, out of what the engines last said of themselves.
-pub async fn health(State(app): State<Arc<App>>) -> Response {
+pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
     let now = Instant::now();
     let present = |status: ModelStatus| status != ModelStatus::Absent;
     let models = app.models.list();
@@ -63,13 +62,16 @@ pub async fn health(State(app): State<Arc<App>>) -> Response {
 }
 
 /// `GET /models`
-pub async fn list(State(app): State<Arc<App>>, headers: HeaderMap) -> Json<Vec<ModelReport>> {
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    headers: HeaderMap,
+) -> Json<Vec<ModelReport>> {
     let url = app.base_url(&headers);
     Json(app.models.list().iter().map(|served| served.report(&url)).collect())
 }
 
 /// `GET /models/{id}` and `GET /models/{id}/endpoint`.
-pub async fn one(
+pub(crate) async fn one(
     State(app): State<Arc<App>>,
     Path(rest): Path<String>,
     headers: HeaderMap,
@@ -85,34 +87,27 @@ pub async fn one(
     Ok(Json(EndpointReply { url }).into_response())
 }
 
-/// The query of `POST /models/load`.
-#[derive(Debug, Default, Deserialize)]
-pub struct LoadQuery {
-    dry_run: Option<String>,
-}
-
 /// `POST /models/load`
-pub async fn load(
+pub(crate) async fn load(
     State(app): State<Arc<App>>,
-    Query(query): Query<LoadQuery>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<LoadReply>), ControlError> {
-    if query.dry_run.as_deref().is_some_and(|value| value != "0") {
+    let request: LoadRequest = read_json(&app, &headers, body).await?;
+    if query.is_some_and(|query| query.split('&').any(|part| part == "dry_run=1")) {
         let message = "dry_run is not supported by this version: load, and read `plan`";
         return Err(ControlError::bad_request(message));
     }
-    let request: LoadRequest = read_json(&app, &headers, body).await?;
     // The load is a task of its own, so that it ends in the list whoever hangs up.
     let task = tokio::spawn(async move { app.models.load(request).await });
     let reply = task.await.map_err(|_| ControlError::shutting_down())??;
-    let status =
-        if reply.status == "loading" { StatusCode::ACCEPTED } else { StatusCode::OK };
+    let status = if reply.status == "loading" { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok((status, Json(reply)))
 }
 
 /// `POST /models/unload`
-pub async fn unload(
+pub(crate) async fn unload(
     State(app): State<Arc<App>>,
     headers: HeaderMap,
     body: Body,

@@ -74,7 +74,8 @@ mod tests {
 
     #[test]
     fn fields_are_found_by_their_whole_name() {
-        let text = "MemTotalX: 1 kB\nMemTotal:       2048 kB\nmodel name\t: Abacus 9 @ 3GHz: fast\n";
+        let text =
+            "MemTotalX: 1 kB\nMemTotal:       2048 kB\nmodel name\t: Abacus 9 @ 3GHz: fast\n";
         assert_eq!(field(text, "MemTotal").as_deref(), Some("2048 kB"));
         assert_eq!(field(text, "model name").as_deref(), Some("Abacus 9 @ 3GHz: fast"));
         assert_eq!(field(text, "MemFree"), None);

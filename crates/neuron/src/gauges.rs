@@ -9,7 +9,7 @@ const RATE_WINDOW_SECS: f64 = 5.0;
 
 /// Tokens per second over the last seconds of work; time without work does not dilute it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Rate {
+pub(crate) struct Rate {
     tokens: f64,
     secs: f64,
 }
@@ -25,33 +25,33 @@ impl Rate {
     }
 
     /// 0 before the first work.
-    pub fn per_second(self) -> f64 {
+    pub(crate) fn per_second(self) -> f64 {
         if self.secs > 0.0 { self.tokens / self.secs } else { 0.0 }
     }
 }
 
 /// What the steps of one model did so far.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct StepCounts {
+pub(crate) struct StepCounts {
     /// As the last step left them.
-    pub gauges: Gauges,
+    pub(crate) gauges: Gauges,
     /// Prompt tokens.
-    pub prefill: Rate,
+    pub(crate) prefill: Rate,
     /// Generated tokens.
-    pub decode: Rate,
+    pub(crate) decode: Rate,
     /// When the last step's report came.
-    pub last_step: Option<Instant>,
+    pub(crate) last_step: Option<Instant>,
     /// Steps in all.
-    pub steps: u64,
+    pub(crate) steps: u64,
     /// Prompt tokens computed in all.
-    pub prompt_tokens: u64,
+    pub(crate) prompt_tokens: u64,
     /// Tokens generated in all.
-    pub generated_tokens: u64,
+    pub(crate) generated_tokens: u64,
 }
 
 impl StepCounts {
     /// Takes a step in.
-    pub fn add(&mut self, report: &StepReport) {
+    pub(crate) fn add(&mut self, report: &StepReport) {
         let secs = report.step_micros as f64 / 1e6;
         self.gauges = report.gauges;
         self.prefill.add(report.prefill_tokens, secs);
@@ -65,15 +65,15 @@ impl StepCounts {
 
 /// How the requests to one model ended.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct RequestCounts {
+pub(crate) struct RequestCounts {
     /// With a complete answer.
-    pub completed: u64,
+    pub(crate) completed: u64,
     /// Refused before an answer began.
-    pub refused: u64,
+    pub(crate) refused: u64,
     /// With an error.
-    pub failed: u64,
+    pub(crate) failed: u64,
     /// The client left.
-    pub cancelled: u64,
+    pub(crate) cancelled: u64,
 }
 
 #[cfg(test)]

@@ -15,11 +15,11 @@ use crate::link::ToChild;
 
 /// Sends to an engine child. It never blocks, since an abort comes from a destructor; what waits
 /// in it is bounded by the requests that are live: one submit and one abort each.
-pub type Outbox = mpsc::UnboundedSender<ToChild>;
+pub(crate) type Outbox = mpsc::UnboundedSender<ToChild>;
 
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
+pub(crate) enum Ending {
     /// The engine is done with it.
     Done(End),
     /// The engine did not take it.
@@ -30,7 +30,7 @@ pub enum Ending {
 
 /// All live requests of one model.
 #[derive(Debug, Default)]
-pub struct Live {
+pub(crate) struct Live {
     table: Mutex<Table>,
     idle: Notify,
 }
@@ -62,36 +62,36 @@ struct News {
 
 /// When a request passed its milestones.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Times {
+pub(crate) struct Times {
     /// The first step that worked on it.
-    pub started: Option<Instant>,
+    pub(crate) started: Option<Instant>,
     /// Its first token.
-    pub first_token: Option<Instant>,
+    pub(crate) first_token: Option<Instant>,
     /// Its latest token.
-    pub last_token: Option<Instant>,
+    pub(crate) last_token: Option<Instant>,
 }
 
 /// What [`Ticket::next`] brings.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// Everything since the last call, in order.
-    pub tokens: Vec<u32>,
+    pub(crate) tokens: Vec<u32>,
     /// Set once, with the last tokens.
-    pub ending: Option<Ending>,
+    pub(crate) ending: Option<Ending>,
 }
 
 /// No request is taken at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Closed;
+pub(crate) struct Closed;
 
 impl Live {
     /// Lets requests in; they go to this child.
-    pub fn open(&self, outbox: Outbox) {
+    pub(crate) fn open(&self, outbox: Outbox) {
         self.table().outbox = Some(outbox);
     }
 
     /// Lets no more in. Those inside go on; [`Live::idle`] tells when the last is gone.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         let mut table = self.table();
         table.outbox = None;
         if table.requests.is_empty() {
@@ -100,7 +100,7 @@ impl Live {
     }
 
     /// Lets no more in and ends those inside.
-    pub fn fail_all(&self, kind: FailureKind, message: &str) {
+    pub(crate) fn fail_all(&self, kind: FailureKind, message: &str) {
         let requests = {
             let mut table = self.table();
             table.outbox = None;
@@ -114,24 +114,24 @@ impl Live {
     }
 
     /// Returns once no request may be left; look with [`Live::count`].
-    pub async fn idle(&self) {
+    pub(crate) async fn idle(&self) {
         self.idle.notified().await;
     }
 
     /// Requests inside.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.table().requests.len()
     }
 
     /// How long the engine has had work and shown no sign of life.
-    pub fn stalled_for(&self) -> Duration {
+    pub(crate) fn stalled_for(&self) -> Duration {
         let table = self.table();
         let since = table.quiet_since.filter(|_| !table.requests.is_empty());
         since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Hands a request to the engine; its `id` is set here.
-    pub fn submit(self: &Arc<Self>, mut request: TokenRequest) -> Result<Ticket, Closed> {
+    pub(crate) fn submit(self: &Arc<Self>, mut request: TokenRequest) -> Result<Ticket, Closed> {
         let mut table = self.table();
         let outbox = table.outbox.clone().ok_or(Closed)?;
         table.last_id += 1;
@@ -148,7 +148,7 @@ impl Live {
     }
 
     /// The engine took a request into its line.
-    pub fn accepted(&self, id: RequestId) {
+    pub(crate) fn accepted(&self, id: RequestId) {
         if let Some(queue) = self.table().requests.get(&id) {
             queue.news().accepted = true;
             queue.wake.notify_one();
@@ -156,12 +156,12 @@ impl Live {
     }
 
     /// The engine did not take a request.
-    pub fn refused(&self, id: RequestId, refusal: Refusal) {
+    pub(crate) fn refused(&self, id: RequestId, refusal: Refusal) {
         self.end(id, Ending::Refused(refusal));
     }
 
     /// Hands out what a step brought.
-    pub fn apply(&self, report: &StepReport) {
+    pub(crate) fn apply(&self, report: &StepReport) {
         let now = Instant::now();
         let mut table = self.table();
         table.quiet_since = Some(now);
@@ -229,7 +229,7 @@ impl Queue {
 /// A live request. Dropping it while the engine still works on it aborts it, so that a client
 /// that leaves at any point gives back its blocks and its place.
 #[derive(Debug)]
-pub struct Ticket {
+pub(crate) struct Ticket {
     id: RequestId,
     queue: Arc<Queue>,
     outbox: Outbox,
@@ -238,7 +238,7 @@ pub struct Ticket {
 
 impl Ticket {
     /// Returns once no check of the engine can refuse the request any more.
-    pub async fn accepted(&self) -> Result<(), Ending> {
+    pub(crate) async fn accepted(&self) -> Result<(), Ending> {
         loop {
             {
                 let news = self.queue.news();
@@ -257,7 +257,7 @@ impl Ticket {
     /// The next tokens, the ending, or both; after the ending it must not be called again.
     ///
     /// Cancel-safe: what a dropped call would have brought, the next call brings.
-    pub async fn next(&self) -> Batch {
+    pub(crate) async fn next(&self) -> Batch {
         loop {
             {
                 let mut news = self.queue.news();
@@ -271,7 +271,7 @@ impl Ticket {
     }
 
     /// See [`Times`].
-    pub fn times(&self) -> Times {
+    pub(crate) fn times(&self) -> Times {
         self.queue.news().times
     }
 }
@@ -346,10 +346,8 @@ mod tests {
         let (early, late) = (live.submit(request()).unwrap(), live.submit(request()).unwrap());
         live.accepted(late.id);
         live.fail_all(FailureKind::EngineFailed, "gone");
-        let failed = Ending::Failed(Failure {
-            kind: FailureKind::EngineFailed,
-            message: "gone".into(),
-        });
+        let failed =
+            Ending::Failed(Failure { kind: FailureKind::EngineFailed, message: "gone".into() });
         assert_eq!(early.accepted().await, Err(failed.clone()));
         assert_eq!(late.accepted().await, Ok(()));
         assert_eq!(late.next().await.ending, Some(failed));

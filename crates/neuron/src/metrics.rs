@@ -67,7 +67,7 @@ const fn gauge(name: &'static str, help: &'static str, value: fn(&View, usize) -
 }
 
 /// `GET /metrics`
-pub async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
+pub(crate) async fn metrics(State(app): State<Arc<App>>) -> impl IntoResponse {
     let mut text = String::new();
     let uptime = app.started.elapsed().as_secs();
     header_lines(&mut text, "neuron_uptime_seconds", "gauge", "Since the daemon started.");

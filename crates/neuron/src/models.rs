@@ -30,7 +30,7 @@ const MAX_DRAIN: Duration = Duration::from_secs(3600);
 
 /// The registry; the only place where supervisors are made.
 #[derive(Debug)]
-pub struct Models {
+pub(crate) struct Models {
     native: Native,
     program: EngineProgram,
     policy: RestartPolicy,
@@ -53,7 +53,7 @@ struct Entry {
 
 impl Models {
     /// The configured models, none of them loaded. Needs a Tokio runtime.
-    pub fn new(config: &Config, own_engine: EngineProgram, policy: RestartPolicy) -> Self {
+    pub(crate) fn new(config: &Config, own_engine: EngineProgram, policy: RestartPolicy) -> Self {
         let native = config.harness.native.clone();
         let program = match native.engine_command.as_deref() {
             Some([path, args @ ..]) => EngineProgram {
@@ -83,7 +83,7 @@ impl Models {
     }
 
     /// A model that is configured, loaded or on its way.
-    pub fn get(&self, id: &str) -> Option<Arc<Served>> {
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Served>> {
         self.table().entries.get(id).map(|entry| &entry.served).filter(|s| self.shows(s)).cloned()
     }
 
@@ -95,7 +95,7 @@ impl Models {
     }
 
     /// All of them, by their ids.
-    pub fn list(&self) -> Vec<Arc<Served>> {
+    pub(crate) fn list(&self) -> Vec<Arc<Served>> {
         let table = self.table();
         let served = table.entries.values().map(|entry| &entry.served);
         let mut list: Vec<_> = served.filter(|served| self.shows(served)).cloned().collect();
@@ -105,7 +105,7 @@ impl Models {
     }
 
     /// Loads all configured models, one failure not touching the others (requirement 71).
-    pub async fn load_configured(&self) {
+    pub(crate) async fn load_configured(&self) {
         let loads = self.configured.values().map(|request| async move {
             if let Err(error) = self.load(request.clone()).await {
                 let model = &request.model_id;
@@ -118,7 +118,7 @@ impl Models {
     /// Loads a model, or joins the load that is under way.
     ///
     /// The load goes on when the caller leaves; the model is then in the list all the same.
-    pub async fn load(&self, request: LoadRequest) -> Result<LoadReply, ControlError> {
+    pub(crate) async fn load(&self, request: LoadRequest) -> Result<LoadReply, ControlError> {
         let began = Instant::now();
         let wait = request.wait.unwrap_or(true);
         let id = request.model_id.clone();
@@ -145,7 +145,7 @@ impl Models {
     }
 
     /// Unloads a model; answers once its memory is back.
-    pub async fn unload(&self, request: UnloadRequest) -> Result<UnloadReply, ControlError> {
+    pub(crate) async fn unload(&self, request: UnloadRequest) -> Result<UnloadReply, ControlError> {
         let id = request.model_id;
         let entry = self.table().entries.get(&id).cloned();
         let entry = entry.ok_or_else(|| ControlError::unknown_model(&id))?;
@@ -158,7 +158,7 @@ impl Models {
     }
 
     /// Takes no more loads and ends every engine; running requests get `drain` to finish.
-    pub async fn shut_down(&self, drain: Duration) {
+    pub(crate) async fn shut_down(&self, drain: Duration) {
         let entries: Vec<Entry> = {
             let mut table = self.table();
             table.closed = true;
@@ -169,7 +169,7 @@ impl Models {
     }
 
     /// How far the configured models have come.
-    pub fn activation(&self) -> Activation {
+    pub(crate) fn activation(&self) -> Activation {
         let mut activation = Activation::default();
         for id in self.configured.keys() {
             let status = self.get(id).map_or(ModelStatus::Absent, |served| served.view().status);
@@ -228,8 +228,7 @@ impl Models {
         let mut table = self.table();
         let entry = table.entries.entry(request.model_id.clone()).or_insert_with(|| {
             let served = Arc::new(Served::new(request.clone()));
-            let asks =
-                supervisor::start(Arc::clone(&served), self.program.clone(), self.policy);
+            let asks = supervisor::start(Arc::clone(&served), self.program.clone(), self.policy);
             Entry { served, asks }
         });
         entry.clone()

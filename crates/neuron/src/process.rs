@@ -35,7 +35,7 @@ pub struct EngineProgram {
 
 /// What a child's supervisor hears; steps go straight to their requests instead.
 #[derive(Debug)]
-pub enum ChildEvent {
+pub(crate) enum ChildEvent {
     /// See [`FromChild::Ready`].
     Ready(EngineInfo),
     /// See [`FromChild::LoadFailed`].
@@ -49,17 +49,17 @@ pub enum ChildEvent {
 
 /// A running child. Dropping it kills the child.
 #[derive(Debug)]
-pub struct EngineProcess {
+pub(crate) struct EngineProcess {
     /// For humans and reports.
-    pub pid: Option<u32>,
+    pub(crate) pid: Option<u32>,
     /// Frames to the child.
-    pub outbox: Outbox,
+    pub(crate) outbox: Outbox,
     kill: Arc<Notify>,
 }
 
 impl EngineProcess {
     /// Ends the child the hard way; its [`ChildEvent::Exited`] follows.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.kill.notify_one();
     }
 }
@@ -72,7 +72,7 @@ impl Drop for EngineProcess {
 
 /// Starts a child and tells it what to load. Events carry `generation`, so that the last words of
 /// one child are not taken for those of the next.
-pub fn spawn(
+pub(crate) fn spawn(
     program: &EngineProgram,
     spec: EngineSpec,
     served: Arc<Served>,

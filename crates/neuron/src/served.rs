@@ -13,46 +13,46 @@ use crate::gauges::{RequestCounts, StepCounts};
 use crate::live::Live;
 
 /// The name of the harness that runs models in engine children.
-pub const NATIVE: &str = "native";
+pub(crate) const NATIVE: &str = "native";
 
 /// A model that is configured, loaded or on its way.
 #[derive(Debug)]
-pub struct Served {
+pub(crate) struct Served {
     /// The id under which it is served.
-    pub id: String,
+    pub(crate) id: String,
     /// Its requests.
-    pub live: Arc<Live>,
+    pub(crate) live: Arc<Live>,
     view: Mutex<View>,
 }
 
 /// The published part of a model's state; the supervisor writes, everybody reads.
 #[derive(Debug)]
-pub struct View {
+pub(crate) struct View {
     /// See [`ModelStatus`].
-    pub status: ModelStatus,
+    pub(crate) status: ModelStatus,
     /// While loading.
-    pub progress: Option<Progress>,
+    pub(crate) progress: Option<Progress>,
     /// What the engine loaded.
-    pub info: Option<EngineInfo>,
+    pub(crate) info: Option<EngineInfo>,
     /// Tokenizer and template.
-    pub assets: Option<Arc<Assets>>,
+    pub(crate) assets: Option<Arc<Assets>>,
     /// What its steps did.
-    pub steps: StepCounts,
+    pub(crate) steps: StepCounts,
     /// How its requests ended.
-    pub requests: RequestCounts,
+    pub(crate) requests: RequestCounts,
     /// Times that the engine was started again.
-    pub restarts: u32,
+    pub(crate) restarts: u32,
     /// The engine's process.
-    pub pid: Option<u32>,
+    pub(crate) pid: Option<u32>,
     /// Why it failed.
-    pub error: Option<String>,
+    pub(crate) error: Option<String>,
     /// How it was asked for.
-    pub request: LoadRequest,
+    pub(crate) request: LoadRequest,
 }
 
 impl Served {
     /// A model that is not loaded.
-    pub fn new(request: LoadRequest) -> Self {
+    pub(crate) fn new(request: LoadRequest) -> Self {
         Self {
             id: request.model_id.clone(),
             live: Arc::default(),
@@ -72,12 +72,12 @@ impl Served {
     }
 
     /// The state; the lock is held for moments only.
-    pub fn view(&self) -> MutexGuard<'_, View> {
+    pub(crate) fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Its entry of `GET /models`; `base_url` is where this node answers.
-    pub fn report(&self, base_url: &str) -> ModelReport {
+    pub(crate) fn report(&self, base_url: &str) -> ModelReport {
         let view = self.view();
         let ready = view.status == ModelStatus::Ready;
         let info = view.info.as_ref();
@@ -100,7 +100,7 @@ impl Served {
     }
 
     /// Its entry of `GET /health`.
-    pub fn health(&self, now: Instant) -> ModelHealth {
+    pub(crate) fn health(&self, now: Instant) -> ModelHealth {
         let view = self.view();
         let (steps, info) = (&view.steps, view.info.as_ref());
         ModelHealth {
@@ -123,7 +123,7 @@ impl Served {
 
 impl View {
     /// What the load took, once it is done.
-    pub fn plan(&self) -> Option<LoadPlan> {
+    pub(crate) fn plan(&self) -> Option<LoadPlan> {
         let info = self.info.as_ref()?;
         let ranks = info.ranks.iter().map(|rank| RankPlan {
             weight_bytes: rank.weights,
@@ -141,7 +141,7 @@ impl View {
     }
 
     /// Memory that the engine holds, in MiB.
-    pub fn held_mb(&self) -> u64 {
+    pub(crate) fn held_mb(&self) -> u64 {
         let ranks = self.info.iter().flat_map(|info| &info.ranks);
         let bytes: u64 =
             ranks.map(|rank| rank.weights + rank.kv + rank.state + rank.workspace).sum();

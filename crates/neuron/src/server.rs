@@ -4,16 +4,12 @@ use std::io;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
-use http::Request;
-use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tower::ServiceExt;
 
 /// A client must have sent its headers by then (requirement 128).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -25,12 +21,13 @@ const MAX_HEADER_BYTES: usize = 64 << 10;
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 /// Serves connections until `stop` turns true; then lets running requests end within `grace`.
-pub async fn serve(
+pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
-    mut stop: watch::Receiver<bool>,
+    stop: watch::Receiver<bool>,
     grace: Duration,
 ) {
+    let mut stopping = stop.clone();
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -41,7 +38,7 @@ pub async fn serve(
                 Err(error) => rest(&error).await,
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            _ = stop.wait_for(|stop| *stop) => break,
+            () = stopped(&mut stopping) => break,
         }
     }
     drop(listener);
@@ -50,6 +47,11 @@ pub async fn serve(
         tracing::warn!(connections = connections.len(), "connections cut off at the end of grace");
         connections.shutdown().await;
     }
+}
+
+/// Returns when the flag is set, or when nobody is left to set it.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 async fn rest(error: &io::Error) {
@@ -65,7 +67,6 @@ async fn connection(stream: TcpStream, router: Router, mut stop: watch::Receiver
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!("TCP_NODELAY: {error}");
     }
-    let service = router.map_request(|request: Request<Incoming>| request.map(Body::new));
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -78,11 +79,11 @@ async fn connection(stream: TcpStream, router: Router, mut stop: watch::Receiver
         .max_header_list_size(MAX_HEADER_BYTES as u32)
         .keep_alive_interval(Some(Duration::from_secs(30)));
     let connection =
-        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::pin!(connection);
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        _ = stop.wait_for(|stop| *stop) => {
+        () = stopped(&mut stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -15,7 +15,7 @@ const MAX_ID_CHARS: usize = 256;
 
 /// Whether an id is one that a model can have: parts of letters, digits and `._-+:@` between
 /// slashes, none of them beginning with a dot.
-pub fn is_model_id(id: &str) -> bool {
+pub(crate) fn is_model_id(id: &str) -> bool {
     let part = |part: &str| {
         !part.is_empty()
             && !part.starts_with('.')
@@ -26,18 +26,18 @@ pub fn is_model_id(id: &str) -> bool {
 
 /// Directories that loads over HTTP may use.
 #[derive(Clone, Debug, Default)]
-pub struct Allowed {
+pub(crate) struct Allowed {
     dirs: Vec<PathBuf>,
 }
 
 impl Allowed {
     /// The rule for these directories; one that does not exist allows nothing.
-    pub fn new(dirs: Vec<PathBuf>) -> Self {
+    pub(crate) fn new(dirs: Vec<PathBuf>) -> Self {
         Self { dirs }
     }
 
     /// The source that a caller names, if it lies where it may.
-    pub fn check(&self, source: &Path) -> Result<PathBuf, LoadFailure> {
+    pub(crate) fn check(&self, source: &Path) -> Result<PathBuf, LoadFailure> {
         // One answer for "not there" and "not allowed": it tells nothing of the disk.
         let refused = || {
             let message = "the source does not exist under a directory of `model_dirs`: put the \
@@ -50,7 +50,7 @@ impl Allowed {
     }
 
     /// The source of a model by its id alone.
-    pub fn look_up(&self, id: &str) -> Result<PathBuf, LoadFailure> {
+    pub(crate) fn look_up(&self, id: &str) -> Result<PathBuf, LoadFailure> {
         let found = self.dirs.iter().filter(|_| is_model_id(id)).map(|dir| dir.join(id));
         found.into_iter().find_map(|path| self.check(&path).ok()).ok_or_else(|| {
             let message = "no model of this id is configured or lies under `model_dirs`";
@@ -61,7 +61,7 @@ impl Allowed {
 
 /// The file or directory to load: where a directory holds several GGUF files, the one in the
 /// format that was asked for.
-pub fn choose(source: &Path, quant: Option<&str>) -> Result<PathBuf, LoadFailure> {
+pub(crate) fn choose(source: &Path, quant: Option<&str>) -> Result<PathBuf, LoadFailure> {
     let Ok(metadata) = fs::metadata(source) else {
         let message = "nothing is at the configured source";
         return Err(LoadFailure::new(LoadCode::RepoNotFound, message));
@@ -118,7 +118,7 @@ fn list(files: &[PathBuf]) -> String {
 }
 
 /// At most 100 characters of a caller's text, control characters spelled out.
-pub fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     text.chars().take(100).flat_map(char::escape_debug).collect()
 }
 

@@ -18,7 +18,7 @@ use crate::source;
 
 /// What somebody wants of a model.
 #[derive(Debug)]
-pub enum Ask {
+pub(crate) enum Ask {
     /// To have it loaded.
     Load {
         /// As the caller said it.
@@ -41,7 +41,7 @@ pub enum Ask {
 
 /// Why a load was not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LoadRefused {
+pub(crate) enum LoadRefused {
     /// See [`Refused`].
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -54,7 +54,7 @@ pub enum LoadRefused {
 }
 
 /// Starts the supervisor of a model; it ends when the last sender of asks is gone.
-pub fn start(
+pub(crate) fn start(
     served: Arc<Served>,
     program: EngineProgram,
     policy: RestartPolicy,
