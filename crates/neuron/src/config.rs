@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use control::LoadRequest;
 use figment::Figment;
-use figment::providers::{Env, Format, Serialized, Toml};
+use figment::providers::{Env, Serialized};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -189,9 +189,11 @@ impl Config {
         let unusable = |error| ConfigError::Toml { path: path.to_owned(), error: Box::new(error) };
         let table = DeTable::parse(text).map_err(unusable)?;
         check_keys(text, path, table.get_ref(), "")?;
-        // Read twice: this reading knows lines and columns, figment's knows the environment.
-        toml::from_str::<Self>(text).map_err(unusable)?;
-        let environment = Env::prefixed("NEURON_").split("__");
+        // Read without figment, which knows no lines and columns.
+        let file: Self = toml::from_str(text).map_err(unusable)?;
+        let environment = Env::prefixed("NEURON_")
+            .map(|key| key.as_str().to_ascii_lowercase().replace("__candle__", "__native__").into())
+            .split("__");
         for (name, _) in environment.iter() {
             let key = name.as_str().to_ascii_lowercase();
             if !is_known(&key) {
@@ -199,11 +201,8 @@ impl Config {
                 return Err(ConfigError::UnknownKey { place, nearest: nearest(&key), key });
             }
         }
-        let config: Self = Figment::from(Serialized::defaults(Self::default()))
-            .merge(Toml::string(text))
-            .merge(environment)
-            .extract()
-            .map_err(Box::new)?;
+        let both = Figment::from(Serialized::defaults(file)).merge(environment);
+        let config: Self = both.extract().map_err(Box::new)?;
         config.check()?;
         Ok(config)
     }

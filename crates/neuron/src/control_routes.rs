@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use control::{
@@ -73,9 +74,10 @@ pub(crate) async fn list(
 /// `GET /models/{id}` and `GET /models/{id}/endpoint`.
 pub(crate) async fn one(
     State(app): State<Arc<App>>,
-    Path(rest): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ControlError> {
+    let Path(rest) = path.map_err(|_| ControlError::unknown_model("not UTF-8"))?;
     let url = app.base_url(&headers);
     let Some(id) = rest.strip_suffix("/endpoint") else {
         let served = app.models.get(&rest).ok_or_else(|| ControlError::unknown_model(&rest))?;

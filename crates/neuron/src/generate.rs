@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Extension, Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -114,7 +115,11 @@ pub(crate) async fn list_models(State(app): State<Arc<App>>) -> Response {
 }
 
 /// `GET /v1/models/{id}`
-pub(crate) async fn one_model(State(app): State<Arc<App>>, Path(id): Path<String>) -> Response {
+pub(crate) async fn one_model(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Response {
+    let id = path.map_or_else(|_| "not UTF-8".to_owned(), |Path(id)| id);
     match app.models.get(&id).and_then(|served| entry(&served)) {
         Some(model) => json(wire_models::one(&model)),
         None => inference_error(&ErrorBody::model_not_found(&id)),

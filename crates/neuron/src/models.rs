@@ -147,7 +147,7 @@ impl Models {
     /// Unloads a model; answers once its memory is back.
     pub(crate) async fn unload(&self, request: UnloadRequest) -> Result<UnloadReply, ControlError> {
         let id = request.model_id;
-        let entry = self.table().entries.get(&id).cloned();
+        let entry = self.table().entries.get(&id).filter(|e| self.shows(&e.served)).cloned();
         let entry = entry.ok_or_else(|| ControlError::unknown_model(&id))?;
         if entry.served.view().status == ModelStatus::Absent {
             return Err(ControlError::not_loaded(&id));

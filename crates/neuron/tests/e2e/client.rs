@@ -53,9 +53,10 @@ impl Drop for Opened {
 }
 
 impl Opened {
-    /// Reads on until the text so far contains this; panics if the body ends first.
+    /// Reads on until the frames so far, or the text that they spell, contain this; panics if the
+    /// body ends first.
     pub async fn read_until(&mut self, wanted: &str) {
-        while !self.read.contains(wanted) {
+        while !self.read.contains(wanted) && !streamed_text(&self.read).contains(wanted) {
             assert!(self.more().await, "ended before {wanted:?}: {}", self.read);
         }
     }
@@ -127,7 +128,8 @@ pub async fn post(address: SocketAddr, path: &str, body: &Value) -> Answer {
 
 /// The JSON payloads of a stream, without comments and `[DONE]`.
 pub fn payloads(sse: &str) -> Vec<Value> {
-    let data = sse.split("\n\n").filter_map(|frame| frame.strip_prefix("data: "));
+    let whole = &sse[..sse.rfind("\n\n").unwrap_or(0)];
+    let data = whole.split("\n\n").filter_map(|frame| frame.strip_prefix("data: "));
     data.filter(|data| *data != "[DONE]").map(|data| serde_json::from_str(data).unwrap()).collect()
 }
 
