@@ -1,7 +1,8 @@
-//! Stand-ins for the tests of other crates: an engine that follows a script instead of a model,
-//! and a model directory small enough to be written by each test.
+//! Stand-ins for the tests of other crates: a neuron that answers by a script, an engine that
+//! follows one instead of a model, and a model directory small enough to be written by each test.
 #![forbid(unsafe_code)]
 
+pub mod fake_neuron;
 mod model_dir;
 mod scripted;
 

@@ -1,13 +1,22 @@
-//! Tokens in, tokens out: the contract between a serving daemon and an engine.
+//! Tokens in, tokens out: an engine that runs models, and the contract with whoever drives it.
 //!
 //! Text, chat templates and dialects live outside. An engine is driven by one thread that owns it:
 //! submit and abort between steps, then [`TokenEngine::step`], which advances every running
-//! request and reports what came of it.
+//! request and reports what came of it. The loop is `schedule -> StepPlan -> step -> apply`:
+//! plans and outputs are plain data, everything above them runs without a device.
 #![forbid(unsafe_code)]
 
 mod contract;
+mod core;
+mod executor;
+mod inputs;
+mod load;
+mod rank;
+mod sampler;
 
 pub use contract::{
     End, EngineInfo, EngineSpec, Fault, Gauges, RankBytes, Refusal, RequestId, Sampling,
     StepReport, TokenEngine, TokenRequest, TokenUpdate,
 };
+pub use core::Engine;
+pub use load::{LoadError, load, plan};

@@ -1,2 +1,30 @@
-//! Placeholder until its first module lands.
-#![forbid(unsafe_code)]
+//! Model files, their configuration and the networks that they describe.
+// Not `forbid`: one module maps files, see `load`.
+#![deny(unsafe_code)]
+
+pub mod arch;
+mod attention;
+mod cache;
+pub mod comm;
+mod config;
+mod decoder;
+mod delta_net;
+mod error;
+mod footprint;
+pub mod gguf;
+mod linear;
+pub mod load;
+mod mlp;
+mod quant_names;
+pub mod safetensors;
+mod shard;
+mod step;
+mod weights;
+
+pub use cache::Cache;
+pub use config::{Architecture, DeltaConfig, LayerKind, ModelConfig, ValueHeadOrder};
+pub use decoder::{Capacity, Decoder, Scratch};
+pub use error::Error;
+pub use footprint::{Footprint, footprint, stored_as, weight_bytes};
+pub use load::{MtpRole, Role, Source, TensorName, TensorView};
+pub use shard::Shard;

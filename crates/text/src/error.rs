@@ -46,6 +46,14 @@ pub enum TextError {
         /// Ids below this exist.
         vocab_size: u32,
     },
+    /// The prompt is longer than [`TextModel::max_prompt_tokens`](crate::TextModel).
+    #[error("the prompt has at least {at_least} tokens, the limit is {limit}")]
+    PromptTooLong {
+        /// The prompt's tokens, counted until they were too many.
+        at_least: u32,
+        /// The most that a prompt may have.
+        limit: u32,
+    },
     /// There is nothing to continue.
     #[error("the prompt is empty")]
     EmptyPrompt,

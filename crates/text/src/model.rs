@@ -18,6 +18,8 @@ pub struct TextModel {
     pub defaults: Defaults,
     /// How the model marks its reasoning.
     pub reasoning: ReasoningMarkers,
+    /// Longer prompts are refused without being tokenised to their end; the model's context.
+    pub max_prompt_tokens: Option<u32>,
 }
 
 /// The contents of a Hugging Face model directory's text files.
@@ -48,7 +50,8 @@ impl TextModel {
         stop_tokens.sort_unstable();
         stop_tokens.dedup();
         let reasoning = ReasoningMarkers::default();
-        Self { tokenizer, template, stop_tokens, defaults, reasoning }
+        let max_prompt_tokens = None;
+        Self { tokenizer, template, stop_tokens, defaults, reasoning, max_prompt_tokens }
     }
 
     /// Reads the files of a Hugging Face model directory.

@@ -4,7 +4,7 @@ use dialog::{GenerateRequest, Message, Part, Prompt, Reasoning, ToolChoice, Tool
 
 use crate::conversation::Conversation;
 use crate::guard::guard;
-use crate::{RenderOptions, Specials, TextError, TextModel};
+use crate::{RenderOptions, TextError, TextModel};
 
 /// What the engine continues.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl TextModel {
         let prepared = match &request.prompt {
             Prompt::Chat(messages) => self.prepare_chat(messages, request)?,
             Prompt::Text(text) => {
-                let tokens = self.tokenizer.encode(text, Specials::Parse)?;
+                let tokens = self.tokenizer.encode_rendered(text, None, self.max_prompt_tokens)?;
                 Prepared { tokens, reasoning_open: false }
             }
             Prompt::Tokens(tokens) => {
@@ -66,8 +66,8 @@ impl TextModel {
         let conversation = Conversation::new(messages, offered(request), arguments)?;
         let (conversation, sentinel) = guard(conversation, &self.tokenizer)?;
         let rendered = template.render_conversation(&conversation, &options)?;
-        let mut tokens = Vec::new();
-        self.tokenizer.encode_rendered(&rendered, sentinel, &mut tokens)?;
+        let limit = self.max_prompt_tokens;
+        let tokens = self.tokenizer.encode_rendered(&rendered, sentinel, limit)?;
         // Requirement 22
         let reasoning_open = rendered.trim_end().ends_with(&self.reasoning.open);
         Ok(Prepared { tokens, reasoning_open })

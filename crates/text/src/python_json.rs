@@ -146,9 +146,16 @@ fn number(value: &Value) -> String {
     f64::try_from(value.clone()).map_or_else(|_| value.to_string(), float)
 }
 
+/// A float as Python's `str` writes it; `None` for any other value.
+pub(crate) fn float_text(value: &Value) -> Option<String> {
+    let is_float = value.is_number() && !value.is_integer();
+    let value = if is_float { f64::try_from(value.clone()).ok()? } else { return None };
+    Some(if value.is_finite() { float(value) } else { value.to_string().to_lowercase() })
+}
+
 /// A float as Python's `repr` writes it: the shortest digits that read back, with an exponent
 /// below 1e-4 and from 1e16 on.
-pub(crate) fn float(value: f64) -> String {
+fn float(value: f64) -> String {
     if value.is_nan() {
         return "NaN".to_owned();
     }

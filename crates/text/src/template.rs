@@ -79,6 +79,13 @@ impl Template {
         environment.set_recursion_limit(DEEPEST_RECURSION);
         environment
             .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_formatter(|out, state, value| match python_json::float_text(value) {
+            Some(text) => out.write_str(&text).map_err(Error::from),
+            None => minijinja::escape_formatter(out, state, value),
+        });
+        environment.add_filter("string", |value: &Value| {
+            python_json::float_text(value).unwrap_or_else(|| value.to_string())
+        });
         environment.add_filter("tojson", tojson);
         environment.add_function("raise_exception", raise_exception);
         environment.add_template_owned(NAME, source.to_owned()).map_err(bad)?;

@@ -28,6 +28,8 @@ pub struct Tokenizer {
     /// `bytes[ends[id - 1]..ends[id]]` is what the token `id` spells.
     bytes: Vec<u8>,
     ends: Vec<usize>,
+    /// Bytes of the longest token: no text has fewer ids than its bytes divided by this.
+    longest: usize,
     special: Vec<bool>,
 }
 
@@ -124,7 +126,8 @@ impl Tokenizer {
             bytes.extend_from_slice(token);
             ends.push(bytes.len());
         }
-        Ok(Self { plain, added: AddedTokens::new(added), bytes, ends, special })
+        let longest = spelled.iter().map(Vec::len).max().unwrap_or(0);
+        Ok(Self { plain, added: AddedTokens::new(added), bytes, ends, longest, special })
     }
 
     /// The ids of a text; nothing is put before or behind it.
@@ -133,22 +136,26 @@ impl Tokenizer {
     ///
     /// [`TextError::BadTokenizer`] when the vocabulary cannot spell the text.
     pub fn encode(&self, text: &str, specials: Specials) -> Result<Vec<u32>, TextError> {
-        let mut ids = Vec::new();
         match specials {
-            Specials::Parse => self.encode_rendered(text, None, &mut ids)?,
-            Specials::AsText => self.encode_plain(text, &mut ids)?,
+            Specials::Parse => self.encode_rendered(text, None, None),
+            Specials::AsText => {
+                let mut ids = Vec::new();
+                self.encode_plain(text, None, &mut ids)?;
+                Ok(ids)
+            }
         }
-        Ok(ids)
     }
 
     /// The ids of a text whose `sentinel` characters keep spellings from becoming tokens and are
-    /// no part of the text themselves.
+    /// no part of the text themselves. Work on a text of more than `limit` ids ends early.
     pub(crate) fn encode_rendered(
         &self,
         text: &str,
         sentinel: Option<char>,
-        ids: &mut Vec<u32>,
-    ) -> Result<(), TextError> {
+        limit: Option<u32>,
+    ) -> Result<Vec<u32>, TextError> {
+        check_limit(text.len() / self.longest.max(1), limit)?;
+        let mut ids = Vec::new();
         let mut from = 0;
         loop {
             let found = self.added.find(text, from, |_| true);
@@ -156,23 +163,31 @@ impl Tokenizer {
             let piece = &text[from..end];
             match sentinel {
                 Some(sentinel) if piece.contains(sentinel) => {
-                    self.encode_plain(&piece.replace(sentinel, ""), ids)?;
+                    self.encode_plain(&piece.replace(sentinel, ""), limit, &mut ids)?;
                 }
-                _ => self.encode_plain(piece, ids)?,
+                _ => self.encode_plain(piece, limit, &mut ids)?,
             }
-            let Some((at, token)) = found else { return Ok(()) };
+            let Some((at, token)) = found else { return Ok(ids) };
             ids.push(token.id);
             from = at + token.content.len();
         }
     }
 
-    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), TextError> {
-        if text.is_empty() {
-            return Ok(());
+    /// Long texts go through the library piece by piece: it holds a hundred bytes for each byte.
+    fn encode_plain(
+        &self,
+        mut text: &str,
+        limit: Option<u32>,
+        ids: &mut Vec<u32>,
+    ) -> Result<(), TextError> {
+        while !text.is_empty() {
+            let (piece, rest) = text.split_at(piece_end(text));
+            let encoding = self.plain.encode_fast(piece, false);
+            let encoding = encoding.map_err(|error| TextError::BadTokenizer(error.to_string()))?;
+            ids.extend_from_slice(encoding.get_ids());
+            check_limit(ids.len(), limit)?;
+            text = rest;
         }
-        let encoding = self.plain.encode_fast(text, false);
-        let encoding = encoding.map_err(|error| TextError::BadTokenizer(error.to_string()))?;
-        ids.extend_from_slice(encoding.get_ids());
         Ok(())
     }
 
@@ -225,6 +240,29 @@ impl std::fmt::Debug for Tokenizer {
         out.debug_struct("Tokenizer")
             .field("vocab_size", &self.vocab_size())
             .finish_non_exhaustive()
+    }
+}
+
+/// Where a long text can be cut with the ids unchanged: no pre-tokenizer joins a letter with the
+/// space behind it. Only a single word of many kilobytes is cut within.
+fn piece_end(text: &str) -> usize {
+    const LONGEST_BYTES: usize = 64 << 10;
+    if text.len() <= LONGEST_BYTES {
+        return text.len();
+    }
+    let window = &text[..text.floor_char_boundary(LONGEST_BYTES)];
+    let mut spaces = window.rmatch_indices(' ').map(|(at, _)| at);
+    let behind_letter = |at: &usize| window[..*at].ends_with(char::is_alphabetic);
+    spaces.find(behind_letter).unwrap_or(window.len())
+}
+
+fn check_limit(tokens: usize, limit: Option<u32>) -> Result<(), TextError> {
+    match limit {
+        Some(limit) if tokens > limit as usize => {
+            let at_least = u32::try_from(tokens).unwrap_or(u32::MAX);
+            Err(TextError::PromptTooLong { at_least, limit })
+        }
+        _ => Ok(()),
     }
 }
 

@@ -59,7 +59,7 @@ impl Vocabulary {
             "added_tokens": added,
             "normalizer": {"type": "NFC"},
             "pre_tokenizer": pre_tokenizer(&self.pre)?,
-            "decoder": {"type": "ByteLevel"},
+            "decoder": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false},
             "model": {"type": "BPE", "vocab": vocab, "merges": merges},
         }))
     }

@@ -1,0 +1,190 @@
+//! What all requests share, and which answer belongs to which path.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use fleet::{Snapshot, Tick};
+use futures_util::FutureExt;
+use http::header::HeaderName;
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use wire::ErrorBody;
+
+use crate::config::Config;
+use crate::forward::Client;
+use crate::metrics::Metrics;
+use crate::record::Record;
+use crate::reply::{self, Reply};
+use crate::surface::SURFACES;
+use crate::{generate, listing, view};
+
+/// Given by the client or made here; on every answer, in the log, and sent on to the node.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The gateway's shared state.
+pub(crate) struct App {
+    pub config: Config,
+    /// Replaced by the pollers, read without a lock.
+    pub fleet: ArcSwap<Snapshot>,
+    pub client: Client,
+    pub metrics: Arc<Metrics>,
+    /// True once the grace of a stop is over: what is still open ends now, with a word.
+    pub cut: watch::Sender<bool>,
+    /// Requests that are open on each node, by its place in the snapshot.
+    open: Arc<[AtomicU32]>,
+    started: Instant,
+    /// Unix seconds, for the lists of models.
+    pub created: u64,
+}
+
+impl App {
+    pub(crate) fn new(config: Config) -> App {
+        let nodes = config.neurons.iter().map(|n| (n.name.clone(), n.endpoint.clone()));
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        App {
+            fleet: ArcSwap::from_pointee(Snapshot::unseen(nodes)),
+            client: Client::new(&config.gateway),
+            metrics: Arc::default(),
+            cut: watch::Sender::new(false),
+            open: config.neurons.iter().map(|_| AtomicU32::new(0)).collect(),
+            started: Instant::now(),
+            created: since_epoch.as_secs(),
+            config,
+        }
+    }
+
+    /// The clock of all policy.
+    pub(crate) fn now(&self) -> Tick {
+        Tick(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Requests that are open on each node.
+    pub(crate) fn in_flight(&self) -> Vec<u32> {
+        self.open.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+    }
+
+    /// Counts a request on a node until the ticket is dropped.
+    pub(crate) fn ticket(&self, node: usize) -> Ticket {
+        self.open[node].fetch_add(1, Ordering::Relaxed);
+        Ticket { open: Arc::clone(&self.open), node }
+    }
+}
+
+/// One open request on one node.
+pub(crate) struct Ticket {
+    open: Arc<[AtomicU32]>,
+    node: usize,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.open[self.node].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Answers a client.
+pub(crate) async fn answer(app: Arc<App>, request: Request<Incoming>) -> Reply {
+    let id = request_id(request.headers());
+    let header = HeaderValue::from_str(&id);
+    let mut reply = unless_panicked(dispatch(&app, request, id)).await;
+    if let Ok(value) = header {
+        reply.headers_mut().insert(REQUEST_ID, value);
+    }
+    reply
+}
+
+/// Answers an operator: the second listener, which is not for clients.
+pub(crate) async fn answer_operator(app: Arc<App>, request: Request<Incoming>) -> Reply {
+    let get = |reply: &dyn Fn() -> Reply| match *request.method() {
+        Method::GET | Method::HEAD => reply(),
+        _ => reply::wrong_method(request.method(), "GET, HEAD"),
+    };
+    unless_panicked(async {
+        match request.uri().path() {
+            "/metrics" => get(&|| {
+                let text = app.metrics.render();
+                reply::bytes_reply(StatusCode::OK, "text/plain; version=0.0.4", text.into())
+            }),
+            "/admin/fleet" => get(&|| reply::json_reply(StatusCode::OK, &view::fleet(&app))),
+            "/health" => get(&|| listing::health(&app)),
+            path => reply::error_reply(&ErrorBody::route_not_found(path)),
+        }
+    })
+    .await
+}
+
+/// Requirement 129: a panic is one request's 500.
+async fn unless_panicked(answer: impl Future<Output = Reply>) -> Reply {
+    let caught = AssertUnwindSafe(answer).catch_unwind().await;
+    caught.unwrap_or_else(|_| reply::internal_error())
+}
+
+async fn dispatch(app: &Arc<App>, request: Request<Incoming>, id: Arc<str>) -> Reply {
+    let path = request.uri().path();
+    if let Some(surface) = SURFACES.iter().find(|surface| surface.path == path) {
+        if request.method() != Method::POST {
+            return reply::wrong_method(request.method(), "POST");
+        }
+        let record = Record::begin(&app.metrics, surface, id);
+        return generate::generate(app, surface, request, record).await;
+    }
+    let page: fn(&App, &str) -> Reply = match path {
+        "/v1/models" => |app, _| listing::models(app),
+        "/health" => |app, _| listing::health(app),
+        "/version" | "/" => |_, _| listing::version(),
+        path if path.starts_with("/v1/models/") => listing::model,
+        path => {
+            tracing::info!(id = &*id, method = %request.method(), path, "no such route");
+            return reply::error_reply(&ErrorBody::route_not_found(path));
+        }
+    };
+    match *request.method() {
+        Method::GET | Method::HEAD => page(app, path),
+        _ => reply::wrong_method(request.method(), "GET, HEAD"),
+    }
+}
+
+/// The client's id when it is sane, else a random one.
+fn request_id(headers: &HeaderMap) -> Arc<str> {
+    let is_sane = |id: &&str| {
+        (1..=128).contains(&id.len())
+            && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.:".contains(&b))
+    };
+    match headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(is_sane) {
+        Some(id) => Arc::from(id),
+        None => Arc::from(uuid::Uuid::new_v4().to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderValue, StatusCode};
+
+    use super::{REQUEST_ID, request_id, unless_panicked};
+
+    // Requirement 129
+    #[tokio::test]
+    async fn a_panic_becomes_a_500() {
+        let reply = unless_panicked(async { panic!("deliberate") }).await;
+        assert_eq!(reply.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+
+    #[test]
+    fn a_sane_request_id_is_kept_and_any_other_replaced() {
+        let long = "x".repeat(129);
+        for (given, kept) in
+            [("abc-1.2:3_X", true), ("", false), ("a b", false), ("a\"b", false), (&long, false)]
+        {
+            let mut headers = HeaderMap::new();
+            headers.insert(REQUEST_ID, HeaderValue::from_str(given).expect("a header"));
+            let id = request_id(&headers);
+            assert_eq!(&*id == given, kept, "{given:?} became {id}");
+            assert!(!id.is_empty());
+        }
+        assert_ne!(request_id(&HeaderMap::new()), request_id(&HeaderMap::new()));
+    }
+}

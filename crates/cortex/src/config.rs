@@ -1,0 +1,226 @@
+//! `cortex.toml`, then the environment: `CORTEX_GATEWAY__LISTEN` overrides `[gateway] listen`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use figment::Figment;
+use figment::providers::{Env, Format, Toml};
+use serde::Deserialize;
+
+mod complaint;
+
+use complaint::complain;
+
+use crate::Error;
+
+/// A node must be able to miss [`fleet::MISSED_LIMIT`] polls before its last report is stale.
+const SLOWEST_POLL_MS: u64 = fleet::STALE_AFTER_MS / fleet::MISSED_LIMIT as u64;
+
+/// Everything that an operator can say.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// `[gateway]`.
+    #[serde(default)]
+    pub gateway: Gateway,
+    /// `[[neurons]]`.
+    #[serde(default)]
+    pub neurons: Vec<Neuron>,
+}
+
+/// `[gateway]`: cortex itself.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gateway {
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where `/metrics` and `/admin/fleet` are served; for operators only.
+    pub metrics_listen: SocketAddr,
+    /// The largest request body, in MiB.
+    pub body_limit_mb: u32,
+    /// A stream that is silent for this long is ended with an error.
+    pub idle_timeout_secs: u64,
+    /// How long a neuron may take to accept a connection.
+    pub connect_timeout_ms: u64,
+    /// From one poll of a neuron to the next.
+    pub poll_interval_ms: u64,
+    /// How long one poll may take.
+    pub poll_timeout_ms: u64,
+    /// How long open requests may go on after a signal to stop.
+    pub shutdown_grace_secs: u64,
+    /// Serve without keys on an address that other hosts can reach.
+    pub allow_unauthenticated: bool,
+}
+
+impl Default for Gateway {
+    fn default() -> Gateway {
+        Gateway {
+            listen: SocketAddr::from(([127, 0, 0, 1], 31313)),
+            metrics_listen: SocketAddr::from(([127, 0, 0, 1], 31314)),
+            body_limit_mb: 32,
+            idle_timeout_secs: 300,
+            connect_timeout_ms: 2_000,
+            poll_interval_ms: 1_000,
+            poll_timeout_ms: 1_000,
+            shutdown_grace_secs: 30,
+            allow_unauthenticated: false,
+        }
+    }
+}
+
+impl Gateway {
+    /// [`Gateway::body_limit_mb`] in bytes.
+    #[must_use]
+    pub fn body_limit_bytes(&self) -> usize {
+        self.body_limit_mb as usize * 1024 * 1024
+    }
+
+    /// [`Gateway::idle_timeout_secs`] as a duration.
+    #[must_use]
+    pub fn idle_timeout(&self) -> Duration {
+        Duration::from_secs(self.idle_timeout_secs)
+    }
+}
+
+/// `[[neurons]]`: one host.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Neuron {
+    /// How the operator calls it.
+    pub name: String,
+    /// Its base URL, for example `http://10.0.0.5:13131`.
+    pub endpoint: String,
+}
+
+impl Config {
+    /// Reads `file`, then the environment, and checks the whole.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the file, the line and column where they are known, and what to do.
+    pub fn load(file: &Path) -> Result<Config, Error> {
+        let text = std::fs::read_to_string(file).map_err(|error| Error::Config {
+            place: file.display().to_string(),
+            problem: format!("{error}; write the file or name another one with --config"),
+        })?;
+        Config::from_text(&text, &file.display().to_string())
+    }
+
+    /// As [`Config::load`], from a text that came from `place`.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn from_text(text: &str, place: &str) -> Result<Config, Error> {
+        complaint::check_syntax(text, place)?;
+        let figment = Figment::from(Toml::string(text)).merge(Env::prefixed("CORTEX_").split("__"));
+        let config: Config = figment.extract().map_err(|error| complain(&error, text, place))?;
+        config.checked().map_err(|problem| Error::Config { place: place.to_owned(), problem })
+    }
+
+    /// What types alone cannot say.
+    fn checked(mut self) -> Result<Config, String> {
+        let gateway = &self.gateway;
+        let positive = [
+            ("body_limit_mb", u64::from(gateway.body_limit_mb)),
+            ("idle_timeout_secs", gateway.idle_timeout_secs),
+            ("connect_timeout_ms", gateway.connect_timeout_ms),
+            ("poll_interval_ms", gateway.poll_interval_ms),
+            ("poll_timeout_ms", gateway.poll_timeout_ms),
+        ];
+        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return Err(format!("gateway.{key} is 0; give it 1 or more"));
+        }
+        let (interval, limit) = (gateway.poll_interval_ms, gateway.poll_timeout_ms);
+        if interval.saturating_add(limit) > SLOWEST_POLL_MS {
+            return Err(format!(
+                "gateway.poll_interval_ms and gateway.poll_timeout_ms are {interval} and {limit}; \
+                 together they may be {SLOWEST_POLL_MS} at most"
+            ));
+        }
+        if gateway.body_limit_mb > 1024 {
+            let given = gateway.body_limit_mb;
+            return Err(format!("gateway.body_limit_mb is {given}; the most is 1024"));
+        }
+        if gateway.listen == gateway.metrics_listen && gateway.listen.port() != 0 {
+            let both = gateway.listen;
+            return Err(format!("gateway.listen and gateway.metrics_listen are both {both}"));
+        }
+        self.check_neurons()?;
+        Ok(self)
+    }
+
+    fn check_neurons(&mut self) -> Result<(), String> {
+        if self.neurons.is_empty() {
+            return Err("no neuron is configured; add a [[neurons]] table with name and endpoint"
+                .to_owned());
+        }
+        let mut names = HashMap::new();
+        let mut endpoints = HashMap::new();
+        for (place, neuron) in self.neurons.iter_mut().enumerate() {
+            neuron.endpoint = checked_endpoint(&neuron.name, &neuron.endpoint)?;
+            let (name, endpoint) = (&neuron.name, &neuron.endpoint);
+            if name.is_empty()
+                || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            {
+                return Err(format!(
+                    "neurons[{place}].name is `{name}`; use letters, digits, `-`, `_` and `.`"
+                ));
+            }
+            if names.insert(name.clone(), place).is_some() {
+                return Err(format!("two neurons are called `{name}`; names must differ"));
+            }
+            if let Some(other) = endpoints.insert(endpoint.clone(), name.clone()) {
+                return Err(format!("neurons `{other}` and `{name}` are both at {endpoint}"));
+            }
+        }
+        let own = format!("http://{}", self.gateway.listen);
+        match endpoints.get(&own) {
+            Some(name) => Err(format!("neuron `{name}` is at {own}, where cortex itself listens")),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses to serve strangers: there are no keys yet, so an address that other hosts can reach
+    /// needs the operator's word.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the address and the flag.
+    pub fn check_exposure(&self) -> Result<(), Error> {
+        let gateway = &self.gateway;
+        let exposed = [("listen", gateway.listen), ("metrics_listen", gateway.metrics_listen)];
+        let exposed = exposed.into_iter().find(|(_, addr)| !addr.ip().is_loopback());
+        match exposed {
+            Some((key, addr)) if !gateway.allow_unauthenticated => Err(Error::Config {
+                place: format!("gateway.{key}"),
+                problem: format!(
+                    "{addr} can be reached from other hosts and cortex asks nobody for a key; \
+                     listen on 127.0.0.1, or accept this with --allow-unauthenticated"
+                ),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The endpoint without a trailing slash, or what is wrong with it.
+fn checked_endpoint(name: &str, endpoint: &str) -> Result<String, String> {
+    let wrong = |why: &str| {
+        format!("neuron `{name}` has the endpoint `{endpoint}`: {why}; write http://HOST:PORT")
+    };
+    let uri: http::Uri = endpoint.parse().map_err(|_| wrong("it is not a URL"))?;
+    if uri.scheme_str() != Some("http") {
+        return Err(wrong("its scheme is not http"));
+    }
+    let authority = uri.authority().ok_or_else(|| wrong("it names no host"))?;
+    if authority.as_str().contains('@') {
+        return Err(wrong("it holds a user name"));
+    }
+    if uri.query().is_some() {
+        return Err(wrong("it holds a query"));
+    }
+    Ok(endpoint.trim_end_matches('/').to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! Sends a request to a node: the same bytes, fewer headers.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH,
+    CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, PROXY_AUTHORIZATION, RETRY_AFTER,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderValue, Request, Response, Uri};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client as PooledClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use crate::app::REQUEST_ID;
+use crate::config::Gateway;
+
+/// Below the 5 s at which common servers close an idle connection, so that a request is not sent
+/// into one that is about to be closed.
+const IDLE_CONNECTION: Duration = Duration::from_secs(4);
+const KEEPALIVE: Duration = Duration::from_secs(15);
+/// The largest report that a node may send.
+const REPORT_LIMIT_BYTES: usize = 8 << 20;
+
+/// Says nothing of the host: it goes to the log, never to a client.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    /// No connection.
+    #[error("cannot connect: {0}")]
+    Connect(hyper_util::client::legacy::Error),
+    /// The connection ended before an answer began.
+    #[error("no answer: {0}")]
+    Broken(hyper_util::client::legacy::Error),
+    /// The node stopped answering polls while its answer was awaited.
+    #[error("the node was lost while its answer was awaited")]
+    Lost,
+    /// A stream that should have begun did not.
+    #[error("nothing was heard within the idle time-out")]
+    Silent,
+    /// The gateway stops.
+    #[error("the gateway stopped while an answer was awaited")]
+    Stopped,
+    /// The node's base URL and the path make no URL.
+    #[error("cannot ask {0}")]
+    Url(String),
+}
+
+/// Connections to all nodes, kept open between requests.
+#[derive(Clone)]
+pub(crate) struct Client {
+    pool: PooledClient<HttpConnector, Full<Bytes>>,
+}
+
+impl Client {
+    pub(crate) fn new(gateway: &Gateway) -> Client {
+        let mut connector = HttpConnector::new();
+        // Requirement 130.
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(Duration::from_millis(gateway.connect_timeout_ms)));
+        // A partition closes no connection; these probes find it, whatever is awaited.
+        connector.set_keepalive(Some(KEEPALIVE));
+        connector.set_keepalive_interval(Some(KEEPALIVE / 3));
+        connector.set_keepalive_retries(Some(3));
+        let pool = PooledClient::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .build(connector);
+        Client { pool }
+    }
+
+    /// Sends `body` and waits for the head of the answer, however long that takes.
+    pub(crate) async fn post(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Response<Incoming>, Fault> {
+        let uri: Uri = url.parse().map_err(|_| Fault::Url(url.to_owned()))?;
+        let mut request = Request::post(uri).body(Full::new(body)).unwrap_or_default();
+        *request.headers_mut() = headers;
+        self.pool.request(request).await.map_err(|error| match error.is_connect() {
+            true => Fault::Connect(error),
+            false => Fault::Broken(error),
+        })
+    }
+
+    /// Fetches a whole, small answer.
+    ///
+    /// The error is for an operator.
+    pub(crate) async fn get(&self, url: &str) -> Result<(u16, Bytes), String> {
+        let uri: Uri = url.parse().map_err(|_| format!("{url} is not a URL"))?;
+        let answer = self.pool.get(uri).await.map_err(|error| chained(&error))?;
+        let status = answer.status().as_u16();
+        let body = Limited::new(answer.into_body(), REPORT_LIMIT_BYTES).collect().await;
+        Ok((status, body.map_err(|error| chained(&*error))?.to_bytes()))
+    }
+}
+
+/// An error with its causes.
+pub(crate) fn chained(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+/// What of a client's headers goes on to a node.
+///
+/// Left behind: what belongs to the connection (RFC 9110, 7.6.1), what identifies the client to the
+/// gateway, what claims an identity (requirement 29), and `accept-encoding`, so that the end of a
+/// stream can be seen.
+pub(crate) fn request_headers(mut headers: HeaderMap, id: &str) -> HeaderMap {
+    static DROPPED: [HeaderName; 16] = [
+        HOST,
+        CONNECTION,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+        PROXY_AUTHORIZATION,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        CONTENT_LENGTH,
+        EXPECT,
+        ACCEPT_ENCODING,
+        AUTHORIZATION,
+        COOKIE,
+        FORWARDED,
+        HeaderName::from_static("x-api-key"),
+    ];
+    let named: Vec<HeaderName> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    let claims: Vec<HeaderName> = headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("x-forwarded-") || *name == "x-real-ip")
+        .cloned()
+        .collect();
+    for name in DROPPED.iter().chain(&named).chain(&claims) {
+        headers.remove(name);
+    }
+    if let Ok(id) = HeaderValue::from_str(id) {
+        headers.insert(REQUEST_ID, id);
+    }
+    headers
+}
+
+/// What of a node's headers goes back to the client.
+pub(crate) fn reply_headers(upstream: HeaderMap) -> HeaderMap {
+    static KEPT: [HeaderName; 6] = [
+        CONTENT_TYPE,
+        CONTENT_ENCODING,
+        CACHE_CONTROL,
+        RETRY_AFTER,
+        HeaderName::from_static("retry-after-ms"),
+        HeaderName::from_static("request-id"),
+    ];
+    let is_kept = |name: &HeaderName| {
+        let text = name.as_str();
+        KEPT.contains(name)
+            || (text.starts_with("x-") && !text.starts_with("x-forwarded-"))
+            || text.starts_with("openai-")
+            || text.starts_with("anthropic-")
+    };
+    let mut kept = HeaderMap::with_capacity(upstream.len());
+    let mut last = None;
+    for (name, value) in upstream {
+        // A repeated header comes once with its name and then without.
+        last = name.or(last);
+        if let Some(name) = last.as_ref().filter(|name| is_kept(name)) {
+            kept.append(name, value);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, HeaderName, HeaderValue};
+
+    use super::{reply_headers, request_headers};
+
+    fn map(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    // Requirement 29
+    #[test]
+    fn a_request_loses_what_is_the_connections_or_claims_an_identity() {
+        let sent = request_headers(
+            map(&[
+                ("host", "gateway"),
+                ("connection", "keep-alive, x-hop"),
+                ("x-hop", "1"),
+                ("transfer-encoding", "chunked"),
+                ("authorization", "Bearer k"),
+                ("x-api-key", "k"),
+                ("cookie", "c"),
+                ("x-forwarded-for", "1.2.3.4"),
+                ("x-forwarded-host", "h"),
+                ("accept-encoding", "gzip"),
+                ("x-request-id", "bad id"),
+                ("content-type", "application/json"),
+                ("anthropic-beta", "a"),
+                ("traceparent", "00-1"),
+            ]),
+            "id-1",
+        );
+        let wanted = map(&[
+            ("content-type", "application/json"),
+            ("anthropic-beta", "a"),
+            ("traceparent", "00-1"),
+            ("x-request-id", "id-1"),
+        ]);
+        assert_eq!(sent, wanted);
+    }
+
+    #[test]
+    fn an_answer_keeps_what_clients_read() {
+        let kept = reply_headers(map(&[
+            ("content-type", "text/event-stream"),
+            ("retry-after", "3"),
+            ("x-ratelimit-limit-requests", "1"),
+            ("x-ratelimit-limit-requests", "2"),
+            ("openai-processing-ms", "7"),
+            ("server", "uvicorn at 10.0.0.5"),
+            ("set-cookie", "a=b"),
+            ("connection", "close"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "5"),
+        ]));
+        let wanted = map(&[
+            ("content-type", "text/event-stream"),
+            ("retry-after", "3"),
+            ("x-ratelimit-limit-requests", "1"),
+            ("x-ratelimit-limit-requests", "2"),
+            ("openai-processing-ms", "7"),
+        ]);
+        assert_eq!(kept, wanted);
+    }
+}

@@ -1,0 +1,60 @@
+//! The gateway: `peek -> route -> forward`, bytes untouched.
+//!
+//! cortex reads from a request only what routing needs, asks `fleet` where it goes, and relays the
+//! answer frame by frame. What it knows of the fleet is an immutable snapshot that pollers replace;
+//! no request waits for a poll, and no decision does I/O.
+#![forbid(unsafe_code)]
+
+mod app;
+mod config;
+mod forward;
+mod generate;
+mod listing;
+mod log;
+mod metrics;
+mod poll;
+mod record;
+mod relay;
+mod reply;
+mod server;
+mod status;
+mod surface;
+mod tail;
+mod view;
+
+pub use config::{Config, Gateway, Neuron};
+pub use log::LogWriter;
+pub use server::Server;
+pub use status::{print_models, print_status};
+
+/// What can go wrong before cortex serves, or in one of its commands.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration is wrong: the operator edits it.
+    #[error("{place}: {problem}")]
+    Config {
+        /// File, line and column; or a variable; or a key.
+        place: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// The address cannot be listened on: the operator frees it or picks another.
+    #[error("cannot listen on {addr}: {source}")]
+    Listen {
+        /// The address.
+        addr: std::net::SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A running cortex was asked and did not answer: start it, or name another address.
+    #[error("cortex at {url} does not answer: {problem}")]
+    Unreachable {
+        /// What was asked.
+        url: String,
+        /// What happened.
+        problem: String,
+    },
+    /// The answer could not be printed.
+    #[error("cannot print: {0}")]
+    Print(#[from] std::io::Error),
+}

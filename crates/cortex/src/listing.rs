@@ -1,0 +1,97 @@
+//! What cortex answers from its snapshot, at once: models, health, version.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use control::{ModelReport, ModelStatus};
+use fleet::{Snapshot, Standing, Tick};
+use http::StatusCode;
+use percent_encoding::percent_decode_str;
+use serde_json::json;
+use wire::ErrorBody;
+use wire::models::{Limit, Location, Model};
+
+use crate::app::App;
+use crate::reply::{Reply, bytes_reply, error_reply, json_reply};
+use crate::view::{model_word, standing_word};
+
+/// `GET /v1/models`.
+pub(crate) fn models(app: &App) -> Reply {
+    let all = merged(&app.fleet.load(), app.now(), app.created);
+    json_bytes(wire::models::list(&all))
+}
+
+/// `GET /v1/models/{id}`; the id may be percent-encoded and may hold slashes.
+pub(crate) fn model(app: &App, path: &str) -> Reply {
+    let encoded = path.trim_start_matches("/v1/models/");
+    let id = percent_decode_str(encoded).decode_utf8_lossy();
+    let all = merged(&app.fleet.load(), app.now(), app.created);
+    match all.iter().find(|model| model.id == id) {
+        Some(model) => json_bytes(wire::models::one(model)),
+        None => error_reply(&ErrorBody::model_not_found(&id)),
+    }
+}
+
+/// `GET /health`: 503 when no request at all could be forwarded (requirement 119).
+pub(crate) fn health(app: &App) -> Reply {
+    let (fleet, now) = (app.fleet.load(), app.now());
+    let nodes: Vec<_> = fleet
+        .nodes
+        .iter()
+        .map(|node| json!({ "name": node.name, "status": standing_word(node.standing(now)) }))
+        .collect();
+    let (code, status) = match fleet.can_serve(now) {
+        true => (StatusCode::OK, "ok"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+    };
+    json_reply(code, &json!({ "status": status, "nodes": nodes }))
+}
+
+/// `GET /version`.
+pub(crate) fn version() -> Reply {
+    let body = json!({ "name": "cortex", "version": env!("CARGO_PKG_VERSION") });
+    json_reply(StatusCode::OK, &body)
+}
+
+fn json_bytes(body: Vec<u8>) -> Reply {
+    bytes_reply(StatusCode::OK, "application/json", Bytes::from(body))
+}
+
+/// Every model that a node has reported, by id. A model stays listed while its nodes are away
+/// (requirement 69); its limits are the tightest of its replicas'.
+fn merged(fleet: &Snapshot, now: Tick, created: u64) -> Vec<Model> {
+    let mut all: BTreeMap<&str, Model> = BTreeMap::new();
+    for node in &fleet.nodes {
+        let standing = node.standing(now);
+        for report in node.models() {
+            let model = all.entry(&report.id).or_insert_with(|| Model {
+                loaded: Some(false),
+                ..Model::new(report.id.as_str(), created, None)
+            });
+            let is_ready = report.status == ModelStatus::Ready && standing == Standing::Alive;
+            let status = match standing {
+                Standing::Alive => model_word(report.status),
+                other => standing_word(other),
+            };
+            model.loaded = Some(model.loaded == Some(true) || is_ready);
+            model.locations.push(Location { node: node.name.clone(), status: status.to_owned() });
+            tighten(model, report);
+        }
+    }
+    all.into_values().collect()
+}
+
+fn tighten(model: &mut Model, report: &ModelReport) {
+    let fresh = report.capabilities.iter().filter(|c| !model.capabilities.contains(c));
+    let fresh: Vec<String> = fresh.cloned().collect();
+    model.capabilities.extend(fresh);
+    model.capabilities.sort();
+    // 0 is a node's way to say that it does not know yet.
+    if report.limit.context == 0 {
+        return;
+    }
+    let context = model.max_model_len.map_or(report.limit.context, |c| c.min(report.limit.context));
+    let outputs = [model.limit.and_then(|limit| limit.output), report.limit.output];
+    model.max_model_len = Some(context);
+    model.limit = Some(Limit { context, output: outputs.into_iter().flatten().min() });
+}

@@ -1,0 +1,123 @@
+//! The story of one inference request, told once at its end: a log line and its metrics.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::metrics::Metrics;
+use crate::surface::Surface;
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The last byte was handed over.
+    Complete,
+    /// It was answered with an error of ours, with this code.
+    Refused(&'static str),
+    /// The client left first. A request that is dropped without another end ended so.
+    ClientGone,
+    /// The upstream's answer ended before its terminal event, or its connection broke.
+    UpstreamCut,
+    /// The upstream fell silent.
+    UpstreamSilent,
+    /// This gateway stopped before the answer ended.
+    Stopped,
+    /// A defect of ours.
+    Panicked,
+}
+
+impl End {
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            End::Complete => "complete",
+            End::Refused(code) => code,
+            End::ClientGone => "client_gone",
+            End::UpstreamCut => "upstream_cut",
+            End::UpstreamSilent => "upstream_silent",
+            End::Stopped => "draining",
+            End::Panicked => "internal_error",
+        }
+    }
+}
+
+/// Filled in on the way; written when it is dropped, so that no request goes untold.
+pub(crate) struct Record {
+    metrics: Arc<Metrics>,
+    surface: &'static Surface,
+    started: Instant,
+    first_token: Option<Duration>,
+    /// `x-request-id`.
+    pub id: Arc<str>,
+    /// As the client named it; it becomes a label only once a node was found for it.
+    pub model: Option<String>,
+    /// The node that answers.
+    pub node: Option<String>,
+    /// 0 before there is an answer.
+    pub status: u16,
+    /// Bytes of the request's body.
+    pub request_bytes: usize,
+    /// Bytes of the answer's body.
+    pub reply_bytes: u64,
+    /// Whether a second replica was asked.
+    pub retried: bool,
+    /// See [`End`].
+    pub end: End,
+}
+
+impl Record {
+    pub(crate) fn begin(metrics: &Arc<Metrics>, surface: &'static Surface, id: Arc<str>) -> Record {
+        metrics.begin();
+        Record {
+            metrics: Arc::clone(metrics),
+            surface,
+            started: Instant::now(),
+            first_token: None,
+            id,
+            model: None,
+            node: None,
+            status: 0,
+            request_bytes: 0,
+            reply_bytes: 0,
+            retried: false,
+            end: End::ClientGone,
+        }
+    }
+
+    /// Looks at a piece of a stream until the first one with text.
+    pub(crate) fn saw(&mut self, piece: &[u8]) {
+        self.reply_bytes += piece.len() as u64;
+        if self.first_token.is_none() && (self.surface.has_content)(piece) {
+            self.first_token = Some(self.started.elapsed());
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.end = End::Panicked;
+            self.status = 500;
+        }
+        let took = self.started.elapsed();
+        let model = self.node.as_ref().and(self.model.as_deref());
+        self.metrics.end(self.surface.path, model, self.status, self.end, took, self.first_token);
+        tracing::info!(
+            id = &*self.id,
+            path = self.surface.path,
+            model = self.model.as_deref().map(clipped),
+            node = self.node,
+            status = self.status,
+            end = self.end.word(),
+            retried = self.retried,
+            request_bytes = self.request_bytes,
+            reply_bytes = self.reply_bytes,
+            ttft_ms = self.first_token.map(|at| at.as_secs_f64() * 1e3),
+            took_ms = took.as_secs_f64() * 1e3,
+            "request"
+        );
+    }
+}
+
+/// A client may name a model of ten kilobytes; the log does not repeat it all.
+fn clipped(text: &str) -> &str {
+    &text[..text.floor_char_boundary(100)]
+}

@@ -1,0 +1,166 @@
+//! Listening, and stopping without cutting a stream that could still end.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::app::{self, App};
+use crate::config::Config;
+use crate::reply::Reply;
+use crate::{Error, poll};
+
+/// Requirement 128.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests have to end once they were told to.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long accepting rests when the system has no more file descriptors.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// A gateway that listens.
+pub struct Server {
+    app: Arc<App>,
+    clients: TcpListener,
+    operators: TcpListener,
+    addr: SocketAddr,
+    metrics_addr: SocketAddr,
+}
+
+#[derive(Clone, Copy)]
+enum Door {
+    Clients,
+    Operators,
+}
+
+impl Server {
+    /// Listens on both addresses. Nothing is answered before [`Server::run`].
+    ///
+    /// # Errors
+    /// [`Error::Listen`] with the address; [`Error::Config`] when it is open to strangers.
+    pub async fn bind(config: Config) -> Result<Server, Error> {
+        config.check_exposure()?;
+        let (clients, addr) = listen(config.gateway.listen).await?;
+        let (operators, metrics_addr) = listen(config.gateway.metrics_listen).await?;
+        let app = Arc::new(App::new(config));
+        Ok(Server { app, clients, operators, addr, metrics_addr })
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// Where `/metrics` is.
+    #[must_use]
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.metrics_addr
+    }
+
+    /// Serves until `stop` ends, then lets open requests finish within the configured grace.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let _pollers = poll::start(&self.app);
+        let (closing, closed) = watch::channel(false);
+        let grace = Duration::from_secs(self.app.config.gateway.shutdown_grace_secs);
+        let doors = async {
+            let clients = accept(&self.app, self.clients, Door::Clients, closed.clone());
+            let operators = accept(&self.app, self.operators, Door::Operators, closed);
+            tokio::join!(clients, operators)
+        };
+        let stopped = async {
+            stop.await;
+            tracing::info!(grace_secs = grace.as_secs(), "stopping: open requests may finish");
+            closing.send_replace(true);
+            tokio::time::sleep(grace).await;
+            self.app.cut.send_replace(true);
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        tokio::select! {
+            _ = doors => tracing::info!("stopped: every request had ended"),
+            () = stopped => tracing::warn!("stopped: requests that were still open are cut"),
+        }
+    }
+}
+
+async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
+    let cannot = |source| Error::Listen { addr, source };
+    let listener = TcpListener::bind(addr).await.map_err(cannot)?;
+    let addr = listener.local_addr().map_err(cannot)?;
+    Ok((listener, addr))
+}
+
+/// Returns when `closed` and every connection has ended.
+async fn accept(
+    app: &Arc<App>,
+    listener: TcpListener,
+    door: Door,
+    mut closed: watch::Receiver<bool>,
+) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((socket, _)) => {
+                    connections.spawn(serve(Arc::clone(app), socket, door, closed.clone()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_REST).await;
+                }
+            },
+            Some(_) = connections.join_next() => {}
+            _ = closed.changed() => break,
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn serve(app: Arc<App>, socket: TcpStream, door: Door, mut closed: watch::Receiver<bool>) {
+    // Requirement 130: an answer's first bytes must not wait for an acknowledgement.
+    if let Err(error) = socket.set_nodelay(true) {
+        tracing::debug!(%error, "a connection has ended already");
+        return;
+    }
+    let service = service_fn(move |request| {
+        let app = Arc::clone(&app);
+        async move { Ok::<_, Infallible>(enter(app, door, request).await) }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder.http2().timer(TokioTimer::new());
+    let connection = builder.serve_connection(TokioIo::new(socket), service);
+    let mut connection = std::pin::pin!(connection);
+    let mut is_closing = *closed.borrow();
+    if is_closing {
+        connection.as_mut().graceful_shutdown();
+    }
+    let ended = loop {
+        tokio::select! {
+            ended = connection.as_mut() => break ended,
+            _ = closed.changed(), if !is_closing => {
+                is_closing = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+async fn enter(app: Arc<App>, door: Door, request: Request<Incoming>) -> Reply {
+    match door {
+        Door::Clients => app::answer(app, request).await,
+        Door::Operators => app::answer_operator(app, request).await,
+    }
+}

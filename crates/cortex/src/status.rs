@@ -1,0 +1,155 @@
+//! `cortex status` and `cortex models`: what a running cortex knows, for people.
+
+use std::io::Write;
+
+use serde::de::DeserializeOwned;
+use wire::models::Model;
+
+use crate::Error;
+use crate::config::Gateway;
+use crate::forward::Client;
+use crate::view::{DeviceView, FleetView, NodeView};
+
+/// Prints nodes, devices, models and queues of the cortex whose metrics listener is at `url`.
+///
+/// # Errors
+/// [`Error::Unreachable`] when nothing answers there, [`Error::Print`] when `out` fails.
+pub async fn print_status(url: &str, json: bool, out: &mut dyn Write) -> Result<(), Error> {
+    let url = format!("{}/admin/fleet", url.trim_end_matches('/'));
+    let (fleet, raw): (FleetView, _) = ask(&url).await?;
+    if json {
+        return print_raw(&raw, out);
+    }
+    let plural = if fleet.nodes.len() == 1 { "" } else { "s" };
+    writeln!(
+        out,
+        "cortex {}, up {} s, {} node{plural}",
+        fleet.version,
+        fleet.uptime_secs,
+        fleet.nodes.len()
+    )?;
+    let nodes = fleet.nodes.iter().map(node_row).collect();
+    table(&["NODE", "STATUS", "ENDPOINT", "SEEN", "OPEN", "HARDWARE", "NOTE"], nodes, out)?;
+    let devices = fleet.nodes.iter().flat_map(|n| n.devices.iter().map(|d| device_row(n, d)));
+    table(&["DEVICE", "NAME", "VRAM MB", "LOAD", "TEMP"], devices.collect(), out)?;
+    let models = fleet.nodes.iter().flat_map(model_rows).collect();
+    let head = ["MODEL", "NODE", "STATUS", "CONTEXT", "RUNNING", "WAITING", "KV FREE", "TOK/S"];
+    table(&head, models, out)
+}
+
+/// Prints the models of the cortex that clients reach at `url`.
+///
+/// # Errors
+/// As [`print_status`].
+pub async fn print_models(url: &str, json: bool, out: &mut dyn Write) -> Result<(), Error> {
+    #[derive(serde::Deserialize)]
+    struct List {
+        data: Vec<Model>,
+    }
+    let url = format!("{}/v1/models", url.trim_end_matches('/'));
+    let (list, raw): (List, _) = ask(&url).await?;
+    if json {
+        return print_raw(&raw, out);
+    }
+    let row = |model: &Model| {
+        let places: Vec<String> =
+            model.locations.iter().map(|l| format!("{} ({})", l.node, l.status)).collect();
+        vec![
+            model.id.clone(),
+            if model.loaded == Some(true) { "yes" } else { "no" }.to_owned(),
+            model.max_model_len.map_or("-".to_owned(), |n| n.to_string()),
+            model.capabilities.join(","),
+            places.join(", "),
+        ]
+    };
+    let rows = list.data.iter().map(row).collect();
+    table(&["MODEL", "LOADED", "CONTEXT", "CAPABILITIES", "NODES"], rows, out)
+}
+
+async fn ask<T: DeserializeOwned>(url: &str) -> Result<(T, Vec<u8>), Error> {
+    let unreachable = |problem| Error::Unreachable { url: url.to_owned(), problem };
+    let client = Client::new(&Gateway::default());
+    let (status, body) = client.get(url).await.map_err(unreachable)?;
+    if status != 200 {
+        return Err(unreachable(format!("it answered {status}")));
+    }
+    let value = serde_json::from_slice(&body).map_err(|error| unreachable(error.to_string()))?;
+    Ok((value, body.to_vec()))
+}
+
+fn print_raw(raw: &[u8], out: &mut dyn Write) -> Result<(), Error> {
+    out.write_all(raw)?;
+    Ok(writeln!(out)?)
+}
+
+fn node_row(node: &NodeView) -> Vec<String> {
+    let cpu = node.cpu_cores.map(|cores| format!("{cores} cores"));
+    let gpus = (!node.devices.is_empty()).then(|| format!("{} GPU", node.devices.len()));
+    let hardware: Vec<String> = gpus.into_iter().chain(cpu).collect();
+    let seen =
+        node.seen_ms_ago.map_or("never".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1e3));
+    let note = match &node.fault {
+        Some(fault) => format!("{} missed: {fault}", node.missed_polls),
+        None => String::new(),
+    };
+    let (name, status) = (node.name.clone(), node.status.clone());
+    let open = node.in_flight.to_string();
+    vec![name, status, node.endpoint.clone(), seen, open, hardware.join(", "), note]
+}
+
+fn device_row(node: &NodeView, device: &DeviceView) -> Vec<String> {
+    vec![
+        format!("{}:{}", node.name, device.index),
+        device.name.clone().unwrap_or_default(),
+        format!("{}/{}", device.vram_used_mb, device.vram_used_mb + device.vram_free_mb),
+        format!("{} %", device.utilization_pct),
+        format!("{} C", device.temp_c),
+    ]
+}
+
+fn model_rows(node: &NodeView) -> Vec<Vec<String>> {
+    let row = |model: &crate::view::ModelView| {
+        vec![
+            model.id.clone(),
+            node.name.clone(),
+            model.status.clone(),
+            model.context.to_string(),
+            model.running.to_string(),
+            model.waiting.to_string(),
+            format!("{}/{}", model.kv_blocks_free, model.kv_blocks_total),
+            format!("{:.1}", model.tok_s_decode),
+        ]
+    };
+    node.models.iter().map(row).collect()
+}
+
+/// Columns as wide as their widest cell; nothing when there are no rows.
+fn table(head: &[&str], rows: Vec<Vec<String>>, out: &mut dyn Write) -> Result<(), Error> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let head: Vec<String> = head.iter().map(|cell| (*cell).to_owned()).collect();
+    let rows: Vec<Vec<String>> = [head].into_iter().chain(rows).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..rows[0].len()).map(|column| width(column).unwrap_or(0)).collect();
+    writeln!(out)?;
+    for row in &rows {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+        writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::table;
+
+    #[test]
+    fn columns_line_up() {
+        let mut out = Vec::new();
+        let rows = vec![vec!["long name".to_owned(), "1".to_owned()], vec![String::new(); 2]];
+        table(&["A", "B"], rows, &mut out).expect("memory does not fail");
+        table(&["A"], Vec::new(), &mut out).expect("memory does not fail");
+        assert_eq!(String::from_utf8_lossy(&out), "\nA          B\nlong name  1\n\n");
+    }
+}

@@ -1,0 +1,131 @@
+//! The fleet as an operator sees it: `GET /admin/fleet`, and what `cortex status` prints.
+
+use control::ModelStatus;
+use fleet::{Node, Standing, Tick};
+use serde::{Deserialize, Serialize};
+
+use crate::app::App;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct FleetView {
+    pub version: String,
+    pub uptime_secs: u64,
+    pub nodes: Vec<NodeView>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct NodeView {
+    pub name: String,
+    pub endpoint: String,
+    pub status: String,
+    pub seen_ms_ago: Option<u64>,
+    pub missed_polls: u32,
+    pub fault: Option<String>,
+    /// Requests that this gateway has open there.
+    pub in_flight: u32,
+    pub hostname: Option<String>,
+    pub cpu_cores: Option<u32>,
+    pub devices: Vec<DeviceView>,
+    pub models: Vec<ModelView>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct DeviceView {
+    pub index: u32,
+    pub name: Option<String>,
+    pub vram_used_mb: u64,
+    pub vram_free_mb: u64,
+    pub utilization_pct: u32,
+    pub temp_c: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct ModelView {
+    pub id: String,
+    pub status: String,
+    pub harness: String,
+    pub context: u32,
+    pub running: u32,
+    pub waiting: u32,
+    pub kv_blocks_free: u32,
+    pub kv_blocks_total: u32,
+    pub tok_s_decode: f64,
+    pub error: Option<String>,
+}
+
+/// The fleet now.
+pub(crate) fn fleet(app: &App) -> FleetView {
+    let (snapshot, now, in_flight) = (app.fleet.load(), app.now(), app.in_flight());
+    let nodes = snapshot.nodes.iter().zip(in_flight);
+    FleetView {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_secs: now.0 / 1000,
+        nodes: nodes.map(|(node, in_flight)| node_view(node, in_flight, now)).collect(),
+    }
+}
+
+fn node_view(node: &Node, in_flight: u32, now: Tick) -> NodeView {
+    let report = node.report.as_deref();
+    let discovery = report.and_then(|report| report.discovery.as_deref());
+    let gauges = report.map_or(&[][..], |report| &report.health.devices);
+    let device = |gauge: &control::DeviceHealth| DeviceView {
+        index: gauge.index,
+        name: discovery
+            .and_then(|d| d.devices.iter().find(|device| device.index == gauge.index))
+            .map(|device| device.name.clone()),
+        vram_used_mb: gauge.vram_used_mb,
+        vram_free_mb: gauge.vram_free_mb,
+        utilization_pct: gauge.utilization_pct,
+        temp_c: gauge.temp_c,
+    };
+    NodeView {
+        name: node.name.clone(),
+        endpoint: node.endpoint.clone(),
+        status: standing_word(node.standing(now)).to_owned(),
+        seen_ms_ago: node.seen.map(|seen| now.since_ms(seen)),
+        missed_polls: node.missed,
+        fault: node.fault.clone(),
+        in_flight,
+        hostname: discovery.map(|d| d.hostname.clone()),
+        cpu_cores: discovery.map(|d| d.cpu.cores),
+        devices: gauges.iter().map(device).collect(),
+        models: node.models().iter().map(|model| model_view(node, model)).collect(),
+    }
+}
+
+fn model_view(node: &Node, model: &control::ModelReport) -> ModelView {
+    let gauges = node.gauges(&model.id).cloned().unwrap_or_default();
+    ModelView {
+        id: model.id.clone(),
+        status: model_word(model.status).to_owned(),
+        harness: model.harness.clone(),
+        context: model.limit.context,
+        running: gauges.running,
+        waiting: gauges.waiting,
+        kv_blocks_free: gauges.kv_blocks_free,
+        kv_blocks_total: gauges.kv_blocks_total,
+        tok_s_decode: gauges.tok_s_decode,
+        error: model.error.clone(),
+    }
+}
+
+pub(crate) fn standing_word(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Unseen => "unseen",
+        Standing::Alive => "ok",
+        Standing::Unavailable => "unavailable",
+        Standing::Lost => "lost",
+    }
+}
+
+pub(crate) fn model_word(status: ModelStatus) -> &'static str {
+    match status {
+        ModelStatus::Absent => "absent",
+        ModelStatus::Downloading => "downloading",
+        ModelStatus::Loading => "loading",
+        ModelStatus::Ready => "ready",
+        ModelStatus::Draining => "draining",
+        ModelStatus::Failed => "failed",
+        ModelStatus::Restarting => "restarting",
+    }
+}

@@ -1,0 +1,7 @@
+//! The gateway against fake neurons, over real sockets on loopback.
+
+mod client;
+mod lists;
+mod refusals;
+mod streams;
+mod upstreams;

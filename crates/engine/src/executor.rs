@@ -1,0 +1,75 @@
+//! Runs a step on every rank. Rank 0 runs on the caller's thread and samples; the others have a
+//! thread each and follow.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use kernels::sample::SampleRow;
+use kernels::{Backend, StepInputs};
+
+use crate::contract::Fault;
+use crate::rank::Rank;
+
+/// All ranks of a model.
+pub(crate) struct Executor<B: Backend> {
+    first: Rank<B>,
+    followers: Vec<Follower>,
+}
+
+struct Follower {
+    steps: Option<SyncSender<StepInputs>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl<B: Backend> Executor<B> {
+    /// `ranks` in order; at least one.
+    pub(crate) fn new(ranks: Vec<Rank<B>>) -> Self {
+        let mut ranks = ranks.into_iter();
+        let first = ranks.next().expect("a model has at least one rank");
+        let followers = ranks.enumerate().map(|(at, rank)| Follower::spawn(at + 1, rank)).collect();
+        Self { first, followers }
+    }
+
+    /// One step on every rank.
+    pub(crate) fn step(
+        &mut self,
+        inputs: StepInputs,
+        rows: &[SampleRow],
+    ) -> Result<Vec<Option<u32>>, Fault> {
+        for (at, follower) in self.followers.iter().enumerate() {
+            let steps = follower.steps.as_ref().expect("taken only when dropped");
+            if steps.send(inputs.clone()).is_err() {
+                return Err(Fault(format!("rank {} has ended", at + 1)));
+            }
+        }
+        Ok(self.first.step(inputs, rows))
+    }
+}
+
+impl Follower {
+    fn spawn<B: Backend>(at: usize, rank: Rank<B>) -> Self {
+        // One step in hand: a follower is never more than that behind rank 0.
+        let (steps, queue) = sync_channel(1);
+        let thread = std::thread::Builder::new()
+            .name(format!("rank-{at}"))
+            .spawn(move || follow(rank, &queue))
+            .expect("the system gives no more threads");
+        Self { steps: Some(steps), thread: Some(thread) }
+    }
+}
+
+fn follow<B: Backend>(mut rank: Rank<B>, queue: &Receiver<StepInputs>) {
+    while let Ok(inputs) = queue.recv() {
+        rank.forward(inputs);
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.steps = None;
+        if let Some(thread) = self.thread.take() {
+            // A follower that panicked has already taken the process's step down with it.
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! From a path to an engine that runs.
+
+use kernels::cpu::Cpu;
+use model::comm::{Comm, LocalGroup};
+use model::{Capacity, ModelConfig, Shard, Source, footprint, stored_as, weight_bytes};
+use scheduler::{Limits, Scheduler};
+
+use crate::contract::{EngineInfo, EngineSpec, RankBytes};
+use crate::core::Engine;
+use crate::executor::Executor;
+use crate::rank::Rank;
+
+/// Tokens of a KV block.
+const BLOCK_SIZE: u32 = 16;
+/// Requests that may wait before new ones are refused.
+const MAX_WAITING: u32 = 1024;
+/// Bytes that keys and values take at most when the caller does not say how many blocks.
+const DEFAULT_KV_BYTES: u64 = 4 << 30;
+
+/// Why nothing was loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The model's files.
+    #[error(transparent)]
+    Model(#[from] model::Error),
+    /// The caller's numbers.
+    #[error("{item}: {reason}")]
+    BadSpec {
+        /// The field.
+        item: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// What a load would take, without taking it.
+pub fn plan(spec: &EngineSpec) -> Result<EngineInfo, LoadError> {
+    let source = Source::open(&spec.source)?;
+    Ok(room(spec, &source)?.info)
+}
+
+/// Loads a model on the CPU. `progress` hears the bytes in place and the bytes in all.
+pub fn load(spec: &EngineSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<Engine, LoadError> {
+    let source = Source::open(&spec.source)?;
+    let room = room(spec, &source)?;
+    let world_size = spec.world_size as usize;
+    let total: u64 = room.info.ranks.iter().map(|rank| rank.weights).sum();
+    progress(0, total);
+    let mut comms: Vec<Comm> = match world_size {
+        1 => vec![Comm::Solo],
+        n => LocalGroup::ranks(n).into_iter().map(Comm::Local).collect(),
+    };
+    let threads = spec.threads.unwrap_or(1).max(1) as usize;
+    let mut ranks = Vec::new();
+    let mut done = 0;
+    for (rank, comm) in comms.drain(..).enumerate() {
+        let backend = Cpu::new((threads / world_size).max(1));
+        let shard = Shard { rank, world_size };
+        ranks.push(Rank::load(backend, &source, shard, comm, &room.capacity)?);
+        done += room.info.ranks[rank].weights;
+        progress(done, total);
+    }
+    Ok(Engine::new(room.info, Scheduler::new(room.limits), Executor::new(ranks)))
+}
+
+/// The sizes of an engine.
+struct Room {
+    info: EngineInfo,
+    limits: Limits,
+    capacity: Capacity,
+}
+
+fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
+    let bad = |item, reason: &str| Err(LoadError::BadSpec { item, reason: reason.to_owned() });
+    match spec {
+        EngineSpec { max_running: 0, .. } => return bad("max_running", "must be at least 1"),
+        EngineSpec { token_budget: 0, .. } => return bad("token_budget", "must be at least 1"),
+        EngineSpec { world_size: 0, .. } => return bad("world_size", "must be at least 1"),
+        EngineSpec { context: Some(0), .. } => return bad("context", "must be at least 1"),
+        EngineSpec { kv_blocks: Some(0), .. } => return bad("kv_blocks", "must be at least 1"),
+        _ => {}
+    }
+    let config = source.config();
+    let (context, kv_blocks) = context_and_blocks(spec, config)?;
+    let recurrent = config.delta.is_some();
+    let capacity = Capacity {
+        max_rows: spec.token_budget as usize,
+        max_logit_rows: spec.max_running.min(spec.token_budget) as usize,
+        kv_blocks: kv_blocks as usize,
+        block_size: BLOCK_SIZE as usize,
+        state_slots: if recurrent { spec.max_running as usize } else { 0 },
+    };
+    let limits = Limits {
+        token_budget: spec.token_budget,
+        max_running: spec.max_running,
+        max_waiting: MAX_WAITING,
+        context,
+        block_size: BLOCK_SIZE,
+        kv_blocks,
+        state_slots: recurrent.then_some(spec.max_running),
+    };
+    let weights = weight_bytes(source)?;
+    let ranks = (0..spec.world_size as usize).map(|rank| {
+        let shard = Shard { rank, world_size: spec.world_size as usize };
+        let print = footprint(config, &shard, &capacity)?;
+        Ok(RankBytes {
+            weights: weights / u64::from(spec.world_size),
+            kv: print.kv_bytes,
+            state: print.state_bytes,
+            workspace: print.workspace_bytes,
+        })
+    });
+    let info = EngineInfo {
+        architecture: config.architecture.gguf_name().to_owned(),
+        quant: stored_as(source)?.to_string(),
+        vocab_size: config.vocab_size as u32,
+        context,
+        max_running: spec.max_running,
+        block_size: BLOCK_SIZE,
+        kv_blocks,
+        state_slots: capacity.state_slots as u32,
+        ranks: ranks.collect::<Result<_, model::Error>>()?,
+    };
+    Ok(Room { info, limits, capacity })
+}
+
+/// Without numbers from the caller, the model's own context and a full house, as far as
+/// [`DEFAULT_KV_BYTES`] go; the context shrinks only when one request alone would exceed that.
+fn context_and_blocks(spec: &EngineSpec, config: &ModelConfig) -> Result<(u32, u32), LoadError> {
+    let model = config.context_length as u32;
+    let context = spec.context.unwrap_or(model);
+    if context > model {
+        let reason = format!("{context} exceeds the model's {model} tokens");
+        return Err(LoadError::BadSpec { item: "context", reason });
+    }
+    if let Some(blocks) = spec.kv_blocks {
+        return Ok((context.min(blocks.saturating_mul(BLOCK_SIZE)), blocks));
+    }
+    let one_block = Capacity {
+        max_rows: 0,
+        max_logit_rows: 0,
+        kv_blocks: 1,
+        block_size: BLOCK_SIZE as usize,
+        state_slots: 0,
+    };
+    let block_bytes = footprint(config, &Shard::SOLO, &one_block)?.kv_bytes.max(1);
+    let affordable = (DEFAULT_KV_BYTES / block_bytes).max(1);
+    let wanted = u64::from(context.div_ceil(BLOCK_SIZE)) * u64::from(spec.max_running);
+    let mut blocks = wanted.min(affordable);
+    if spec.context.is_some() {
+        // The caller insists on this context: one request of it must fit.
+        blocks = blocks.max(u64::from(context.div_ceil(BLOCK_SIZE)));
+    }
+    let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
+    Ok((context.min(blocks.saturating_mul(BLOCK_SIZE)), blocks))
+}

@@ -1,0 +1,222 @@
+//! What must not change an answer: how a prompt is cut, who else is in the batch, whether the
+//! request was interrupted, how many ranks share the model.
+//!
+//! On the CPU every equality holds bit for bit but the last, where sums have another order.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use engine::{Engine, EngineSpec, RequestId, Sampling, TokenEngine, TokenRequest};
+
+const MODELS: [&str; 2] = ["qwen3", "qwen3_5"];
+
+fn spec(model: &str) -> EngineSpec {
+    let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures");
+    EngineSpec { context: Some(256), max_running: 8, ..EngineSpec::new(fixtures.join(model)) }
+}
+
+fn load(spec: &EngineSpec) -> Engine {
+    engine::load(spec, &mut |_, _| {}).expect("the fixture loads")
+}
+
+/// Eight requests of different lengths; some greedy, some drawn, one with penalties.
+fn requests() -> Vec<TokenRequest> {
+    (0..8u64)
+        .map(|id| {
+            let length = 5 + 9 * id as u32;
+            let sampling = match id % 3 {
+                0 => Sampling::greedy(),
+                1 => Sampling { temperature: 0.9, top_p: 0.9, seed: id, ..Sampling::greedy() },
+                _ => Sampling {
+                    temperature: 1.2,
+                    top_k: 40,
+                    repetition_penalty: 1.1,
+                    frequency_penalty: 0.2,
+                    seed: id,
+                    ..Sampling::greedy()
+                },
+            };
+            TokenRequest {
+                id,
+                prompt: (0..length).map(|at| (at * 37 + 11 * id as u32) % 250).collect(),
+                sampling,
+                max_tokens: 24,
+                min_tokens: 0,
+                stop_tokens: vec![],
+            }
+        })
+        .collect()
+}
+
+/// Runs all requests together and returns each one's tokens and the number of steps.
+fn run(engine: &mut Engine, requests: Vec<TokenRequest>) -> (HashMap<RequestId, Vec<u32>>, usize) {
+    for request in requests {
+        engine.submit(request).expect("there is room");
+    }
+    let mut answers: HashMap<RequestId, Vec<u32>> = HashMap::new();
+    let mut steps = 0;
+    while !engine.is_idle() {
+        let report = engine.step().expect("no fault");
+        steps += 1;
+        for update in report.updates {
+            answers.entry(update.id).or_default().extend(update.tokens);
+        }
+    }
+    assert_idle(engine);
+    (answers, steps)
+}
+
+fn assert_idle(engine: &Engine) {
+    let (info, gauges) = (engine.info(), engine.gauges());
+    assert_eq!(gauges.kv_blocks_free, info.kv_blocks, "idle means that no block is held");
+    assert_eq!(gauges.state_slots_free, info.state_slots, "idle means that no slot is held");
+}
+
+fn alone(model: &str) -> HashMap<RequestId, Vec<u32>> {
+    let mut engine = load(&spec(model));
+    requests()
+        .into_iter()
+        .map(|request| {
+            let id = request.id;
+            (id, run(&mut engine, vec![request]).0.remove(&id).expect("an answer"))
+        })
+        .collect()
+}
+
+/// E3: at any chunk size, prefill gives what one shot gives. Requirement 104.
+#[test]
+fn chunked_prefill_equals_one_shot() {
+    for model in MODELS {
+        let whole = alone(model);
+        for token_budget in [1, 2, 3, 5, 16, 64] {
+            let mut engine = load(&EngineSpec { token_budget, ..spec(model) });
+            for request in requests() {
+                let id = request.id;
+                let (answers, _) = run(&mut engine, vec![request]);
+                assert_eq!(answers[&id], whole[&id], "{model}, chunks of {token_budget}");
+            }
+        }
+    }
+}
+
+/// E4: a batch gives each request what it gets alone. Requirement 61.
+#[test]
+fn batched_equals_each_alone() {
+    for model in MODELS {
+        let alone = alone(model);
+        for token_budget in [7, 32, 512] {
+            let mut engine = load(&EngineSpec { token_budget, ..spec(model) });
+            let (together, _) = run(&mut engine, requests());
+            assert_eq!(together, alone, "{model}, budget {token_budget}");
+        }
+    }
+}
+
+/// E7: preempted and resumed requests go on as if nothing had happened.
+#[test]
+fn preempted_equals_undisturbed() {
+    for model in MODELS {
+        let alone = alone(model);
+        let mut roomy = load(&spec(model));
+        let (_, undisturbed_steps) = run(&mut roomy, requests());
+        // The longest request needs 6 blocks; all eight together need some 34.
+        let mut tight = load(&EngineSpec { kv_blocks: Some(13), ..spec(model) });
+        let (answers, steps) = run(&mut tight, requests());
+        assert_eq!(answers, alone, "{model}");
+        assert!(steps > undisturbed_steps, "{model}: nothing was preempted in {steps} steps");
+    }
+}
+
+/// E5: ranks that share a model answer as one does.
+#[test]
+fn sharded_equals_solo() {
+    for model in MODELS {
+        let greedy = || {
+            let requests = requests().into_iter();
+            requests.map(|r| TokenRequest { sampling: Sampling::greedy(), ..r }).collect()
+        };
+        let (solo, _) = run(&mut load(&spec(model)), greedy());
+        let (shared, _) = run(&mut load(&EngineSpec { world_size: 2, ..spec(model) }), greedy());
+        assert_eq!(shared, solo, "{model}");
+    }
+}
+
+/// An aborted request leaves nothing behind and changes nobody's answer. Requirements 73, 109.
+#[test]
+fn an_abort_frees_and_disturbs_nobody() {
+    for model in MODELS {
+        let alone = alone(model);
+        let mut engine = load(&spec(model));
+        let mut requests = requests();
+        let victim = requests.pop().expect("eight requests");
+        let victim_id = victim.id;
+        engine.submit(victim).expect("there is room");
+        for _ in 0..3 {
+            engine.step().expect("no fault");
+        }
+        for request in requests {
+            engine.submit(request).expect("there is room");
+        }
+        engine.step().expect("no fault");
+        let held = engine.gauges().kv_blocks_free;
+        engine.abort(victim_id);
+        assert!(engine.gauges().kv_blocks_free > held);
+        let mut answers: HashMap<RequestId, Vec<u32>> = HashMap::new();
+        engine.abort(12345);
+        while !engine.is_idle() {
+            for update in engine.step().expect("no fault").updates {
+                answers.entry(update.id).or_default().extend(update.tokens);
+            }
+        }
+        assert_idle(&engine);
+        for (id, tokens) in answers {
+            // The first token of some came in the step before the abort.
+            assert!(alone[&id].ends_with(&tokens), "{model}, request {id}");
+        }
+    }
+}
+
+/// `max_tokens`, stop tokens and `min_tokens` end an answer where they say.
+#[test]
+fn answers_end_where_they_should() {
+    let request = |max_tokens, min_tokens, stop_tokens: &[u32]| TokenRequest {
+        id: 1,
+        prompt: vec![1, 2, 3],
+        sampling: Sampling::greedy(),
+        max_tokens,
+        min_tokens,
+        stop_tokens: stop_tokens.to_vec(),
+    };
+    for model in MODELS {
+        let mut engine = load(&spec(model));
+        let (answers, _) = run(&mut engine, vec![request(12, 0, &[])]);
+        let free = answers[&1].clone();
+        assert_eq!(free.len(), 12);
+        let stop = free[4];
+        let until = free.iter().position(|token| *token == stop).expect("it is there") + 1;
+        let (answers, _) = run(&mut engine, vec![request(12, 0, &[stop])]);
+        assert_eq!(answers[&1], free[..until], "{model}: up to the stop token");
+        let (answers, _) = run(&mut engine, vec![request(12, 12, &[stop])]);
+        assert!(!answers[&1].contains(&stop), "{model}: banned before min_tokens");
+    }
+}
+
+/// Requirement 63 at the engine's door, and ids that no table row belongs to.
+#[test]
+fn impossible_requests_are_refused() {
+    let mut engine = load(&spec("qwen3"));
+    let request = |prompt: Vec<u32>, max_tokens| TokenRequest {
+        id: 1,
+        prompt,
+        sampling: Sampling::greedy(),
+        max_tokens,
+        min_tokens: 0,
+        stop_tokens: vec![],
+    };
+    let error = engine.submit(request(vec![1; 250], 7)).unwrap_err();
+    assert!(error.to_string().contains("context of 256"), "{error}");
+    let error = engine.submit(request(vec![1, 100_000], 1)).unwrap_err();
+    assert!(error.to_string().contains("token 100000"), "{error}");
+    assert!(engine.submit(request(vec![], 1)).is_err());
+    assert!(engine.is_idle());
+}

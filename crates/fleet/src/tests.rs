@@ -1,0 +1,361 @@
+//! Tables for each decision, and a random walk over operations for the invariants.
+
+use std::sync::Arc;
+
+use control::{Health, HealthStatus, ModelHealth, ModelReport, ModelStatus};
+use proptest::prelude::*;
+
+use crate::{
+    Ask, Forward, NodeReport, Observation, Refusal, Route, STALE_AFTER_MS, Snapshot, Standing,
+    Tick, Unavailable, observe, route,
+};
+
+fn model(id: &str, status: ModelStatus) -> ModelReport {
+    let ready = status == ModelStatus::Ready;
+    ModelReport {
+        id: id.to_owned(),
+        harness: "native".to_owned(),
+        status,
+        devices: Vec::new(),
+        world_size: 1,
+        quant: None,
+        vram_used_mb: 0,
+        endpoint: ready.then(|| format!("http://upstream/{id}")),
+        capabilities: Vec::new(),
+        limit: control::Limit::default(),
+        dialects: Vec::new(),
+        progress: None,
+        error: None,
+        pid: None,
+    }
+}
+
+fn report(models: Vec<ModelReport>, running: u32) -> NodeReport {
+    let gauges = models.iter().map(|m| ModelHealth { id: m.id.clone(), running, ..<_>::default() });
+    let health = Health {
+        uptime_secs: 1,
+        status: HealthStatus::Ok,
+        devices: Vec::new(),
+        models: gauges.collect(),
+        activation: control::Activation::default(),
+    };
+    NodeReport { health, models, discovery: None }
+}
+
+fn missed() -> Observation {
+    Observation::Missed { why: "connection refused".to_owned() }
+}
+
+fn fleet(names: &[&str]) -> Snapshot {
+    Snapshot::unseen(names.iter().map(|n| ((*n).to_owned(), format!("http://{n}:13131"))))
+}
+
+/// A fleet whose nodes `a`, `b`, ... hold `m` in these states, with these loads.
+fn holding(states: &[(ModelStatus, u32)]) -> Snapshot {
+    let names: Vec<String> = ('a'..).take(states.len()).map(String::from).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut snapshot = fleet(&names);
+    for (name, (status, running)) in names.iter().zip(states) {
+        let seen = Observation::Report(report(vec![model("m", *status)], *running));
+        snapshot = observe(&snapshot, name, seen, Tick(0));
+    }
+    snapshot
+}
+
+fn ask(model: &str) -> Ask<'_> {
+    Ask { model, in_flight: &[], tried: None }
+}
+
+fn forwarded<'a>(route: Route<'a>) -> Forward<'a> {
+    match route {
+        Route::Forward(forward) => forward,
+        Route::Refuse(refusal) => panic!("refused: {refusal:?}"),
+    }
+}
+
+fn refused(route: Route<'_>) -> Refusal {
+    match route {
+        Route::Refuse(refusal) => refusal,
+        Route::Forward(forward) => panic!("forwarded: {forward:?}"),
+    }
+}
+
+use ModelStatus::{Absent, Downloading, Draining, Failed, Loading, Ready, Restarting};
+
+#[test]
+fn the_least_loaded_replica_is_chosen_and_says_why() {
+    let snapshot = holding(&[(Ready, 4), (Ready, 1), (Loading, 0), (Ready, 2)]);
+    let chosen = forwarded(route(&snapshot, &ask("m"), Tick(1)));
+    assert_eq!((chosen.name, chosen.load, chosen.candidates), ("b", 1, 3));
+    assert_eq!(chosen.url, "http://upstream/m");
+}
+
+#[test]
+fn a_burst_between_two_polls_spreads_by_the_gateways_own_count() {
+    let snapshot = holding(&[(Ready, 0), (Ready, 0)]);
+    let mut in_flight = [0, 0];
+    for _ in 0..10 {
+        let ask = Ask { model: "m", in_flight: &in_flight, tried: None };
+        let node = forwarded(route(&snapshot, &ask, Tick(1))).node;
+        in_flight[node] += 1;
+    }
+    assert_eq!(in_flight, [5, 5]);
+
+    // The second node is known to have two requests; they may be among ours.
+    let snapshot = holding(&[(Ready, 0), (Ready, 2)]);
+    let mut in_flight = [0, 0];
+    for _ in 0..10 {
+        let ask = Ask { model: "m", in_flight: &in_flight, tried: None };
+        let node = forwarded(route(&snapshot, &ask, Tick(1))).node;
+        in_flight[node] += 1;
+    }
+    assert_eq!(in_flight, [5, 5]);
+}
+
+#[test]
+fn a_tie_in_load_goes_to_the_node_with_fewer_of_our_own_requests() {
+    let snapshot = holding(&[(Ready, 3), (Ready, 3)]);
+    let ask = Ask { model: "m", in_flight: &[2, 1], tried: None };
+    assert_eq!(forwarded(route(&snapshot, &ask, Tick(1))).name, "b");
+}
+
+#[test]
+fn a_model_that_nobody_has_is_not_found() {
+    let snapshot = holding(&[(Ready, 0)]);
+    assert_eq!(refused(route(&snapshot, &ask("other"), Tick(1))), Refusal::NotFound);
+    assert_eq!(refused(route(&Snapshot::default(), &ask("m"), Tick(1))), Refusal::NotFound);
+}
+
+// Requirement 69
+#[test]
+fn a_model_is_not_called_unknown_before_every_node_was_heard() {
+    let seen = Observation::Report(report(vec![model("m", Ready)], 0));
+    let mut snapshot = observe(&fleet(&["a", "b"]), "a", seen, Tick(0));
+    for _ in 0..5 {
+        let refusal = refused(route(&snapshot, &ask("other"), Tick(1)));
+        let (reason, retry_after_secs) = (Unavailable::Unheard, Some(1));
+        assert_eq!(refusal, Refusal::Unavailable { reason, retry_after_secs });
+        snapshot = observe(&snapshot, "b", missed(), Tick(1));
+    }
+    let seen = Observation::Report(report(Vec::new(), 0));
+    snapshot = observe(&snapshot, "b", seen, Tick(1));
+    assert_eq!(refused(route(&snapshot, &ask("other"), Tick(1))), Refusal::NotFound);
+}
+
+// Requirement 69
+#[test]
+fn a_known_model_that_is_not_ready_says_its_state_and_when_to_come_back() {
+    let table: &[(&[ModelStatus], ModelStatus, bool)] = &[
+        (&[Loading], Loading, true),
+        (&[Restarting], Restarting, true),
+        (&[Downloading], Downloading, true),
+        (&[Draining], Draining, true),
+        (&[Failed], Failed, false),
+        (&[Absent], Absent, false),
+        (&[Failed, Loading, Absent], Loading, true),
+        (&[Restarting, Loading], Restarting, true),
+    ];
+    for (states, named, retryable) in table {
+        let states: Vec<_> = states.iter().map(|status| (*status, 0)).collect();
+        let refusal = refused(route(&holding(&states), &ask("m"), Tick(1)));
+        let Refusal::Unavailable { reason, retry_after_secs } = refusal else {
+            panic!("{states:?} gave {refusal:?}");
+        };
+        assert_eq!(reason, Unavailable::NotReady(*named), "{states:?}");
+        assert_eq!(retry_after_secs.is_some(), *retryable, "{states:?}");
+        // Requirement 132: clients ignore more than a minute.
+        assert!(retry_after_secs.unwrap_or(0) <= 60);
+    }
+}
+
+// Requirement 68
+#[test]
+fn two_missed_polls_change_nothing_and_three_make_the_model_unavailable_not_unknown() {
+    let mut snapshot = holding(&[(Ready, 0)]);
+    for _ in 0..2 {
+        snapshot = observe(&snapshot, "a", missed(), Tick(1));
+        forwarded(route(&snapshot, &ask("m"), Tick(1)));
+    }
+    snapshot = observe(&snapshot, "a", missed(), Tick(1));
+    assert_eq!(snapshot.nodes[0].standing(Tick(1)), Standing::Lost);
+    let (reason, retry_after_secs) = (Unavailable::NodesDown, Some(2));
+    let wanted = Refusal::Unavailable { reason, retry_after_secs };
+    assert_eq!(refused(route(&snapshot, &ask("m"), Tick(1))), wanted);
+}
+
+#[test]
+fn one_report_brings_a_lost_node_back() {
+    let mut snapshot = holding(&[(Ready, 0)]);
+    for _ in 0..10 {
+        snapshot = observe(&snapshot, "a", missed(), Tick(1));
+    }
+    let seen = Observation::Report(report(vec![model("m", Ready)], 0));
+    let snapshot = observe(&snapshot, "a", seen, Tick(2));
+    assert_eq!((snapshot.nodes[0].missed, &snapshot.nodes[0].fault), (0, &None));
+    forwarded(route(&snapshot, &ask("m"), Tick(2)));
+}
+
+#[test]
+fn a_report_goes_stale_when_polling_itself_stops() {
+    let snapshot = holding(&[(Ready, 0)]);
+    forwarded(route(&snapshot, &ask("m"), Tick(STALE_AFTER_MS)));
+    refused(route(&snapshot, &ask("m"), Tick(STALE_AFTER_MS + 1)));
+    assert!(snapshot.can_serve(Tick(STALE_AFTER_MS)));
+    assert!(!snapshot.can_serve(Tick(STALE_AFTER_MS + 1)));
+}
+
+#[test]
+fn a_node_that_says_it_is_unavailable_gets_nothing_and_keeps_its_models_known() {
+    let mut gone = report(vec![model("m", Ready)], 0);
+    gone.health.status = HealthStatus::Unavailable;
+    let snapshot = observe(&fleet(&["a"]), "a", Observation::Report(gone), Tick(0));
+    let Refusal::Unavailable { reason, .. } = refused(route(&snapshot, &ask("m"), Tick(1))) else {
+        panic!("the model must stay known");
+    };
+    assert_eq!(reason, Unavailable::NodesDown);
+}
+
+#[test]
+fn a_retry_goes_to_the_twin_or_says_that_there_is_none() {
+    let twins = holding(&[(Ready, 0), (Ready, 9)]);
+    let ask = Ask { model: "m", in_flight: &[], tried: Some(0) };
+    assert_eq!(forwarded(route(&twins, &ask, Tick(1))).name, "b");
+    let alone = holding(&[(Ready, 0)]);
+    let Refusal::Unavailable { reason, .. } = refused(route(&alone, &ask, Tick(1))) else {
+        panic!("the model must stay known");
+    };
+    assert_eq!(reason, Unavailable::NoOtherReplica);
+}
+
+#[test]
+fn a_discovery_is_kept_until_the_next_one() {
+    let mut first = report(Vec::new(), 0);
+    first.discovery = Some(Arc::new(control::Discovery { hostname: "h".into(), ..<_>::default() }));
+    let snapshot = observe(&fleet(&["a"]), "a", Observation::Report(first), Tick(0));
+    let later = Observation::Report(report(Vec::new(), 0));
+    let snapshot = observe(&snapshot, "a", later, Tick(1));
+    let kept = snapshot.nodes[0].report.as_ref().and_then(|r| r.discovery.as_ref());
+    assert_eq!(kept.map(|d| d.hostname.as_str()), Some("h"));
+}
+
+#[test]
+fn an_observation_of_a_stranger_changes_nothing() {
+    let before = holding(&[(Ready, 0)]);
+    let after = observe(&before, "stranger", missed(), Tick(1));
+    assert!(Arc::ptr_eq(&before.nodes[0], &after.nodes[0]));
+}
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Report { node: usize, models: Vec<(u8, ModelStatus)>, running: u32, serving: bool },
+    Miss { node: usize },
+    Wait { ms: u64 },
+    Ask { model: u8, in_flight: Vec<u32>, tried: Option<usize> },
+}
+
+const NODES: usize = 4;
+
+fn status() -> impl Strategy<Value = ModelStatus> {
+    const ALL: &[ModelStatus] =
+        &[Absent, Downloading, Loading, Ready, Draining, Failed, Restarting];
+    prop_oneof![3 => Just(Ready), 2 => prop::sample::select(ALL)]
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let models = prop::collection::vec((0u8..3, status()), 0..4);
+    let in_flight = prop::collection::vec(0u32..9, 0..=NODES);
+    prop_oneof![
+        2 => (0..NODES, models, 0u32..9, prop::bool::weighted(0.8)).prop_map(
+            |(node, models, running, serving)| Operation::Report { node, models, running, serving }
+        ),
+        4 => (0..NODES).prop_map(|node| Operation::Miss { node }),
+        1 => (0u64..STALE_AFTER_MS * 2).prop_map(|ms| Operation::Wait { ms }),
+        4 => (0u8..4, in_flight, prop::option::of(0..NODES))
+            .prop_map(|(model, in_flight, tried)| Operation::Ask { model, in_flight, tried }),
+    ]
+}
+
+/// What the test itself remembers of a node, kept apart from the code under test.
+#[derive(Clone, Default)]
+struct Memory {
+    last_report_ms: Option<u64>,
+    misses: u32,
+    serving: bool,
+    first_status: Vec<(String, ModelStatus)>,
+}
+
+impl Memory {
+    fn is_alive(&self, now: u64) -> bool {
+        let fresh = self.last_report_ms.is_some_and(|at| now - at <= STALE_AFTER_MS);
+        fresh && self.misses < 3 && self.serving
+    }
+
+    fn ready(&self, model: &str) -> bool {
+        let found = self.first_status.iter().find(|(id, _)| id == model);
+        found.is_some_and(|(_, status)| *status == Ready)
+    }
+}
+
+fn check_ask(snapshot: &Snapshot, memory: &[Memory], ask: &Ask<'_>, now: u64) {
+    let decision = route(snapshot, ask, Tick(now));
+    assert_eq!(decision, route(&snapshot.clone(), ask, Tick(now)), "the same inputs, once more");
+    let usable = |(place, node): (usize, &Memory)| {
+        node.is_alive(now) && node.ready(ask.model) && ask.tried != Some(place)
+    };
+    let usable: Vec<usize> =
+        memory.iter().enumerate().filter(|n| usable(*n)).map(|n| n.0).collect();
+    match decision {
+        Route::Forward(to) => {
+            assert!(usable.contains(&to.node), "{to:?} is not alive with the model ready");
+            assert_eq!(to.candidates as usize, usable.len());
+            let own = |place: usize| ask.in_flight.get(place).copied().unwrap_or(0);
+            assert!(to.load >= own(to.node));
+        }
+        Route::Refuse(Refusal::NotFound) => {
+            let known = memory.iter().any(|n| n.first_status.iter().any(|(id, _)| id == ask.model));
+            assert!(!known, "a model that a node has reported is never unknown");
+            let heard = memory.iter().all(|n| n.last_report_ms.is_some());
+            assert!(heard, "a node that was never heard may have it");
+        }
+        Route::Refuse(Refusal::Unavailable { .. }) => {
+            assert!(usable.is_empty(), "{usable:?} could have served");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn only_live_nodes_with_the_model_ready_are_chosen_and_always_the_same_way(
+        operations in prop::collection::vec(operation(), 1..60)
+    ) {
+        let names = ["a", "b", "c", "d"];
+        let mut snapshot = fleet(&names);
+        let mut memory = vec![Memory::default(); NODES];
+        let mut now = 0;
+        for operation in operations {
+            match operation {
+                Operation::Report { node, models, running, serving } => {
+                    let models = models.iter().map(|(id, s)| model(&id.to_string(), *s));
+                    let mut seen = report(models.collect(), running);
+                    if !serving { seen.health.status = HealthStatus::Unavailable; }
+                    let first_status = seen.models.iter().map(|m| (m.id.clone(), m.status));
+                    let first_status = first_status.collect();
+                    memory[node] =
+                        Memory { last_report_ms: Some(now), misses: 0, serving, first_status };
+                    let seen = Observation::Report(seen);
+                    snapshot = observe(&snapshot, names[node], seen, Tick(now));
+                }
+                Operation::Miss { node } => {
+                    memory[node].misses += 1;
+                    snapshot = observe(&snapshot, names[node], missed(), Tick(now));
+                }
+                Operation::Wait { ms } => now += ms,
+                Operation::Ask { model, in_flight, tried } => {
+                    let model = model.to_string();
+                    let ask = Ask { model: &model, in_flight: &in_flight, tried };
+                    check_ask(&snapshot, &memory, &ask, now);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! Ranks as threads: a slot each, a barrier, and a sum in fixed order.
+
+use std::fmt;
+use std::sync::{Arc, Barrier, Mutex};
+
+/// What the ranks share.
+pub struct LocalGroup {
+    slots: Vec<Mutex<Vec<f32>>>,
+    barrier: Barrier,
+}
+
+/// One rank's place in a [`LocalGroup`].
+#[derive(Clone)]
+pub struct LocalRank {
+    group: Arc<LocalGroup>,
+    rank: usize,
+}
+
+impl LocalGroup {
+    /// The ranks of a group of `world_size`, in order.
+    pub fn ranks(world_size: usize) -> Vec<LocalRank> {
+        let slots = (0..world_size).map(|_| Mutex::default()).collect();
+        let group = Arc::new(Self { slots, barrier: Barrier::new(world_size) });
+        (0..world_size).map(|rank| LocalRank { group: group.clone(), rank }).collect()
+    }
+}
+
+impl LocalRank {
+    pub(super) fn all_reduce(&self, values: &mut [f32]) {
+        *self.slot(self.rank) = values.to_vec();
+        self.group.barrier.wait();
+        values.fill(0.0);
+        for rank in 0..self.group.slots.len() {
+            let slot = self.slot(rank);
+            assert_eq!(slot.len(), values.len(), "ranks reduce the same shapes");
+            values.iter_mut().zip(slot.iter()).for_each(|(sum, value)| *sum += value);
+        }
+        // Nobody may fill a slot again before everybody has read it.
+        self.group.barrier.wait();
+    }
+
+    fn slot(&self, rank: usize) -> std::sync::MutexGuard<'_, Vec<f32>> {
+        self.group.slots[rank].lock().expect("a rank of the group panicked")
+    }
+}
+
+impl fmt::Debug for LocalRank {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LocalRank({} of {})", self.rank, self.group.slots.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_rank_gets_the_same_sum_every_time() {
+        let ranks = LocalGroup::ranks(3);
+        let sums = |rank: LocalRank| {
+            (0..50)
+                .map(|round| {
+                    let mut values = [rank.rank as f32 + round as f32, 1e-8, 1e8];
+                    rank.all_reduce(&mut values);
+                    values
+                })
+                .collect::<Vec<_>>()
+        };
+        let threads: Vec<_> =
+            ranks.into_iter().map(|rank| std::thread::spawn(move || sums(rank))).collect();
+        let sums: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        assert_eq!(sums[0][7], [24.0, 3e-8, 3e8]);
+        assert!(sums.iter().all(|sum| *sum == sums[0]));
+    }
+}

@@ -1,0 +1,30 @@
+//! How ranks of one model add up their partial results.
+
+mod local;
+
+pub use local::{LocalGroup, LocalRank};
+
+/// A rank's connection to the others.
+#[derive(Clone, Debug)]
+pub enum Comm {
+    /// There are no others.
+    Solo,
+    /// Ranks are threads of this process.
+    Local(LocalRank),
+}
+
+impl Comm {
+    /// Whether this is the only rank.
+    pub fn is_solo(&self) -> bool {
+        matches!(self, Self::Solo)
+    }
+
+    /// Replaces `values` by the sum over all ranks, in the order of the ranks, so that every rank
+    /// holds the same bits. Every rank calls it equally often with equally many values.
+    pub fn all_reduce(&self, values: &mut [f32]) {
+        match self {
+            Self::Solo => {}
+            Self::Local(rank) => rank.all_reduce(values),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! How many bytes a rank takes, before anything is taken.
+
+use std::collections::BTreeMap;
+
+use kernels::WeightType;
+
+use crate::Error;
+use crate::attention::attention_shape;
+use crate::config::{LayerKind, ModelConfig};
+use crate::decoder::{Capacity, Widths};
+use crate::delta_net::delta_shapes;
+use crate::load::{Source, TensorName};
+use crate::shard::Shard;
+
+/// Bytes of an f32.
+const F32: u64 = 4;
+
+/// One rank's bytes besides its weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Keys and values.
+    pub kv_bytes: u64,
+    /// Recurrent state.
+    pub state_bytes: u64,
+    /// Activations.
+    pub workspace_bytes: u64,
+}
+
+/// The footprint of a rank with f32 caches and activations.
+pub fn footprint(
+    config: &ModelConfig,
+    shard: &Shard,
+    capacity: &Capacity,
+) -> Result<Footprint, Error> {
+    let layers = |kind| config.layers.iter().filter(|layer| **layer == kind).count() as u64;
+    let attention = attention_shape(config, shard)?;
+    let tokens = capacity.kv_blocks as u64 * capacity.block_size as u64;
+    let kv = layers(LayerKind::FullAttention) * tokens * 2 * attention.kv_cols() as u64;
+    let state = if let Some(delta) = &config.delta {
+        let (delta, conv) = delta_shapes(delta, shard)?;
+        let slot = (delta.state_elements() + conv.state_elements()) as u64;
+        layers(LayerKind::LinearAttention) * capacity.state_slots as u64 * slot
+    } else {
+        0
+    };
+    let widths = Widths::of(config, shard)?;
+    let row = 2 * widths.hidden
+        + widths.qkv
+        + widths.attended
+        + widths.projected
+        + widths.remembered
+        + 3 * widths.ffn;
+    let workspace = (capacity.max_rows * row + capacity.max_logit_rows * widths.vocab) as u64;
+    Ok(Footprint { kv_bytes: kv * F32, state_bytes: state * F32, workspace_bytes: workspace * F32 })
+}
+
+/// Bytes of the tensors that a model needs, as its files hold them.
+pub fn weight_bytes(source: &Source) -> Result<u64, Error> {
+    let names = TensorName::all(source.config()).into_iter();
+    names.map(|name| Ok(source.tensor(name)?.bytes.len() as u64)).sum()
+}
+
+/// The format that holds most of the bytes of a model's matrices, for people to read.
+pub fn stored_as(source: &Source) -> Result<WeightType, Error> {
+    let mut bytes = BTreeMap::new();
+    for name in TensorName::all(source.config()) {
+        let tensor = source.tensor(name)?;
+        *bytes.entry(tensor.ty).or_insert(0) += tensor.bytes.len();
+    }
+    let most = bytes.into_iter().max_by_key(|(_, bytes)| *bytes);
+    Ok(most.map_or(WeightType::F32, |(ty, _)| ty))
+}

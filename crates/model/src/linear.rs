@@ -1,0 +1,37 @@
+//! Linear layers of a rank. Parallelism lives here and in no model file.
+//!
+//! A column-parallel layer holds some of the outputs and needs no others: its shares are cut when
+//! it is loaded (see `shard`). A row-parallel layer holds some of the inputs, so its result is a
+//! part of a sum over the ranks.
+
+use kernels::Backend;
+
+use crate::comm::Comm;
+
+/// A layer whose inputs are spread over the ranks and whose output joins the residual stream.
+pub(crate) struct RowParallel<B: Backend> {
+    pub(crate) matrix: B::Matrix,
+}
+
+impl<B: Backend> RowParallel<B> {
+    /// `residual += sum over ranks of x · matrixᵀ`; `partial` is scratch as wide as `residual`.
+    pub(crate) fn add_to(
+        &self,
+        backend: &mut B,
+        comm: &Comm,
+        rows: usize,
+        x: &B::Tensor,
+        partial: &mut B::Tensor,
+        residual: &mut B::Tensor,
+    ) {
+        if comm.is_solo() {
+            backend.project_add(x, &self.matrix, residual);
+            return;
+        }
+        backend.project(x, &self.matrix, partial);
+        let mut values = backend.read(partial, rows);
+        comm.all_reduce(&mut values);
+        backend.write(partial, &values);
+        backend.add(partial, residual);
+    }
+}

@@ -1,0 +1,13 @@
+//! From a path to tensors.
+
+#[allow(unsafe_code)] // Memory maps are unsafe by nature; the reason they are sound stands there.
+mod mmap;
+mod names;
+pub(crate) mod sniff;
+mod source;
+mod view;
+
+pub use mmap::Mapped;
+pub use names::{MtpRole, Role, TensorName};
+pub use source::Source;
+pub use view::TensorView;

@@ -1,0 +1,224 @@
+//! One model on disk: its configuration and its tensors by what they are.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::names::{MtpRole, TensorName};
+use super::{Mapped, TensorView, sniff};
+use crate::Error;
+use crate::config::{Json, ModelConfig, from_gguf, from_hf};
+use crate::gguf::Gguf;
+use crate::safetensors::{INDEX_FILE, SafeTensors};
+
+/// Where the text model may be in a checkpoint, the more special places first.
+const PREFIXES: [&str; 3] = ["model.language_model.", "language_model.model.", "model."];
+/// Suffixes of files that hold Python pickles.
+const PICKLES: [&str; 5] = ["bin", "pt", "pth", "pkl", "ckpt"];
+
+/// An open model: everything its configuration calls for is there, in the right shape.
+pub struct Source {
+    config: ModelConfig,
+    path: PathBuf,
+    files: Files,
+    warnings: Vec<String>,
+}
+
+enum Files {
+    Gguf(Box<Gguf>),
+    SafeTensors { files: SafeTensors, prefix: &'static str },
+}
+
+impl Source {
+    /// Opens a GGUF file, or a directory with `config.json` and safetensors files or with exactly
+    /// one GGUF file.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is wrong with the files, the configuration or a tensor, before any of it is used.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let kind = fs::metadata(path).map_err(|e| Error::io(path, e))?;
+        if kind.is_dir() {
+            return Self::open_directory(path);
+        }
+        if path.extension() == Some(OsStr::new("safetensors")) {
+            let reason = "is one file of a model; give the directory that has its `config.json`";
+            return Err(Error::refused(path, reason));
+        }
+        Self::open_gguf(path)
+    }
+
+    fn open_gguf(path: &Path) -> Result<Self, Error> {
+        let gguf = Gguf::open(path)?;
+        let config = from_gguf(&gguf)?;
+        let warnings = gguf.warnings().to_vec();
+        let files = Files::Gguf(Box::new(gguf));
+        Self { config, path: path.to_path_buf(), files, warnings }.checked()
+    }
+
+    fn open_directory(directory: &Path) -> Result<Self, Error> {
+        let found = Listing::of(directory)?;
+        if found.safetensors.is_empty() && !directory.join(INDEX_FILE).exists() {
+            return match (found.ggufs.as_slice(), found.pickle) {
+                ([only], _) => Self::open_gguf(only),
+                ([], Some(pickle)) => Err(Error::refused(
+                    directory,
+                    format!(
+                        "has pickle weights only (`{pickle}`), which are refused; convert to safetensors"
+                    ),
+                )),
+                ([], None) => Err(Error::missing(directory, "a safetensors or GGUF file")),
+                (several, _) => Err(Error::refused(
+                    directory,
+                    format!("has {} GGUF files; name the one to open", several.len()),
+                )),
+            };
+        }
+        let config_path = directory.join("config.json");
+        let json = read_json(&config_path)?;
+        let config = from_hf(&config_path, &json)?;
+        let files = open_safetensors(directory, &found.safetensors)?;
+        let has = |prefix: &&str| {
+            let name = TensorName::Embedding.hf(&config, prefix);
+            files.names().any(|found| found == name)
+        };
+        let Some(prefix) = PREFIXES.into_iter().find(has) else {
+            let name = TensorName::Embedding.hf(&config, "model.");
+            return Err(Error::missing(directory, format!("tensor `{name}`")));
+        };
+        let mut warnings = Vec::new();
+        if Json::new(&config_path, &json)?.value("auto_map").is_some() {
+            warnings.push("`auto_map` in config.json is ignored: remote code is never run".into());
+        }
+        let files = Files::SafeTensors { files, prefix };
+        Self { config, path: directory.to_path_buf(), files, warnings }.checked()
+    }
+
+    /// Looks every tensor up once, so that a load cannot fail half way.
+    fn checked(mut self) -> Result<Self, Error> {
+        let mtp = TensorName::Mtp(MtpRole::Fc);
+        if self.config.mtp_layers > 0 && self.raw(&self.file_name(mtp))?.is_none() {
+            // Checkpoints are often published without it. It speeds up and changes no result.
+            self.warnings.push("the multi-token prediction layer is not in the files".into());
+            self.config.mtp_layers = 0;
+        }
+        for name in TensorName::all(&self.config) {
+            self.tensor(name)?;
+        }
+        Ok(self)
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The file or directory that was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The GGUF file, if it is one: it holds the tokenizer and the chat template too.
+    pub fn gguf(&self) -> Option<&Gguf> {
+        match &self.files {
+            Files::Gguf(gguf) => Some(gguf),
+            Files::SafeTensors { .. } => None,
+        }
+    }
+
+    /// What is odd without being wrong, a sentence each.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The tensor, in the shape that the configuration gives it.
+    ///
+    /// # Errors
+    ///
+    /// `Missing` if the file does not have it (an open source has all of `TensorName::all`);
+    /// `BadFile` with the expected and the found shape if it has another one.
+    pub fn tensor(&self, name: TensorName) -> Result<TensorView<'_>, Error> {
+        let in_file = self.file_name(name);
+        let missing = || Error::missing(&self.path, format!("tensor `{in_file}`"));
+        let mut view = self.raw(&in_file)?.ok_or_else(missing)?;
+        let expected = name.shape(&self.config);
+        // A convolution's filters have a middle size of 1 in safetensors files.
+        let squeezed =
+            |shape: &[usize]| -> Vec<usize> { shape.iter().copied().filter(|&n| n != 1).collect() };
+        if view.shape != expected && squeezed(&view.shape) != squeezed(&expected) {
+            let reason = format!("expected the shape {expected:?}, found {:?}", view.shape);
+            return Err(Error::bad(&self.path, format!("tensor `{in_file}`"), reason));
+        }
+        view.shape = expected;
+        Ok(view)
+    }
+
+    /// What this source's files call the tensor.
+    pub fn file_name(&self, name: TensorName) -> String {
+        match &self.files {
+            Files::Gguf(_) => name.gguf(&self.config),
+            Files::SafeTensors { prefix, .. } => name.hf(&self.config, prefix),
+        }
+    }
+
+    fn raw(&self, name: &str) -> Result<Option<TensorView<'_>>, Error> {
+        match &self.files {
+            Files::Gguf(gguf) => Ok(gguf.tensor(name)),
+            Files::SafeTensors { files, .. } => files.tensor(name),
+        }
+    }
+}
+
+/// The files of a directory that concern us, in the order of their names.
+#[derive(Default)]
+struct Listing {
+    safetensors: Vec<PathBuf>,
+    ggufs: Vec<PathBuf>,
+    pickle: Option<String>,
+}
+
+impl Listing {
+    fn of(directory: &Path) -> Result<Self, Error> {
+        let mut found = Self::default();
+        for entry in fs::read_dir(directory).map_err(|e| Error::io(directory, e))? {
+            let path = entry.map_err(|e| Error::io(directory, e))?.path();
+            match path.extension().and_then(OsStr::to_str) {
+                Some("safetensors") => found.safetensors.push(path),
+                Some("gguf") => found.ggufs.push(path),
+                Some(end) if PICKLES.contains(&end) => {
+                    found.pickle = path.file_name().map(|name| name.to_string_lossy().into());
+                }
+                _ => {}
+            }
+        }
+        found.safetensors.sort();
+        found.ggufs.sort();
+        Ok(found)
+    }
+}
+
+fn open_safetensors(directory: &Path, listed: &[PathBuf]) -> Result<SafeTensors, Error> {
+    let index = directory.join(INDEX_FILE);
+    if index.exists() {
+        return SafeTensors::open_index(&index);
+    }
+    match listed {
+        [only] => SafeTensors::open(only),
+        several => match several.iter().find(|path| path.ends_with("model.safetensors")) {
+            Some(model) => SafeTensors::open(model),
+            None => Err(Error::missing(directory, format!("`{INDEX_FILE}` for its shards"))),
+        },
+    }
+}
+
+/// Reads and parses a JSON file.
+fn read_json(path: &Path) -> Result<serde_json::Value, Error> {
+    let bytes = Mapped::open(path)?;
+    if let Some(what) = sniff::recognise(&bytes) {
+        return Err(Error::refused(path, format!("is {what}")));
+    }
+    serde_json::from_slice(&bytes).map_err(|e| Error::bad(path, "JSON", e.to_string()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,73 @@
+//! A tensor as it lies in its file.
+
+use std::sync::Arc;
+
+use kernels::quant::{WeightType, dequantize};
+use kernels::{Weight, WeightBytes};
+
+use super::Mapped;
+
+/// One tensor of an open file.
+///
+/// Shapes are outermost first for every file format, as mathematics writes a matrix: a linear
+/// layer is `[outputs, inputs]`, an embedding `[vocabulary, hidden]`. (GGUF records them innermost
+/// first; its reader turns them round.) Rows are contiguous and whole blocks.
+#[derive(Debug, Clone)]
+pub struct TensorView<'a> {
+    /// The name in the file.
+    pub name: &'a str,
+    /// Sizes, outermost first; never empty, never zero.
+    pub shape: Vec<usize>,
+    /// How the elements are stored.
+    pub ty: WeightType,
+    /// All rows, one after the other.
+    pub bytes: &'a [u8],
+    /// The file that `bytes` is a part of.
+    pub(crate) file: &'a Mapped,
+}
+
+impl<'a> TensorView<'a> {
+    /// The number of elements. It was checked not to overflow when the file was opened.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The length of a row: the innermost size.
+    pub fn row_elements(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// The number of rows: the product of all sizes but the innermost.
+    pub fn rows(&self) -> usize {
+        self.elements() / self.row_elements()
+    }
+
+    /// Bytes of one row.
+    pub fn row_bytes(&self) -> usize {
+        self.row_elements() / self.ty.block_elements() * self.ty.block_bytes()
+    }
+
+    /// The blocks of one row.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row.
+    pub fn row(&self, row: usize) -> &'a [u8] {
+        &self.bytes[row * self.row_bytes()..][..self.row_bytes()]
+    }
+
+    /// The same tensor as a matrix that keeps its file mapped; nothing is copied.
+    pub fn weight(&self) -> Weight {
+        let start = self.bytes.as_ptr() as usize - self.file.as_ptr() as usize;
+        let all = WeightBytes::new(Arc::new(self.file.clone()));
+        let bytes = all.slice(start..start + self.bytes.len());
+        Weight::new(self.ty, self.rows(), self.row_elements(), bytes)
+    }
+
+    /// All elements as f32.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.elements()];
+        dequantize(self.ty, self.bytes, &mut out);
+        out
+    }
+}

@@ -1,0 +1,40 @@
+# Short names for what README.md and CONTRIBUTING.md describe. `just` lists them.
+
+_list:
+    @just --list --unsorted
+
+# Build, start a neuron and a cortex, chat, serve until Ctrl-C.
+demo *arguments:
+    cargo demo {{ arguments }}
+
+# Every test of the workspace.
+test:
+    cargo test --workspace
+
+# The rules of ARCHITECTURE.md.
+tidy:
+    cargo tidy
+
+# Clippy as CI runs it.
+lint:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Format everything.
+fmt:
+    cargo fmt --all
+
+# Everything that CI runs.
+ci:
+    bash .ci/run
+
+# Held-out questions through the HTTP API of a server that runs, for example `cargo demo`'s.
+score url="http://127.0.0.1:31313" *arguments:
+    cargo run --release --package bench -- score --url {{ url }} --model sprout --set models/sprout/heldout.jsonl {{ arguments }}
+
+# Time to first token, directly from a neuron and through cortex, side by side.
+bench direct="http://127.0.0.1:13131" through="http://127.0.0.1:31313" *arguments:
+    cargo run --release --package bench -- ttft --model sprout --direct {{ direct }} --through {{ through }} {{ arguments }}
+
+# The official OpenAI client with strict validation; needs `pip install openai`.
+clients url="http://127.0.0.1:31313" model="sprout":
+    python3 tests/clients/openai_chat.py --url {{ url }} --model {{ model }}
