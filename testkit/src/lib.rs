@@ -1,4 +1,10 @@
-//! What tests of several crates share.
+//! Stand-ins for the tests of other crates: a neuron that answers by a script, an engine that
+//! follows one instead of a model, and a model directory small enough to be written by each test.
 #![forbid(unsafe_code)]
 
 pub mod fake_neuron;
+mod model_dir;
+mod scripted;
+
+pub use model_dir::{END_OF_TURN, byte_token, byte_tokens, write_model_dir};
+pub use scripted::{FailedLoad, Script, ScriptedEngine};

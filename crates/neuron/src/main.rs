@@ -1,1 +1,156 @@
-fn main() {}
+//! The `neuron` program.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use neuron::config::Config;
+use neuron::lifecycle::RestartPolicy;
+use neuron::process::EngineProgram;
+use neuron::serve::Daemon;
+use neuron::{discover, logging};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+/// Finds the hardware of this host, runs models on it and answers for them over HTTP.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon.
+    Serve {
+        /// The configuration file; /etc/neuron/neuron.toml by default, if it is there.
+        #[arg(long, short)]
+        config: Option<PathBuf>,
+    },
+    /// Run one model for a daemon at the other end of standard input.
+    #[command(hide = true)]
+    Engine,
+    /// Read the configuration and say what is wrong with it.
+    CheckConfig {
+        /// The configuration file; /etc/neuron/neuron.toml by default, if it is there.
+        #[arg(long, short)]
+        config: Option<PathBuf>,
+        /// Write out every setting as it is in force.
+        #[arg(long)]
+        print_config: bool,
+    },
+    /// Say what was found on this host and what models would run on.
+    Doctor {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Serve { config } => serve(config.as_deref()),
+        Command::Engine => {
+            start_log();
+            return neuron::child::run(load_engine);
+        }
+        Command::CheckConfig { config, print_config } => {
+            check_config(config.as_deref(), print_config)
+        }
+        Command::Doctor { json } => doctor(json),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "neuron: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log() {
+    logging::start(EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info")));
+}
+
+fn serve(path: Option<&Path>) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    start_log();
+    let program = EngineProgram {
+        path: std::env::current_exe().context("the path of this program")?,
+        args: vec![OsString::from("engine")],
+        step_timeout: Duration::from_secs(config.harness.native.step_timeout_secs),
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let served = runtime.block_on(async {
+        let daemon = Daemon::bind(&config, program, RestartPolicy::default()).await?;
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(stop_on_signal(stop)?);
+        daemon.run(stopped).await;
+        anyhow::Ok(())
+    });
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    served
+}
+
+/// The first signal ends the daemon in order, the second one at once.
+fn stop_on_signal(stop: watch::Sender<bool>) -> io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if *stop.borrow() {
+                std::process::exit(130);
+            }
+            stop.send_replace(true);
+        }
+    })
+}
+
+fn check_config(path: Option<&Path>, print_config: bool) -> anyhow::Result<()> {
+    let config = Config::load(path)?;
+    let mut out = io::stdout();
+    if print_config {
+        write!(out, "{}", toml::to_string_pretty(&config)?)?;
+    } else {
+        writeln!(out, "the configuration is fine")?;
+    }
+    Ok(())
+}
+
+fn doctor(json: bool) -> anyhow::Result<()> {
+    let host = discover::discover();
+    let mut out = io::stdout();
+    if json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&host)?)?;
+        return Ok(());
+    }
+    writeln!(out, "host    {} ({}, Linux {})", host.hostname, host.os, host.kernel)?;
+    writeln!(out, "cpu     {}, {} cores", host.cpu.model, host.cpu.cores)?;
+    writeln!(out, "memory  {} MiB", host.cpu.memory_mb)?;
+    for device in &host.devices {
+        let (index, name, memory) = (device.index, &device.name, device.vram_total_mb);
+        writeln!(out, "gpu {index}   {name}, {memory} MiB")?;
+    }
+    if let Some(reason) = &host.cuda_unavailable_reason {
+        writeln!(out, "gpu     none used: {reason}")?;
+    }
+    writeln!(out, "models run on the CPU")?;
+    Ok(())
+}
+
+fn load_engine(
+    _spec: engine::EngineSpec,
+    _progress: &mut dyn FnMut(u64, u64),
+) -> Result<Box<dyn engine::TokenEngine>, neuron::link::LoadFailure> {
+    unreachable!()
+}

@@ -1,0 +1,230 @@
+//! The routes of a neuron and what every answer has in common.
+
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use control::Discovery;
+use futures_util::FutureExt;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use tokio::sync::Semaphore;
+use wire::ErrorBody;
+
+use crate::auth::ApiKey;
+use crate::config::Config;
+use crate::control_error::ControlError;
+use crate::models::Models;
+use crate::source::clip;
+use crate::{control_routes, discover, generate, metrics};
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// What the routes share.
+pub(crate) struct App {
+    /// The models.
+    pub(crate) models: Models,
+    /// This host.
+    pub(crate) discovery: Discovery,
+    /// When the daemon started.
+    pub(crate) started: Instant,
+    /// Largest request body.
+    pub(crate) body_limit: usize,
+    /// Large bodies are parsed and tokenised by this many threads at most.
+    pub(crate) heavy_work: Arc<Semaphore>,
+    key: Option<ApiKey>,
+    advertise_url: Option<String>,
+    listen: SocketAddr,
+    stopping: AtomicBool,
+}
+
+/// The id under which a request is logged and answered.
+#[derive(Clone, Debug)]
+pub(crate) struct RequestId(pub(crate) Arc<str>);
+
+impl App {
+    /// The application behind `listen`, the address that was really bound.
+    pub(crate) fn new(
+        config: &Config,
+        models: Models,
+        key: Option<ApiKey>,
+        listen: SocketAddr,
+    ) -> Self {
+        let discovery = discover::discover();
+        let heavy_work = Arc::new(Semaphore::new(discovery.cpu.cores.max(1) as usize));
+        Self {
+            models,
+            discovery,
+            started: Instant::now(),
+            body_limit: config.body_limit_mb as usize * (1 << 20),
+            heavy_work,
+            key,
+            advertise_url: config
+                .advertise_url
+                .as_deref()
+                .map(|url| url.trim_end_matches('/').into()),
+            listen,
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// From now on `/health` says that this node is going away.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the daemon shuts down.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Where this node answers: as configured, else as the caller reached it.
+    pub(crate) fn base_url(&self, headers: &HeaderMap) -> String {
+        if let Some(url) = &self.advertise_url {
+            return url.clone();
+        }
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let plain = |host: &&str| {
+            !host.is_empty()
+                && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c))
+        };
+        let host = host.filter(plain).map_or_else(|| self.listen.to_string(), str::to_owned);
+        format!("http://{host}")
+    }
+}
+
+/// All routes.
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/", get(control_routes::root))
+        .route("/discovery", get(control_routes::discovery))
+        .route("/health", get(control_routes::health))
+        .route("/version", get(control_routes::version))
+        .route("/metrics", get(metrics::metrics))
+        .route("/models", get(control_routes::list))
+        .route("/models/load", post(control_routes::load))
+        .route("/models/unload", post(control_routes::unload))
+        .route("/models/{*rest}", get(control_routes::one))
+        .route("/v1/models", get(generate::list_models))
+        .route("/v1/models/{*id}", get(generate::one_model))
+        .route("/v1/chat/completions", post(generate::chat_completions))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), authorise))
+        .layer(middleware::from_fn(catch_panic))
+        .layer(middleware::from_fn(name_request))
+        .with_state(app)
+}
+
+/// An inference refusal, in the dialect of its path.
+pub(crate) fn inference_error(error: &ErrorBody) -> Response {
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let json = HeaderValue::from_static("application/json");
+    let mut response = (status, [(header::CONTENT_TYPE, json)], error.json()).into_response();
+    let retry = if error.should_retry() { "true" } else { "false" };
+    response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static(retry));
+    if let Some(secs) = error.retry_after_secs() {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(secs));
+    }
+    response
+}
+
+/// Whether a path speaks the inference dialects; the others speak the control plane's.
+fn is_inference(path: &str) -> bool {
+    path.starts_with("/v1/")
+}
+
+async fn unknown_path(request: Request) -> Response {
+    let path = request.uri().path();
+    if is_inference(path) {
+        return inference_error(&ErrorBody::route_not_found(path));
+    }
+    let mut error = ControlError::bad_request(format!("no such path: {}", clip(path)));
+    (error.status, error.code) = (StatusCode::NOT_FOUND, "not_found");
+    error.into_response()
+}
+
+async fn wrong_method(request: Request) -> Response {
+    let path = request.uri().path();
+    let posts = ["/v1/chat/completions", "/models/load", "/models/unload"];
+    let allowed = if posts.contains(&path) { "POST" } else { "GET,HEAD" };
+    let mut response = if is_inference(path) {
+        inference_error(&ErrorBody::method_not_allowed(request.method().as_str(), allowed))
+    } else {
+        let message = format!("this path takes {allowed}");
+        let mut error = ControlError::bad_request(message);
+        (error.status, error.code) = (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed");
+        error.into_response()
+    };
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
+}
+
+/// Everything but `/health` needs the key, where there is one.
+async fn authorise(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let open = request.uri().path() == "/health" && request.method() == Method::GET;
+    match &app.key {
+        Some(key) if !open && !key.opens(request.headers()) => refuse_key(request.uri().path()),
+        _ => next.run(request).await,
+    }
+}
+
+fn refuse_key(path: &str) -> Response {
+    let message = "this node needs an api key: send it as `Authorization: Bearer` or `x-api-key`";
+    let mut response = if is_inference(path) {
+        let mut error = ErrorBody::invalid_request(message);
+        (error.status, error.code) = (401, Some("invalid_api_key"));
+        inference_error(&error)
+    } else {
+        let mut error = ControlError::bad_request(message);
+        (error.status, error.code) = (StatusCode::UNAUTHORIZED, "invalid_api_key");
+        error.into_response()
+    };
+    let scheme = HeaderValue::from_static("Bearer");
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+    response
+}
+
+/// Requirement 129: a handler's panic is a 500 and the daemon lives.
+async fn catch_panic(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    match AssertUnwindSafe(next.run(request)).catch_unwind().await {
+        Ok(response) => response,
+        Err(_) => {
+            tracing::error!(path, "a handler panicked; the panic's message is above");
+            let message = "the server made a mistake; it was logged";
+            if is_inference(&path) {
+                return inference_error(&ErrorBody::internal(message));
+            }
+            let mut error = ControlError::bad_request(message);
+            (error.status, error.code) = (StatusCode::INTERNAL_SERVER_ERROR, "internal_error");
+            error.into_response()
+        }
+    }
+}
+
+/// Echoes the caller's request id if it is sane, else makes one.
+async fn name_request(mut request: Request, next: Next) -> Response {
+    let id = request.headers().get(REQUEST_ID).filter(|id| is_sane_id(id.as_bytes())).cloned();
+    let id = id.unwrap_or_else(|| {
+        let made = format!("req_{}", uuid::Uuid::new_v4().simple());
+        HeaderValue::from_str(&made).expect("hexadecimal digits make a header value")
+    });
+    let text: Arc<str> = id.to_str().unwrap_or_default().into();
+    request.extensions_mut().insert(RequestId(text));
+    let mut response = next.run(request).await;
+    response.headers_mut().insert(REQUEST_ID, id);
+    response
+}
+
+fn is_sane_id(id: &[u8]) -> bool {
+    let sane = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
+    (1..=128).contains(&id.len()) && id.iter().all(sane)
+}

@@ -1,0 +1,87 @@
+//! The text side of a model, from the files beside its weights or out of its GGUF.
+
+use std::io::ErrorKind;
+use std::path::Path;
+use std::sync::Arc;
+use std::{fs, str};
+
+use text::{HuggingFaceFiles, TextError, TextModel};
+
+use crate::link::{LoadCode, LoadFailure};
+
+/// No text file of a model is larger than this; the largest tokenizers have 30 MiB.
+const MAX_FILE_BYTES: u64 = 256 << 20;
+
+/// What the daemon itself needs of a model; the engine child reads the weights.
+#[derive(Clone, Debug)]
+pub(crate) struct Assets {
+    /// Tokenizer, template, stop tokens and defaults.
+    pub(crate) text: Arc<TextModel>,
+}
+
+impl Assets {
+    /// Reads them from a model directory.
+    pub(crate) fn read(source: &Path) -> Result<Self, LoadFailure> {
+        let text = from_directory(source)?;
+        Ok(Self { text: Arc::new(text) })
+    }
+
+    /// What callers may rely on.
+    pub(crate) fn capabilities(&self) -> Vec<String> {
+        let knows = |token| self.text.tokenizer.id(token).is_some();
+        let chat = self.text.template.is_some();
+        let list = [
+            ("chat", chat),
+            ("tools", chat && knows("<tool_call>")),
+            ("reasoning", chat && knows(&self.text.reasoning.open)),
+        ];
+        list.into_iter().filter(|(_, has)| *has).map(|(name, _)| name.to_owned()).collect()
+    }
+}
+
+fn from_directory(dir: &Path) -> Result<TextModel, LoadFailure> {
+    let read = |name| read_file(dir, name);
+    let Some(tokenizer) = read("tokenizer.json")? else {
+        let message = "tokenizer.json is missing beside the weights";
+        return Err(LoadFailure::new(LoadCode::BadModelFile, message));
+    };
+    let (tokenizer_config, generation_config) =
+        (read("tokenizer_config.json")?, read("generation_config.json")?);
+    let (config, template) = (read("config.json")?, read("chat_template.jinja")?);
+    let template_json = read("chat_template.json")?;
+    let template = template.as_deref().map(str::from_utf8).transpose().map_err(|_| {
+        LoadFailure::new(LoadCode::BadModelFile, "chat_template.jinja is not UTF-8")
+    })?;
+    let files = HuggingFaceFiles {
+        tokenizer: &tokenizer,
+        tokenizer_config: tokenizer_config.as_deref(),
+        generation_config: generation_config.as_deref(),
+        config: config.as_deref(),
+        chat_template: template,
+        chat_template_json: template_json.as_deref(),
+    };
+    TextModel::from_hugging_face(&files).map_err(unusable)
+}
+
+fn unusable(error: TextError) -> LoadFailure {
+    LoadFailure::new(LoadCode::BadModelFile, error.to_string())
+}
+
+fn read_file(dir: &Path, name: &str) -> Result<Option<Vec<u8>>, LoadFailure> {
+    let bad = |reason: String| {
+        LoadFailure::new(LoadCode::BadModelFile, format!("{name} cannot be read: {reason}"))
+    };
+    let path = dir.join(name);
+    let metadata = match fs::metadata(&path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(bad(error.to_string())),
+    };
+    if !metadata.is_file() {
+        return Err(bad("it is not a plain file".into()));
+    }
+    if metadata.len() > MAX_FILE_BYTES {
+        return Err(bad(format!("it has {} bytes, the limit is {MAX_FILE_BYTES}", metadata.len())));
+    }
+    fs::read(&path).map(Some).map_err(|error| bad(error.to_string()))
+}

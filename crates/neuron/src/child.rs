@@ -1,0 +1,169 @@
+//! The engine child: `neuron engine`, one process per loaded model.
+//!
+//! A reader thread feeds an inbox; this thread owns the engine. It empties the inbox between
+//! steps, sleeps in it when there is nothing to compute, and writes one frame per step.
+
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+use std::{io, thread};
+
+use engine::{EngineSpec, TokenEngine};
+
+use crate::link::{self, FromChild, LinkError, LoadFailure, ToChild};
+
+/// Progress frames are no closer together than this.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Builds an engine, and tells as it goes how many bytes of how many are in place.
+pub trait Loader:
+    FnOnce(EngineSpec, &mut dyn FnMut(u64, u64)) -> Result<Box<dyn TokenEngine>, LoadFailure>
+{
+}
+
+impl<L> Loader for L where
+    L: FnOnce(EngineSpec, &mut dyn FnMut(u64, u64)) -> Result<Box<dyn TokenEngine>, LoadFailure>
+{
+}
+
+/// Runs an engine for the daemon at the other end of standard input, until either of them ends.
+pub fn run(load: impl Loader) -> ExitCode {
+    let socket = match io::stdin().as_fd().try_clone_to_owned() {
+        Ok(fd) => UnixStream::from(fd),
+        Err(error) => {
+            tracing::error!("standard input cannot be used as the engine link: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match serve(socket, load) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("engine ends: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why the child ends other than by being told to.
+#[derive(Debug, thiserror::Error)]
+enum Ending {
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    #[error(transparent)]
+    Load(#[from] LoadFailure),
+    #[error(transparent)]
+    Fault(#[from] engine::Fault),
+    #[error("the daemon spoke before it said what to load")]
+    NoSpec,
+}
+
+fn serve(mut socket: UnixStream, load: impl Loader) -> Result<(), Ending> {
+    let inbox = spawn_reader(socket.try_clone().map_err(LinkError::Io)?);
+    let spec = match inbox.recv() {
+        Ok(ToChild::Load(spec)) => spec,
+        Ok(ToChild::Shutdown) | Err(_) => return Ok(()),
+        Ok(_) => return Err(Ending::NoSpec),
+    };
+    let mut engine = match load_with_progress(&mut socket, spec, load) {
+        Ok(engine) => engine,
+        Err(failure) => {
+            link::write_frame(&mut socket, &FromChild::LoadFailed(failure.clone()))?;
+            return Err(failure.into());
+        }
+    };
+    link::write_frame(&mut socket, &FromChild::Ready(engine.info().clone()))?;
+    while take_messages(&inbox, engine.as_mut(), &mut socket)? {
+        match engine.step() {
+            Ok(report) => link::write_frame(&mut socket, &FromChild::Step(report))?,
+            Err(fault) => {
+                let message = fault.to_string();
+                link::write_frame(&mut socket, &FromChild::Fault { message })?;
+                return Err(fault.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Reads frames into the inbox. The process ends with its daemon, at once, whatever the engine's
+/// thread is doing: a step that hangs in a driver must not outlive the daemon.
+fn spawn_reader(mut socket: UnixStream) -> Receiver<ToChild> {
+    let (sender, inbox) = mpsc::channel();
+    thread::spawn(move || {
+        loop {
+            match link::read_frame(&mut socket) {
+                Ok(Some(message)) => {
+                    if sender.send(message).is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => std::process::exit(0),
+                Err(error) => {
+                    tracing::error!("{error}");
+                    std::process::exit(1);
+                }
+            }
+        }
+    });
+    inbox
+}
+
+fn load_with_progress(
+    socket: &mut UnixStream,
+    spec: EngineSpec,
+    load: impl Loader,
+) -> Result<Box<dyn TokenEngine>, LoadFailure> {
+    let mut last: Option<Instant> = None;
+    let mut progress = |done_bytes, total_bytes| {
+        let due = last.is_none_or(|last| last.elapsed() >= PROGRESS_INTERVAL);
+        if due || done_bytes == total_bytes {
+            last = Some(Instant::now());
+            // A daemon that cannot be written to is gone, which the reader thread notices.
+            let _ = link::write_frame(socket, &FromChild::Progress { done_bytes, total_bytes });
+        }
+    };
+    load(spec, &mut progress)
+}
+
+/// Empties the inbox into the engine, and waits in it while the engine has nothing to do.
+/// False when the child was told to end.
+fn take_messages(
+    inbox: &Receiver<ToChild>,
+    engine: &mut dyn TokenEngine,
+    socket: &mut UnixStream,
+) -> Result<bool, LinkError> {
+    loop {
+        let message = if engine.is_idle() {
+            inbox.recv().map_err(|_| TryRecvError::Disconnected)
+        } else {
+            inbox.try_recv()
+        };
+        match message {
+            Ok(ToChild::Submit(request)) => {
+                let id = request.id;
+                let answer = match engine.submit(request) {
+                    Ok(()) => FromChild::Accepted(id),
+                    Err(refusal) => FromChild::Refused { id, refusal },
+                };
+                link::write_frame(socket, &answer)?;
+            }
+            Ok(ToChild::Abort(id)) => {
+                engine.abort(id);
+                report_abort(engine, socket)?;
+            }
+            Ok(ToChild::Load(_)) => tracing::error!("a second load was asked for; ignored"),
+            Ok(ToChild::Shutdown) | Err(TryRecvError::Disconnected) => return Ok(false),
+            Err(TryRecvError::Empty) => return Ok(true),
+        }
+    }
+}
+
+/// After the abort of the last request no step follows that would bring its gauges home.
+fn report_abort(engine: &dyn TokenEngine, socket: &mut UnixStream) -> Result<(), LinkError> {
+    if engine.is_idle() {
+        link::write_frame(socket, &FromChild::Idle(engine.gauges()))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,319 @@
+//! `neuron.toml`, then the environment.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use control::LoadRequest;
+use figment::Figment;
+use figment::providers::{Env, Serialized};
+use serde::{Deserialize, Serialize};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Where the configuration is looked for when no other place is named.
+pub const DEFAULT_PATH: &str = "/etc/neuron/neuron.toml";
+
+/// Every key that a file may have; `default_models` is a list of tables.
+const KEYS: [&str; 23] = [
+    "listen",
+    "api_key_file",
+    "advertise_url",
+    "allow_open_listen",
+    "model_dirs",
+    "body_limit_mb",
+    "default_models",
+    "default_models.model_id",
+    "default_models.harness",
+    "default_models.quant",
+    "default_models.tensor_parallel",
+    "default_models.devices",
+    "default_models.context",
+    "default_models.max_running",
+    "default_models.source",
+    "harness",
+    "harness.native",
+    "harness.candle",
+    "harness.*.max_running",
+    "harness.*.token_budget",
+    "harness.*.threads",
+    "harness.*.step_timeout_secs",
+    "harness.*.engine_command",
+];
+
+/// All settings of a neuron.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// Address of the HTTP server.
+    pub listen: SocketAddr,
+    /// A file with the key that callers must present.
+    pub api_key_file: Option<PathBuf>,
+    /// Base URL at which others reach this node; by default what the caller itself used.
+    pub advertise_url: Option<String>,
+    /// Serve other machines without a key.
+    pub allow_open_listen: bool,
+    /// Directories whose models can be loaded over HTTP.
+    pub model_dirs: Vec<PathBuf>,
+    /// Largest request body.
+    pub body_limit_mb: u32,
+    /// Loaded at the start; may lie anywhere.
+    pub default_models: Vec<LoadRequest>,
+    /// Settings of the harnesses.
+    pub harness: Harnesses,
+}
+
+/// `[harness]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Harnesses {
+    /// `[harness.native]`; `candle` is its older name.
+    #[serde(alias = "candle")]
+    pub native: Native,
+}
+
+/// `[harness.native]`: models in engine children of this daemon.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Native {
+    /// Requests that run together in a model, where its load does not say.
+    pub max_running: u32,
+    /// Tokens that one step may compute.
+    pub token_budget: u32,
+    /// Threads of a model on the CPU; all cores by default.
+    pub threads: Option<u32>,
+    /// An engine with work that reports no step for this long is killed and started again.
+    pub step_timeout_secs: u64,
+    /// Another program to run as the engine child, with its arguments.
+    pub engine_command: Option<Vec<String>>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 13131)),
+            api_key_file: None,
+            advertise_url: None,
+            allow_open_listen: false,
+            model_dirs: Vec::new(),
+            body_limit_mb: 32,
+            default_models: Vec::new(),
+            harness: Harnesses::default(),
+        }
+    }
+}
+
+impl Default for Native {
+    fn default() -> Self {
+        Self {
+            max_running: 16,
+            token_budget: 512,
+            threads: None,
+            step_timeout_secs: 300,
+            engine_command: None,
+        }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{path}: {error}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// The file is no TOML, or a value has the wrong type.
+    #[error("{path}: {error}")]
+    Toml {
+        /// The file.
+        path: String,
+        /// With line and column.
+        error: Box<toml::de::Error>,
+    },
+    /// A key that means nothing.
+    #[error("{place}: unknown key `{key}`{}", hint(.nearest))]
+    UnknownKey {
+        /// The file with line and column, or the environment variable.
+        place: String,
+        /// As it is written.
+        key: String,
+        /// A known key that looks like it.
+        nearest: Option<String>,
+    },
+    /// File and environment together make no configuration.
+    #[error(transparent)]
+    Invalid(#[from] Box<figment::Error>),
+    /// A value that cannot be used.
+    #[error("{key} = {value}: {problem}")]
+    Value {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong, and what to do.
+        problem: &'static str,
+    },
+}
+
+fn hint(nearest: &Option<String>) -> String {
+    nearest.as_ref().map_or_else(String::new, |key| format!(", did you mean `{key}`?"))
+}
+
+impl Config {
+    /// Reads the file, then the environment (`NEURON_LISTEN`, `NEURON_HARNESS__NATIVE__THREADS`).
+    /// Without a path, [`DEFAULT_PATH`] is read if it is there.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let default = Path::new(DEFAULT_PATH);
+        match path {
+            Some(path) => Self::read(path),
+            None if default.exists() => Self::read(default),
+            None => Self::parse("", "no file"),
+        }
+    }
+
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let name = path.display().to_string();
+        match fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, &name),
+            Err(error) => Err(ConfigError::Unreadable { path: name, error }),
+        }
+    }
+
+    /// Reads the text of a file and the environment.
+    pub fn parse(text: &str, path: &str) -> Result<Self, ConfigError> {
+        let unusable = |error| ConfigError::Toml { path: path.to_owned(), error: Box::new(error) };
+        let table = DeTable::parse(text).map_err(unusable)?;
+        check_keys(text, path, table.get_ref(), "")?;
+        // Read without figment, which knows no lines and columns.
+        let file: Self = toml::from_str(text).map_err(unusable)?;
+        let environment = Env::prefixed("NEURON_")
+            .map(|key| key.as_str().to_ascii_lowercase().replace("__candle__", "__native__").into())
+            .split("__");
+        for (name, _) in environment.iter() {
+            let key = name.as_str().to_ascii_lowercase();
+            if !is_known(&key) {
+                let place = "environment with the prefix NEURON_".to_owned();
+                return Err(ConfigError::UnknownKey { place, nearest: nearest(&key), key });
+            }
+        }
+        let both = Figment::from(Serialized::defaults(file)).merge(environment);
+        let config: Self = both.extract().map_err(Box::new)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let native = &self.harness.native;
+        let refuse = |key, value: String, problem| Err(ConfigError::Value { key, value, problem });
+        let limits: [(&'static str, u64, Range<u64>); 4] = [
+            ("body_limit_mb", self.body_limit_mb.into(), 1..1025),
+            ("harness.native.max_running", native.max_running.into(), 1..4097),
+            ("harness.native.token_budget", native.token_budget.into(), 1..1_048_577),
+            ("harness.native.step_timeout_secs", native.step_timeout_secs, 1..86_401),
+        ];
+        for (key, value, range) in limits {
+            if !range.contains(&value) {
+                return refuse(key, value.to_string(), "out of range");
+            }
+        }
+        if native.threads == Some(0) {
+            return refuse("harness.native.threads", "0".into(), "must be at least 1");
+        }
+        if native.engine_command.as_ref().is_some_and(Vec::is_empty) {
+            return refuse("harness.native.engine_command", "[]".into(), "names no program");
+        }
+        for model in &self.default_models {
+            if !crate::source::is_model_id(&model.model_id) {
+                let problem = "must be names of letters, digits and ._-+:@ between slashes";
+                return refuse("default_models.model_id", model.model_id.clone(), problem);
+            }
+        }
+        if !self.listen.ip().is_loopback() && self.api_key_file.is_none() && !self.allow_open_listen
+        {
+            let problem = "other machines could use this node without a key: set `api_key_file`, \
+                           or `allow_open_listen = true` if the network is trusted";
+            return refuse("listen", self.listen.to_string(), problem);
+        }
+        Ok(())
+    }
+}
+
+fn is_known(key: &str) -> bool {
+    KEYS.iter().any(|known| *known == key || *known == generic(key))
+}
+
+/// `harness.native.threads` and `harness.candle.threads` are one key.
+fn generic(key: &str) -> String {
+    match key.strip_prefix("harness.native.").or_else(|| key.strip_prefix("harness.candle.")) {
+        Some(rest) => format!("harness.*.{rest}"),
+        None => key.to_owned(),
+    }
+}
+
+fn check_keys(
+    text: &str,
+    path: &str,
+    table: &DeTable<'_>,
+    prefix: &str,
+) -> Result<(), ConfigError> {
+    for (name, value) in table {
+        let key = format!("{prefix}{}", name.get_ref());
+        if !is_known(&key) {
+            let (line, column) = position(text, name.span().start);
+            let place = format!("{path}:{line}:{column}");
+            return Err(ConfigError::UnknownKey { place, nearest: nearest(&key), key });
+        }
+        for table in tables_of(value) {
+            check_keys(text, path, table, &format!("{key}."))?;
+        }
+    }
+    Ok(())
+}
+
+fn tables_of<'a, 'i>(value: &'a Spanned<DeValue<'i>>) -> Vec<&'a DeTable<'i>> {
+    match value.get_ref() {
+        DeValue::Table(table) => vec![table],
+        DeValue::Array(array) => array.iter().flat_map(tables_of).collect(),
+        _ => vec![],
+    }
+}
+
+/// Line and column, both from 1.
+fn position(text: &str, at: usize) -> (usize, usize) {
+    let before = &text[..at];
+    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
+    (before.matches('\n').count() + 1, text[line_start..at].chars().count() + 1)
+}
+
+/// The known key with the smallest edit distance, if it is near at all.
+fn nearest(key: &str) -> Option<String> {
+    let wanted = generic(key);
+    let scored = KEYS.iter().map(|known| (distance(&wanted, known), *known));
+    let (distance, known) = scored.min()?;
+    let near = distance <= 2 + wanted.len() / 4;
+    near.then(|| known.replace("harness.*", "harness.native"))
+}
+
+/// Levenshtein's distance.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, left) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, right) in b.iter().enumerate() {
+            let substitute = diagonal + usize::from(left != *right);
+            diagonal = row[j + 1];
+            row[j + 1] = substitute.min(row[j] + 1).min(row[j + 1] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,169 @@
+//! The inference routes: body -> request -> ticket -> answer, told as a stream or as one body.
+
+mod admit;
+mod answer;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Extension, Path, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use control::ModelStatus;
+use http::{HeaderMap, header};
+use tokio::time::Instant;
+use wire::models::Model;
+use wire::openai_chat::{Collector, Stream};
+use wire::{ErrorBody, models as wire_models};
+
+use crate::app::{App, RequestId, inference_error};
+use crate::body::{self, BodyError};
+use crate::served::Served;
+use admit::Admitted;
+use answer::Answer;
+
+/// Silence before the first keep-alive, and between two (requirement 8).
+const FIRST_KEEP_ALIVE: Duration = Duration::from_secs(1);
+const NEXT_KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// `POST /v1/chat/completions`
+pub(crate) async fn chat_completions(
+    State(app): State<Arc<App>>,
+    Extension(RequestId(request_id)): Extension<RequestId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    let arrived = std::time::Instant::now();
+    let answered = async {
+        let body = body::read(&headers, body, app.body_limit).await;
+        let body = body.map_err(|error| refuse_body(error, app.body_limit))?;
+        let admitted = admit::admit(&app, Arc::clone(&request_id), body, arrived).await?;
+        tell(admitted).await
+    };
+    answered.await.unwrap_or_else(|error| {
+        log_refusal(&request_id, &error);
+        inference_error(&error)
+    })
+}
+
+/// Streams and whole bodies come out of the same events (requirement 110).
+async fn tell(admitted: Admitted) -> Result<Response, ErrorBody> {
+    let Admitted { answer, options } = admitted;
+    let id = format!("chatcmpl-{}", uuid::Uuid::new_v4().simple());
+    let model = answer.model().to_owned();
+    if options.stream {
+        let projector = Stream::new(id, model, unix_secs(), &options);
+        return Ok(stream(answer, projector));
+    }
+    let mut answer = answer;
+    let mut collector = Collector::new(id, model, unix_secs());
+    while let Some(events) = answer.next().await {
+        for event in &events {
+            collector.event(event);
+        }
+    }
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    Ok((json, collector.finish()?).into_response())
+}
+
+struct Sse {
+    answer: Answer,
+    projector: Stream,
+    /// When to speak up if nothing else does.
+    keep_alive_at: Instant,
+}
+
+fn stream(answer: Answer, projector: Stream) -> Response {
+    let sse = Sse { answer, projector, keep_alive_at: Instant::now() + FIRST_KEEP_ALIVE };
+    let frames = futures_util::stream::unfold(sse, |mut sse| async {
+        let bytes = next_frames(&mut sse).await?;
+        Some((Ok::<_, Infallible>(bytes), sse))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "text/event-stream"),
+        (header::CACHE_CONTROL, "no-cache"),
+        (header::HeaderName::from_static("x-accel-buffering"), "no"),
+    ];
+    (headers, Body::from_stream(frames)).into_response()
+}
+
+async fn next_frames(sse: &mut Sse) -> Option<Bytes> {
+    loop {
+        let next = tokio::time::timeout_at(sse.keep_alive_at, sse.answer.next()).await;
+        let Ok(next) = next else {
+            sse.keep_alive_at = Instant::now() + NEXT_KEEP_ALIVE;
+            return Some(Bytes::from_static(sse.projector.keep_alive()));
+        };
+        let events = next?;
+        let frames: Vec<u8> = events.iter().flat_map(|event| sse.projector.event(event)).collect();
+        // Tokens that are held back, as half a character is, leave nothing to say yet.
+        if !frames.is_empty() {
+            sse.keep_alive_at = Instant::now() + FIRST_KEEP_ALIVE;
+            return Some(frames.into());
+        }
+    }
+}
+
+/// `GET /v1/models`: what answers, or will again without being asked (requirement 69).
+pub(crate) async fn list_models(State(app): State<Arc<App>>) -> Response {
+    let list = app.models.list();
+    let models: Vec<Model> = list.iter().filter_map(|served| entry(served)).collect();
+    json(wire_models::list(&models))
+}
+
+/// `GET /v1/models/{id}`
+pub(crate) async fn one_model(
+    State(app): State<Arc<App>>,
+    path: Result<Path<String>, PathRejection>,
+) -> Response {
+    let id = path.map_or_else(|_| "not UTF-8".to_owned(), |Path(id)| id);
+    match app.models.get(&id).and_then(|served| entry(&served)) {
+        Some(model) => json(wire_models::one(&model)),
+        None => inference_error(&ErrorBody::model_not_found(&id)),
+    }
+}
+
+fn entry(served: &Served) -> Option<Model> {
+    let view = served.view();
+    if matches!(view.status, ModelStatus::Absent | ModelStatus::Failed) {
+        return None;
+    }
+    let context = view.info.as_ref().map(|info| info.context);
+    let mut model = Model::new(&served.id, 0, context);
+    model.owned_by = "neuron".to_owned();
+    model.loaded = Some(view.status == ModelStatus::Ready);
+    model.capabilities = view.assets.as_ref().map_or_else(Vec::new, |a| a.capabilities());
+    Some(model)
+}
+
+fn json(body: Vec<u8>) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+fn refuse_body(error: BodyError, limit: usize) -> ErrorBody {
+    match error {
+        BodyError::NotJson(kind) => ErrorBody::unsupported_media_type(&kind),
+        BodyError::TooLarge => ErrorBody::body_too_large(limit as u64),
+        BodyError::TooSlow => {
+            let mut body = ErrorBody::invalid_request("the body did not arrive in time");
+            (body.status, body.code) = (408, Some("timeout"));
+            body
+        }
+        BodyError::Broken => ErrorBody::invalid_request("the body broke off"),
+    }
+}
+
+/// A refusal that quotes the caller's values is logged without them.
+fn log_refusal(request_id: &str, error: &ErrorBody) {
+    let quotes = matches!(error.code, None | Some("invalid_value"));
+    let message = if quotes { "" } else { error.message.as_str() };
+    let (status, code, param) = (error.status, error.code, error.param.as_deref());
+    tracing::info!(request_id, status, code, param, message, "request refused");
+}
+
+fn unix_secs() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

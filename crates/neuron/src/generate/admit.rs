@@ -1,0 +1,266 @@
+//! Everything that can refuse a request, in the order in which it is cheap.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use control::ModelStatus;
+use dialog::{Defaults, GenerateRequest, SamplingParams};
+use engine::{EngineInfo, Refusal, Sampling, TokenRequest};
+use text::{Prepared, StreamOptions, TextError, TextModel, TextStream};
+use wire::ErrorBody;
+use wire::openai_chat::{self, ReplyOptions};
+
+use super::answer::Answer;
+use crate::app::App;
+use crate::live::{Ending, Times};
+use crate::served::Served;
+use crate::story::{Outcome, Story};
+
+/// Cap on generated tokens where the request names none (requirement 25).
+const DEFAULT_MAX_TOKENS: u32 = 8192;
+
+/// Used where neither the request nor the model says anything (requirement 30). Cutting off the
+/// tail is not optional at this temperature: without it every long answer derails some day.
+const FALLBACK_TEMPERATURE: f32 = 0.7;
+const FALLBACK_TOP_P: f32 = 0.95;
+
+/// Bodies up to here are worked on where they arrive; a larger one would hold up its neighbours.
+const LIGHT_BODY_BYTES: usize = 16 << 10;
+
+/// A request that the engine has accepted.
+pub(super) struct Admitted {
+    pub(super) answer: Answer,
+    pub(super) options: ReplyOptions,
+}
+
+/// Takes a body to an accepted request. Nothing has been sent to the client yet, so that every
+/// refusal on the way is an HTTP status (requirement 7).
+pub(super) async fn admit(
+    app: &App,
+    request_id: Arc<str>,
+    body: Bytes,
+    arrived: Instant,
+) -> Result<Admitted, ErrorBody> {
+    let heavy = body.len() > LIGHT_BODY_BYTES;
+    let parse = move || openai_chat::parse(&body).map_err(|error| ErrorBody::from(&error));
+    let (request, options) = off_thread(app, heavy, parse).await??;
+    let served = app.models.get(&request.model);
+    let served = served.ok_or_else(|| ErrorBody::model_not_found(&request.model))?;
+    let (model, info) = ready(&served)?;
+    let text = Arc::clone(&model);
+    let prepare = move || {
+        let prepared = text.prepare(&request);
+        (request, prepared)
+    };
+    let (request, prepared) = off_thread(app, heavy, prepare).await?;
+    let prepared = prepared.map_err(refuse_text)?;
+    let token_request = token_request(&request, &prepared, &model, &info)?;
+    let mut story = Story {
+        request_id,
+        served: Arc::clone(&served),
+        stream: options.stream,
+        arrived,
+        usage: dialog::Usage {
+            prompt_tokens: prepared.tokens.len() as u32,
+            ..dialog::Usage::default()
+        },
+        times: Times::default(),
+        outcome: Some(Outcome::Refused),
+    };
+    // A model that left in the meantime says how it stands now.
+    let ticket = served.live.submit(token_request).map_err(|_| unavailable(&served))?;
+    story.outcome = None;
+    if let Err(ending) = ticket.accepted().await {
+        story.outcome = Some(Outcome::Refused);
+        return Err(refuse_ending(ending));
+    }
+    let call_id_prefix = uuid::Uuid::new_v4().simple().to_string();
+    let stream = StreamOptions::new(&request, &prepared, &call_id_prefix[..12]);
+    let answer = Answer::new(ticket, TextStream::new(model, stream), story);
+    Ok(Admitted { answer, options })
+}
+
+/// Runs heavy work on a thread of its own, as many at once as there are cores.
+async fn off_thread<T: Send + 'static>(
+    app: &App,
+    heavy: bool,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ErrorBody> {
+    if !heavy {
+        return Ok(work());
+    }
+    let failed = || ErrorBody::internal("the server made a mistake; it was logged");
+    let permit = Arc::clone(&app.heavy_work).acquire_owned().await.map_err(|_| failed())?;
+    let done = tokio::task::spawn_blocking(move || {
+        let done = work();
+        drop(permit);
+        done
+    });
+    done.await.map_err(|_| failed())
+}
+
+fn ready(served: &Served) -> Result<(Arc<TextModel>, EngineInfo), ErrorBody> {
+    let view = served.view();
+    match (&view.assets, &view.info) {
+        (Some(assets), Some(info)) if view.status == ModelStatus::Ready => {
+            Ok((Arc::clone(&assets.text), info.clone()))
+        }
+        _ => {
+            drop(view);
+            Err(unavailable(served))
+        }
+    }
+}
+
+/// Why a model that exists does not answer now, and when to come back.
+fn unavailable(served: &Served) -> ErrorBody {
+    match served.view().status {
+        ModelStatus::Absent => ErrorBody::model_not_found(&served.id),
+        ModelStatus::Failed => {
+            let message = "the model could not be loaded; its operator finds the reason in \
+                           GET /models of the node";
+            ErrorBody::engine_failed(message, 30)
+        }
+        ModelStatus::Draining => ErrorBody::draining("the model is being unloaded", 5),
+        ModelStatus::Restarting => {
+            let message = "the engine died and is being started again, try again soon";
+            ErrorBody::engine_failed(message, 2)
+        }
+        // Ready: it became so between two looks.
+        ModelStatus::Downloading | ModelStatus::Loading | ModelStatus::Ready => {
+            ErrorBody::loading(&served.id, 2)
+        }
+    }
+}
+
+fn refuse_text(error: TextError) -> ErrorBody {
+    let message = error.to_string();
+    let about = |param: &str| {
+        let mut body = ErrorBody::invalid_request(error.to_string());
+        body.param = Some(param.to_owned());
+        body
+    };
+    match error {
+        TextError::Refused(_) | TextError::RenderFailed(_) => {
+            ErrorBody::template_render_failed(message)
+        }
+        TextError::ReservedArgument(_) => about("chat_template_kwargs"),
+        TextError::NoTemplate
+        | TextError::ImageInput
+        | TextError::TooLarge
+        | TextError::NoFreeSentinel
+        | TextError::UnknownToken { .. }
+        | TextError::EmptyPrompt => about("messages"),
+        TextError::BadTokenizer(_) | TextError::BadTemplate(_) | TextError::BadModelFile { .. } => {
+            tracing::error!("a loaded model's text side failed: {message}");
+            ErrorBody::internal("the model's tokenizer failed on this prompt")
+        }
+    }
+}
+
+fn refuse_ending(ending: Ending) -> ErrorBody {
+    match ending {
+        Ending::Refused(Refusal::TooLong { prompt, max_tokens, context }) => {
+            ErrorBody::context_length_exceeded(context, prompt, max_tokens)
+        }
+        Ending::Refused(Refusal::QueueFull { waiting }) => {
+            ErrorBody::overloaded(format!("{waiting} requests are waiting already"), 2)
+        }
+        Ending::Refused(Refusal::Invalid(message)) => ErrorBody::invalid_request(message),
+        Ending::Failed(failure) => ErrorBody::from_failure(&failure),
+        Ending::Done(_) => ErrorBody::internal("the answer ended before it began"),
+    }
+}
+
+fn token_request(
+    request: &GenerateRequest,
+    prepared: &Prepared,
+    model: &TextModel,
+    info: &EngineInfo,
+) -> Result<TokenRequest, ErrorBody> {
+    let prompt = u32::try_from(prepared.tokens.len()).unwrap_or(u32::MAX);
+    let max_tokens = max_tokens(prompt, request.max_tokens, info.context)?;
+    let sampling = sampling(&request.sampling, &model.defaults);
+    if let Some((token, _)) = sampling.logit_bias.iter().find(|(id, _)| *id >= info.vocab_size) {
+        let size = info.vocab_size;
+        let message = format!("logit_bias names token {token}, the vocabulary has {size}");
+        let mut body = ErrorBody::invalid_request(message);
+        body.param = Some("logit_bias".into());
+        return Err(body);
+    }
+    let stop_tokens = if request.ignore_eos { Vec::new() } else { model.stop_tokens.clone() };
+    Ok(TokenRequest {
+        // Set when it is submitted.
+        id: 0,
+        prompt: prepared.tokens.clone(),
+        sampling,
+        max_tokens,
+        min_tokens: request.min_tokens.min(max_tokens),
+        stop_tokens,
+    })
+}
+
+fn max_tokens(prompt: u32, asked: Option<u32>, context: u32) -> Result<u32, ErrorBody> {
+    let left = context.saturating_sub(prompt);
+    match asked {
+        _ if left == 0 => {
+            Err(ErrorBody::context_length_exceeded(context, prompt, asked.unwrap_or(0)))
+        }
+        Some(asked) if asked > left => {
+            Err(ErrorBody::context_length_exceeded(context, prompt, asked))
+        }
+        Some(asked) => Ok(asked),
+        None => Ok(left.min(DEFAULT_MAX_TOKENS)),
+    }
+}
+
+/// Request, then model, then fallback (requirement 30).
+fn sampling(asked: &SamplingParams, model: &Defaults) -> Sampling {
+    let seed = || uuid::Uuid::new_v4().as_u64_pair().0;
+    Sampling {
+        temperature: asked.temperature.or(model.temperature).unwrap_or(FALLBACK_TEMPERATURE),
+        top_p: asked.top_p.or(model.top_p).unwrap_or(FALLBACK_TOP_P),
+        top_k: asked.top_k.or(model.top_k).unwrap_or(0),
+        min_p: asked.min_p.or(model.min_p).unwrap_or(0.0),
+        repetition_penalty: asked.repetition_penalty.or(model.repetition_penalty).unwrap_or(1.0),
+        presence_penalty: asked.presence_penalty.unwrap_or(0.0),
+        frequency_penalty: asked.frequency_penalty.unwrap_or(0.0),
+        seed: asked.seed.unwrap_or_else(seed),
+        logit_bias: asked.logit_bias.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sampling_takes_the_first_word_that_is_said() {
+        // Requirement 30.
+        let model = Defaults { temperature: Some(0.3), top_k: Some(20), ..Defaults::default() };
+        let asked =
+            SamplingParams { temperature: Some(1.1), seed: Some(7), ..SamplingParams::default() };
+        let got = sampling(&asked, &model);
+        assert_eq!((got.temperature, got.top_k, got.seed), (1.1, 20, 7));
+        let got = sampling(&SamplingParams::default(), &model);
+        assert_eq!((got.temperature, got.top_p), (0.3, FALLBACK_TOP_P));
+        let got = sampling(&SamplingParams::default(), &Defaults::default());
+        assert_eq!(got.temperature, 0.7);
+        let other = sampling(&SamplingParams::default(), &Defaults::default());
+        assert_ne!(got.seed, other.seed, "an unset seed must be a new one each time");
+    }
+
+    #[test]
+    fn the_output_cap_fits_the_context() {
+        // Requirement 25.
+        assert_eq!(max_tokens(10, None, 100).unwrap(), 90);
+        assert_eq!(max_tokens(10, None, 100_000).unwrap(), 8192);
+        assert_eq!(max_tokens(10, Some(90), 100).unwrap(), 90);
+        let refused = max_tokens(10, Some(91), 100).unwrap_err();
+        assert_eq!((refused.status, refused.code), (400, Some("context_length_exceeded")));
+        assert!(refused.message.contains("maximum context length is 100 tokens"));
+        assert!(refused.message.contains("101"));
+        assert!(max_tokens(100, None, 100).is_err());
+    }
+}

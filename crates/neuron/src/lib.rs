@@ -1,0 +1,35 @@
+//! The daemon of a GPU host: it finds the hardware, runs each model in an engine child of its
+//! own, and answers for them over HTTP.
+//!
+//! ```text
+//! server ─► app ─► generate ─► live ══ link ══► child ─► TokenEngine
+//!            └──► control_routes ─► models ─► supervisor ─► lifecycle (pure) · process
+//! ```
+//!
+//! A request holds a `live::Ticket`; dropping it anywhere on its way aborts the work.
+#![forbid(unsafe_code)]
+
+mod app;
+mod assets;
+mod auth;
+mod body;
+pub mod child;
+pub mod config;
+mod control_error;
+mod control_routes;
+pub mod discover;
+mod gauges;
+mod generate;
+pub mod lifecycle;
+pub mod link;
+mod live;
+pub mod logging;
+mod metrics;
+mod models;
+pub mod process;
+pub mod serve;
+mod served;
+mod server;
+mod source;
+mod story;
+mod supervisor;

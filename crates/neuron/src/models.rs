@@ -1,0 +1,290 @@
+//! All models of this node: their registry, loads and unloads.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use control::{
+    Activation, ActivationState, LoadReply, LoadRequest, ModelStatus, UnloadReply, UnloadRequest,
+};
+use engine::EngineSpec;
+use futures_util::future::join_all;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::{Config, Native};
+use crate::control_error::ControlError;
+use crate::discover;
+use crate::lifecycle::RestartPolicy;
+use crate::link::{LoadCode, LoadFailure};
+use crate::process::EngineProgram;
+use crate::served::{NATIVE, Served};
+use crate::source::{self, Allowed};
+use crate::supervisor::{self, Ask};
+
+/// How long running requests may go on when an unload does not say.
+const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
+
+/// The longest drain that an unload may ask for.
+const MAX_DRAIN: Duration = Duration::from_secs(3600);
+
+/// The registry; the only place where supervisors are made.
+#[derive(Debug)]
+pub(crate) struct Models {
+    native: Native,
+    program: EngineProgram,
+    policy: RestartPolicy,
+    allowed: Allowed,
+    configured: BTreeMap<String, LoadRequest>,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    entries: HashMap<String, Entry>,
+    closed: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Entry {
+    served: Arc<Served>,
+    asks: mpsc::Sender<Ask>,
+}
+
+impl Models {
+    /// The configured models, none of them loaded. Needs a Tokio runtime.
+    pub(crate) fn new(config: &Config, own_engine: EngineProgram, policy: RestartPolicy) -> Self {
+        let native = config.harness.native.clone();
+        let program = match native.engine_command.as_deref() {
+            Some([path, args @ ..]) => EngineProgram {
+                path: path.into(),
+                args: args.iter().map(Into::into).collect(),
+                ..own_engine
+            },
+            _ => own_engine,
+        };
+        let configured: BTreeMap<_, _> = config
+            .default_models
+            .iter()
+            .map(|request| (request.model_id.clone(), request.clone()))
+            .collect();
+        let models = Self {
+            native,
+            program,
+            policy,
+            allowed: Allowed::new(config.model_dirs.clone()),
+            configured,
+            table: Mutex::default(),
+        };
+        for request in models.configured.values() {
+            models.entry(request);
+        }
+        models
+    }
+
+    /// A model that is configured, loaded or on its way.
+    pub(crate) fn get(&self, id: &str) -> Option<Arc<Served>> {
+        self.table().entries.get(id).map(|entry| &entry.served).filter(|s| self.shows(s)).cloned()
+    }
+
+    /// An entry once made is kept, since a load may hold it at any time; there are no more of
+    /// them than models on this host. One that was unloaded is no longer shown.
+    fn shows(&self, served: &Served) -> bool {
+        let absent = served.view().status == ModelStatus::Absent;
+        !absent || self.configured.contains_key(&served.id)
+    }
+
+    /// All of them, by their ids.
+    pub(crate) fn list(&self) -> Vec<Arc<Served>> {
+        let table = self.table();
+        let served = table.entries.values().map(|entry| &entry.served);
+        let mut list: Vec<_> = served.filter(|served| self.shows(served)).cloned().collect();
+        drop(table);
+        list.sort_by(|a, b| a.id.cmp(&b.id));
+        list
+    }
+
+    /// Loads all configured models, one failure not touching the others (requirement 71).
+    pub(crate) async fn load_configured(&self) {
+        let loads = self.configured.values().map(|request| async move {
+            if let Err(error) = self.load(request.clone()).await {
+                let model = &request.model_id;
+                tracing::error!(model, code = error.code, "configured model not loaded: {error}");
+            }
+        });
+        join_all(loads).await;
+    }
+
+    /// Loads a model, or joins the load that is under way.
+    ///
+    /// The load goes on when the caller leaves; the model is then in the list all the same.
+    pub(crate) async fn load(&self, request: LoadRequest) -> Result<LoadReply, ControlError> {
+        let began = Instant::now();
+        let wait = request.wait.unwrap_or(true);
+        let id = request.model_id.clone();
+        let about = |error: ControlError| error.about(&id);
+        let spec = self.plan(&request).await.map_err(about)?;
+        let entry = self.open_entry(&request)?;
+        let (reply, mut answer) = oneshot::channel();
+        let (taken, begun) = oneshot::channel();
+        let ask = Ask::Load { request, spec, reply, taken };
+        entry.asks.send(ask).await.map_err(|_| ControlError::shutting_down())?;
+        // A refusal that needs no engine is told even to those who do not wait.
+        let begun = begun.await.is_ok();
+        let answer = match answer.try_recv() {
+            Err(_) if begun && !wait => {
+                return Ok(LoadReply { status: "loading".into(), plan: None, load_ms: None });
+            }
+            Ok(answer) => answer,
+            Err(_) => answer.await.map_err(|_| ControlError::shutting_down())?,
+        };
+        answer.map_err(|refused| about(refused.into()))?;
+        let plan = entry.served.view().plan();
+        let load_ms = Some(began.elapsed().as_millis() as u64);
+        Ok(LoadReply { status: "loaded".into(), plan, load_ms })
+    }
+
+    /// Unloads a model; answers once its memory is back.
+    pub(crate) async fn unload(&self, request: UnloadRequest) -> Result<UnloadReply, ControlError> {
+        let id = request.model_id;
+        let entry = self.table().entries.get(&id).filter(|e| self.shows(&e.served)).cloned();
+        let entry = entry.ok_or_else(|| ControlError::unknown_model(&id))?;
+        if entry.served.view().status == ModelStatus::Absent {
+            return Err(ControlError::not_loaded(&id));
+        }
+        let drain = request.drain_secs.map_or(DEFAULT_DRAIN, Duration::from_secs).min(MAX_DRAIN);
+        let freed_mb = unload(&entry, drain).await.ok_or_else(ControlError::shutting_down)?;
+        Ok(UnloadReply { status: "unloaded".into(), freed_mb })
+    }
+
+    /// Takes no more loads and ends every engine; running requests get `drain` to finish.
+    pub(crate) async fn shut_down(&self, drain: Duration) {
+        let entries: Vec<Entry> = {
+            let mut table = self.table();
+            table.closed = true;
+            table.entries.values().cloned().collect()
+        };
+        let unloads = entries.iter().map(|entry| unload(entry, drain));
+        join_all(unloads).await;
+    }
+
+    /// How far the configured models have come.
+    pub(crate) fn activation(&self) -> Activation {
+        let mut activation = Activation::default();
+        for id in self.configured.keys() {
+            let status = self.get(id).map_or(ModelStatus::Absent, |served| served.view().status);
+            let list = match status {
+                ModelStatus::Absent => &mut activation.pending,
+                ModelStatus::Ready => &mut activation.completed,
+                ModelStatus::Failed => &mut activation.failed,
+                ModelStatus::Downloading
+                | ModelStatus::Loading
+                | ModelStatus::Draining
+                | ModelStatus::Restarting => &mut activation.in_progress,
+            };
+            list.push(id.clone());
+        }
+        if !activation.in_progress.is_empty() {
+            activation.state = ActivationState::Activating;
+        }
+        activation
+    }
+
+    /// What the engine is told for this request. What it does not say, the configuration of that
+    /// id says, so that both ways to a load agree (requirement 42).
+    async fn plan(&self, request: &LoadRequest) -> Result<EngineSpec, ControlError> {
+        let configured = self.configured.get(&request.model_id);
+        let native = &self.native;
+        check(request)?;
+        let source = request.source.clone().map(PathBuf::from);
+        let own = configured.and_then(|model| model.source.clone()).map(PathBuf::from);
+        let quant = request.quant.clone().or_else(|| configured.and_then(|m| m.quant.clone()));
+        let (allowed, id) = (self.allowed.clone(), request.model_id.clone());
+        let find = move || find_source(&allowed, &id, source, own, quant.as_deref());
+        let source = tokio::task::spawn_blocking(find).await.map_err(|_| {
+            ControlError::bad_request("the source could not be looked at; see the daemon's log")
+        })??;
+        let of_config = |field: fn(&LoadRequest) -> Option<u32>| configured.and_then(field);
+        let max_running = request.max_running.or_else(|| of_config(|m| m.max_running));
+        let ranks = request.tensor_parallel.or_else(|| of_config(|m| m.tensor_parallel));
+        Ok(EngineSpec {
+            context: request.context.or_else(|| of_config(|m| m.context)),
+            max_running: max_running.unwrap_or(native.max_running),
+            token_budget: native.token_budget,
+            world_size: ranks.unwrap_or(1),
+            threads: native.threads,
+            ..EngineSpec::new(source)
+        })
+    }
+
+    fn open_entry(&self, request: &LoadRequest) -> Result<Entry, ControlError> {
+        if self.table().closed {
+            return Err(ControlError::shutting_down());
+        }
+        Ok(self.entry(request))
+    }
+
+    fn entry(&self, request: &LoadRequest) -> Entry {
+        let mut table = self.table();
+        let entry = table.entries.entry(request.model_id.clone()).or_insert_with(|| {
+            let served = Arc::new(Served::new(request.clone()));
+            let asks = supervisor::start(Arc::clone(&served), self.program.clone(), self.policy);
+            Entry { served, asks }
+        });
+        entry.clone()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn unload(entry: &Entry, drain: Duration) -> Option<u64> {
+    let (reply, answer) = oneshot::channel();
+    entry.asks.send(Ask::Unload { drain, reply }).await.ok()?;
+    answer.await.ok()
+}
+
+fn check(request: &LoadRequest) -> Result<(), ControlError> {
+    if !source::is_model_id(&request.model_id) {
+        let message = "model_id must be names of letters, digits and ._-+:@ between slashes";
+        return Err(ControlError::bad_request(message));
+    }
+    if let Some(harness) = request.harness.as_deref()
+        && ![NATIVE, "candle"].contains(&harness)
+    {
+        let harness = source::clip(harness);
+        let message = format!("harness is `{harness}`, this node has: {NATIVE}");
+        return Err(ControlError::bad_request(message));
+    }
+    for (field, value) in [
+        ("context", request.context),
+        ("max_running", request.max_running),
+        ("tensor_parallel", request.tensor_parallel),
+    ] {
+        if value == Some(0) {
+            return Err(ControlError::bad_request(format!("{field} must be at least 1, got 0")));
+        }
+    }
+    if request.devices.as_ref().is_some_and(|devices| !devices.is_empty()) {
+        let reason = discover::cuda_unavailable_reason();
+        return Err(LoadFailure::new(LoadCode::CudaUnavailable, reason).into());
+    }
+    Ok(())
+}
+
+fn find_source(
+    allowed: &Allowed,
+    id: &str,
+    asked: Option<PathBuf>,
+    configured: Option<PathBuf>,
+    quant: Option<&str>,
+) -> Result<PathBuf, LoadFailure> {
+    let source = match (asked, configured) {
+        (Some(asked), Some(own)) if asked == own => own,
+        (Some(asked), _) => allowed.check(&asked)?,
+        (None, Some(own)) => own,
+        (None, None) => allowed.look_up(id)?,
+    };
+    source::choose(&source, quant)
+}

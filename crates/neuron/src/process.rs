@@ -1,0 +1,230 @@
+//! One engine child: its process, its link and its log.
+
+use std::ffi::OsString;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+use std::{io, os::unix::process::ExitStatusExt};
+
+use engine::{EngineInfo, EngineSpec, Refusal};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::sync::{Notify, mpsc};
+
+use crate::link::{self, FromChild, LinkError, LoadFailure, ToChild};
+use crate::live::Outbox;
+use crate::served::Served;
+
+/// A line of a child's log is cut here.
+const MAX_LOG_LINE_BYTES: u64 = 16 << 10;
+
+/// The program of an engine child.
+#[derive(Clone, Debug)]
+pub struct EngineProgram {
+    /// The executable.
+    pub path: PathBuf,
+    /// Its arguments.
+    pub args: Vec<OsString>,
+    /// A child that has work and says nothing for this long is killed.
+    pub step_timeout: Duration,
+}
+
+/// What a child's supervisor hears; steps go straight to their requests instead.
+#[derive(Debug)]
+pub(crate) enum ChildEvent {
+    /// See [`FromChild::Ready`].
+    Ready(EngineInfo),
+    /// See [`FromChild::LoadFailed`].
+    LoadFailed(LoadFailure),
+    /// The process is gone; the last event.
+    Exited {
+        /// Its status and its last words.
+        reason: String,
+    },
+}
+
+/// A running child. Dropping it kills the child.
+#[derive(Debug)]
+pub(crate) struct EngineProcess {
+    /// For humans and reports.
+    pub(crate) pid: Option<u32>,
+    /// Frames to the child.
+    pub(crate) outbox: Outbox,
+    kill: Arc<Notify>,
+}
+
+impl EngineProcess {
+    /// Ends the child the hard way; its [`ChildEvent::Exited`] follows.
+    pub(crate) fn kill(&self) {
+        self.kill.notify_one();
+    }
+}
+
+impl Drop for EngineProcess {
+    fn drop(&mut self) {
+        self.kill.notify_one();
+    }
+}
+
+/// Starts a child and tells it what to load. Events carry `generation`, so that the last words of
+/// one child are not taken for those of the next.
+pub(crate) fn spawn(
+    program: &EngineProgram,
+    spec: EngineSpec,
+    served: Arc<Served>,
+    generation: u64,
+    events: mpsc::UnboundedSender<(u64, ChildEvent)>,
+) -> io::Result<EngineProcess> {
+    let (near, far) = std::os::unix::net::UnixStream::pair()?;
+    near.set_nonblocking(true)?;
+    let near = UnixStream::from_std(near)?;
+    let mut child = Command::new(&program.path)
+        .args(&program.args)
+        .stdin(Stdio::from(OwnedFd::from(far)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        // A Ctrl-C on the terminal is for the daemon, which ends its children in order.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()?;
+    if let Some(stderr) = child.stderr.take() {
+        tokio::spawn(copy_log(stderr, served.id.clone()));
+    }
+    let (reader, writer) = near.into_split();
+    let (outbox, messages) = mpsc::unbounded_channel();
+    tokio::spawn(write(writer, messages, Arc::clone(&served)));
+    // The receiver was just made, so that nothing can fail here.
+    let _ = outbox.send(ToChild::Load(spec));
+    let kill = Arc::new(Notify::new());
+    let process = EngineProcess { pid: child.id(), outbox, kill: Arc::clone(&kill) };
+    let step_timeout = program.step_timeout;
+    tokio::spawn(async move {
+        let reason = watch(child, reader, &served, &kill, step_timeout, |event| {
+            let _ = events.send((generation, event));
+        });
+        let reason = reason.await;
+        let _ = events.send((generation, ChildEvent::Exited { reason }));
+    });
+    Ok(process)
+}
+
+async fn write(
+    mut socket: OwnedWriteHalf,
+    mut messages: mpsc::UnboundedReceiver<ToChild>,
+    served: Arc<Served>,
+) {
+    while let Some(message) = messages.recv().await {
+        match link::encode(&message) {
+            Ok(frame) => {
+                if socket.write_all(&frame).await.is_err() {
+                    // The reading half notices as well, and tells.
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::error!(model = served.id, "{error}");
+                if let ToChild::Submit(request) = message {
+                    let refusal = Refusal::Invalid("the prompt is too large".into());
+                    served.live.refused(request.id, refusal);
+                }
+            }
+        }
+    }
+}
+
+/// Follows a child to its end, and says in words how it ended.
+async fn watch(
+    mut child: Child,
+    mut socket: OwnedReadHalf,
+    served: &Served,
+    kill: &Notify,
+    step_timeout: Duration,
+    mut tell: impl FnMut(ChildEvent),
+) -> String {
+    let mut fault = None;
+    let read = async {
+        while let Some(frame) = link::read_frame_async(&mut socket).await? {
+            take(frame, served, &mut fault, &mut tell);
+        }
+        Ok::<_, LinkError>(())
+    };
+    let words = tokio::select! {
+        read = read => read.err().map(|error| error.to_string()),
+        () = kill.notified() => Some("killed by the daemon".to_owned()),
+        () = stall(served, step_timeout) => {
+            Some(format!("no step was reported for {} s", step_timeout.as_secs()))
+        }
+    };
+    // A child that closed its link is on its way out, and cannot be killed more than dead.
+    let _ = child.start_kill();
+    let status = match child.wait().await {
+        Ok(status) => describe(status),
+        Err(error) => format!("status unknown: {error}"),
+    };
+    match fault.or(words) {
+        Some(words) => format!("{words} ({status})"),
+        None => status,
+    }
+}
+
+fn take(
+    frame: FromChild,
+    served: &Served,
+    fault: &mut Option<String>,
+    tell: &mut impl FnMut(ChildEvent),
+) {
+    match frame {
+        FromChild::Step(report) => {
+            // Counts first: who sees an answer end also sees its memory back.
+            served.view().steps.add(&report);
+            served.live.apply(&report);
+        }
+        FromChild::Accepted(id) => served.live.accepted(id),
+        FromChild::Refused { id, refusal } => served.live.refused(id, refusal),
+        FromChild::Idle(gauges) => served.view().steps.gauges = gauges,
+        FromChild::Progress { done_bytes, total_bytes } => {
+            served.view().progress = Some(control::Progress { done_bytes, total_bytes });
+        }
+        FromChild::Ready(info) => tell(ChildEvent::Ready(info)),
+        FromChild::LoadFailed(failure) => tell(ChildEvent::LoadFailed(failure)),
+        FromChild::Fault { message } => *fault = Some(message),
+    }
+}
+
+/// Returns when the engine has had work for too long without a sign of life (requirement 82).
+async fn stall(served: &Served, step_timeout: Duration) {
+    let mut ticks = tokio::time::interval((step_timeout / 4).max(Duration::from_millis(10)));
+    while served.live.stalled_for() < step_timeout {
+        ticks.tick().await;
+    }
+}
+
+fn describe(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("engine process ended with status {code}"),
+        (None, Some(9)) => "engine process was killed by signal 9".to_owned(),
+        (None, signal) => format!("engine process died of signal {}", signal.unwrap_or(0)),
+    }
+}
+
+/// Copies a child's log into ours, line by line, control characters spelled out.
+async fn copy_log(stderr: ChildStderr, model: String) {
+    let mut lines = BufReader::new(stderr);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read = (&mut lines).take(MAX_LOG_LINE_BYTES).read_until(b'\n', &mut line).await;
+        if !matches!(read, Ok(bytes) if bytes > 0) {
+            return;
+        }
+        let text = String::from_utf8_lossy(&line);
+        let text = text.trim_end();
+        if !text.is_empty() {
+            tracing::info!(target: "engine", model, "{}", text.escape_debug());
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! A whole daemon, from its configuration to its end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::app::{self, App};
+use crate::auth::{ApiKey, KeyError};
+use crate::config::Config;
+use crate::lifecycle::RestartPolicy;
+use crate::models::Models;
+use crate::process::EngineProgram;
+use crate::server;
+
+/// How long running requests may go on after the daemon was told to end.
+const SHUTDOWN_DRAIN: Duration = Duration::from_secs(10);
+
+/// How long connections may take to end after that; kept-alive ones end at once.
+const CONNECTION_GRACE: Duration = Duration::from_secs(5);
+
+/// Why a daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The address cannot be bound.
+    #[error("cannot listen on {listen}: {error}")]
+    Listen {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// A daemon that listens.
+pub struct Daemon {
+    /// The address that was really bound.
+    pub listen: SocketAddr,
+    app: Arc<App>,
+    listener: TcpListener,
+}
+
+impl Daemon {
+    /// Binds the address first; models are loaded once it runs (requirement 71).
+    pub async fn bind(
+        config: &Config,
+        own_engine: EngineProgram,
+        policy: RestartPolicy,
+    ) -> Result<Self, ServeError> {
+        let key = config.api_key_file.as_deref().map(ApiKey::read).transpose()?;
+        let unbound = |error| ServeError::Listen { listen: config.listen, error };
+        let listener = TcpListener::bind(config.listen).await.map_err(unbound)?;
+        let listen = listener.local_addr().map_err(unbound)?;
+        let models = Models::new(config, own_engine, policy);
+        let app = Arc::new(App::new(config, models, key, listen));
+        Ok(Self { listen, app, listener })
+    }
+
+    /// Serves until `stop` turns true, then ends in order: no new requests, running ones get a
+    /// moment, every engine child is gone.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let Self { app, listener, listen } = self;
+        tracing::info!(%listen, version = env!("CARGO_PKG_VERSION"), "neuron serves");
+        let loader = Arc::clone(&app);
+        tokio::spawn(async move { loader.models.load_configured().await });
+        // Connections stay open while models drain, so that running answers reach their end.
+        let (close, closed) = watch::channel(false);
+        let router = app::router(Arc::clone(&app));
+        let server = tokio::spawn(server::serve(listener, router, closed, CONNECTION_GRACE));
+        let _ = stop.wait_for(|stop| *stop).await;
+        tracing::info!("shutting down");
+        app.stop();
+        app.models.shut_down(SHUTDOWN_DRAIN).await;
+        let _ = close.send(true);
+        let _ = server.await;
+        tracing::info!("all engines and connections ended");
+    }
+}

@@ -1,0 +1,150 @@
+//! What everybody may know of a model without asking its supervisor or its engine.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use control::{
+    Limit, LoadPlan, LoadRequest, ModelHealth, ModelReport, ModelStatus, Progress, RankPlan,
+};
+use engine::EngineInfo;
+
+use crate::assets::Assets;
+use crate::gauges::{RequestCounts, StepCounts};
+use crate::live::Live;
+
+/// The name of the harness that runs models in engine children.
+pub(crate) const NATIVE: &str = "native";
+
+/// A model that is configured, loaded or on its way.
+#[derive(Debug)]
+pub(crate) struct Served {
+    /// The id under which it is served.
+    pub(crate) id: String,
+    /// Its requests.
+    pub(crate) live: Arc<Live>,
+    view: Mutex<View>,
+}
+
+/// The published part of a model's state; the supervisor writes, everybody reads.
+#[derive(Debug)]
+pub(crate) struct View {
+    /// See [`ModelStatus`].
+    pub(crate) status: ModelStatus,
+    /// While loading.
+    pub(crate) progress: Option<Progress>,
+    /// What the engine loaded.
+    pub(crate) info: Option<EngineInfo>,
+    /// Tokenizer and template.
+    pub(crate) assets: Option<Arc<Assets>>,
+    /// What its steps did.
+    pub(crate) steps: StepCounts,
+    /// How its requests ended.
+    pub(crate) requests: RequestCounts,
+    /// Times that the engine was started again.
+    pub(crate) restarts: u32,
+    /// The engine's process.
+    pub(crate) pid: Option<u32>,
+    /// Why it failed.
+    pub(crate) error: Option<String>,
+    /// How it was asked for.
+    pub(crate) request: LoadRequest,
+}
+
+impl Served {
+    /// A model that is not loaded.
+    pub(crate) fn new(request: LoadRequest) -> Self {
+        Self {
+            id: request.model_id.clone(),
+            live: Arc::default(),
+            view: Mutex::new(View {
+                status: ModelStatus::Absent,
+                progress: None,
+                info: None,
+                assets: None,
+                steps: StepCounts::default(),
+                requests: RequestCounts::default(),
+                restarts: 0,
+                pid: None,
+                error: None,
+                request,
+            }),
+        }
+    }
+
+    /// The state; the lock is held for moments only.
+    pub(crate) fn view(&self) -> MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its entry of `GET /models`; `base_url` is where this node answers.
+    pub(crate) fn report(&self, base_url: &str) -> ModelReport {
+        let view = self.view();
+        let ready = view.status == ModelStatus::Ready;
+        let info = view.info.as_ref();
+        ModelReport {
+            id: self.id.clone(),
+            harness: NATIVE.to_owned(),
+            status: view.status,
+            devices: Vec::new(),
+            world_size: info.map_or(1, |info| info.ranks.len().max(1) as u32),
+            quant: info.map(|info| info.quant.clone()).or_else(|| view.request.quant.clone()),
+            vram_used_mb: 0,
+            endpoint: ready.then(|| base_url.to_owned()),
+            capabilities: view.assets.as_ref().map_or_else(Vec::new, |a| a.capabilities()),
+            limit: Limit { context: info.map_or(0, |info| info.context), output: None },
+            dialects: vec!["openai_chat".to_owned()],
+            progress: view.progress,
+            error: view.error.clone(),
+            pid: view.pid,
+        }
+    }
+
+    /// Its entry of `GET /health`.
+    pub(crate) fn health(&self, now: Instant) -> ModelHealth {
+        let view = self.view();
+        let (steps, info) = (&view.steps, view.info.as_ref());
+        ModelHealth {
+            id: self.id.clone(),
+            running: steps.gauges.running,
+            waiting: steps.gauges.waiting,
+            kv_blocks_free: steps.gauges.kv_blocks_free,
+            kv_blocks_total: info.map_or(0, |info| info.kv_blocks),
+            state_slots_free: steps.gauges.state_slots_free,
+            state_slots_total: info.map_or(0, |info| info.state_slots),
+            tok_s_prefill: steps.prefill.per_second(),
+            tok_s_decode: steps.decode.per_second(),
+            last_step_ms_ago: steps
+                .last_step
+                .map(|at| now.saturating_duration_since(at).as_millis() as u64),
+            restarts: view.restarts,
+        }
+    }
+}
+
+impl View {
+    /// What the load took, once it is done.
+    pub(crate) fn plan(&self) -> Option<LoadPlan> {
+        let info = self.info.as_ref()?;
+        let ranks = info.ranks.iter().map(|rank| RankPlan {
+            weight_bytes: rank.weights,
+            kv_bytes: rank.kv,
+            state_bytes: rank.state,
+            workspace_bytes: rank.workspace,
+            graph_bytes: 0,
+        });
+        Some(LoadPlan {
+            ranks: ranks.collect(),
+            fits: true,
+            context: info.context,
+            max_running: info.max_running,
+        })
+    }
+
+    /// Memory that the engine holds, in MiB.
+    pub(crate) fn held_mb(&self) -> u64 {
+        let ranks = self.info.iter().flat_map(|info| &info.ranks);
+        let bytes: u64 =
+            ranks.map(|rank| rank.weights + rank.kv + rank.state + rank.workspace).sum();
+        bytes.div_ceil(1 << 20)
+    }
+}

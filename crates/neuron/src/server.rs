@@ -1,0 +1,94 @@
+//! The HTTP server: connections, their time-outs and their end.
+
+use std::io;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// A client must have sent its headers by then (requirement 128).
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes that a request's headers may have.
+const MAX_HEADER_BYTES: usize = 64 << 10;
+
+/// How long to rest when the system has no descriptor for another connection.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Serves connections until `stop` turns true; then lets running requests end within `grace`.
+pub(crate) async fn serve(
+    listener: TcpListener,
+    router: Router,
+    stop: watch::Receiver<bool>,
+    grace: Duration,
+) {
+    let mut stopping = stop.clone();
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(connection(stream, router.clone(), stop.clone()));
+                }
+                Err(error) => rest(&error).await,
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            () = stopped(&mut stopping) => break,
+        }
+    }
+    drop(listener);
+    let ended = async { while connections.join_next().await.is_some() {} };
+    if tokio::time::timeout(grace, ended).await.is_err() {
+        tracing::warn!(connections = connections.len(), "connections cut off at the end of grace");
+        connections.shutdown().await;
+    }
+}
+
+/// Returns when the flag is set, or when nobody is left to set it.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+async fn rest(error: &io::Error) {
+    // A peer that left before it was accepted is no reason to wait.
+    if error.kind() != io::ErrorKind::ConnectionAborted {
+        tracing::warn!("a connection cannot be accepted: {error}");
+        tokio::time::sleep(ACCEPT_REST).await;
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool>) {
+    // Requirement 130: without it small frames wait for an acknowledgement.
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!("TCP_NODELAY: {error}");
+    }
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(256)
+        .max_header_list_size(MAX_HEADER_BYTES as u32)
+        .keep_alive_interval(Some(Duration::from_secs(30)));
+    let connection =
+        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::pin!(connection);
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        () = stopped(&mut stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        tracing::debug!("connection: {error}");
+    }
+}

@@ -1,0 +1,92 @@
+//! The one log line of an inference request, written when it ends, however it ends.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use dialog::{FailureKind, FinishReason, Timings, Usage};
+
+use crate::live::Times;
+use crate::served::Served;
+
+/// How an answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Completely.
+    Finished(FinishReason),
+    /// Refused by the engine before it began.
+    Refused,
+    /// With an error.
+    Failed(FailureKind),
+}
+
+/// A request from its admission to its end. Dropped without an outcome, its client has left.
+pub(crate) struct Story {
+    /// The request's id.
+    pub(crate) request_id: Arc<str>,
+    /// Its model.
+    pub(crate) served: Arc<Served>,
+    /// Whether it streams.
+    pub(crate) stream: bool,
+    /// When it came.
+    pub(crate) arrived: Instant,
+    /// What it took so far.
+    pub(crate) usage: Usage,
+    /// Its milestones so far.
+    pub(crate) times: Times,
+    /// Set at its end.
+    pub(crate) outcome: Option<Outcome>,
+}
+
+impl Story {
+    /// Where the time went so far (requirement 114).
+    pub(crate) fn timings(&self) -> Timings {
+        let between = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
+            (Some(from), Some(to)) => to.saturating_duration_since(from).as_secs_f64() * 1e3,
+            _ => 0.0,
+        };
+        Timings {
+            queue_ms: between(Some(self.arrived), self.times.started),
+            prompt_ms: between(self.times.started, self.times.first_token),
+            predicted_ms: between(self.times.first_token, self.times.last_token),
+        }
+    }
+}
+
+impl Drop for Story {
+    /// Requirement 94.
+    fn drop(&mut self) {
+        {
+            let mut view = self.served.view();
+            let counts = &mut view.requests;
+            let count = match self.outcome {
+                Some(Outcome::Finished(_)) => &mut counts.completed,
+                Some(Outcome::Refused) => &mut counts.refused,
+                Some(Outcome::Failed(_)) => &mut counts.failed,
+                None => &mut counts.cancelled,
+            };
+            *count += 1;
+        }
+        let reason = match self.outcome {
+            Some(Outcome::Finished(reason)) => format!("{reason:?}"),
+            Some(Outcome::Refused) => "Refused".to_owned(),
+            Some(Outcome::Failed(kind)) => format!("{kind:?}"),
+            None => "ClientGone".to_owned(),
+        };
+        let timings = self.timings();
+        tracing::info!(
+            request_id = &*self.request_id,
+            model = self.served.id,
+            stream = self.stream,
+            reason,
+            client_gone = self.outcome.is_none(),
+            prompt_tokens = self.usage.prompt_tokens,
+            completion_tokens = self.usage.completion_tokens,
+            reasoning_tokens = self.usage.reasoning_tokens,
+            queue_ms = timings.queue_ms.round(),
+            prompt_ms = timings.prompt_ms.round(),
+            predicted_ms = timings.predicted_ms.round(),
+            total_ms = self.arrived.elapsed().as_millis() as u64,
+            "request ended"
+        );
+    }
+}

@@ -1,0 +1,9 @@
+//! The daemon over HTTP, with engine children that are real processes.
+#![allow(missing_docs, unreachable_pub)]
+
+mod chat;
+mod client;
+mod errors;
+mod life;
+mod node;
+mod program;

@@ -1,0 +1,128 @@
+//! The real program.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::json;
+use testkit::Script;
+
+use crate::client;
+use crate::node::{MODEL, chat_body, is_alive, says, scripted_engine, signal, wait_for};
+
+struct Program {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs `neuron serve` with one configured model, on a port of the system's choice, which its log
+/// tells.
+fn serve(dir: &Path, script: &Script) -> Program {
+    let model = dir.join(MODEL);
+    testkit::write_model_dir(&model).unwrap();
+    script.write(&model).unwrap();
+    let config = json!({
+        "listen": "127.0.0.1:0",
+        "default_models": [{"model_id": MODEL, "source": model}],
+        "harness": {"native": {"engine_command": [scripted_engine()]}},
+    });
+    let file = dir.join("neuron.toml");
+    std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_neuron"))
+        .args(["serve", "--config"])
+        .arg(&file)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(child.stderr.take().unwrap());
+    let address = loop {
+        let mut line = String::new();
+        assert_ne!(log.read_line(&mut line).unwrap(), 0, "neuron ended");
+        if let Some((_, rest)) = line.split_once("listen=") {
+            break rest.split_whitespace().next().unwrap().parse().unwrap();
+        }
+    };
+    // Someone must read on, or the program would stand still with a full pipe.
+    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+    Program { child, address }
+}
+
+async fn ready_pid(address: SocketAddr) -> u32 {
+    let report = async || client::get(address, &format!("/models/{MODEL}")).await.json();
+    wait_for("ready", async || report().await["status"] == "ready").await;
+    report().await["pid"].as_u64().unwrap() as u32
+}
+
+#[tokio::test]
+async fn no_child_survives_a_killed_daemon_even_if_its_step_hangs() {
+    let dir = tempfile::tempdir().unwrap();
+    let script = Script { hang_after_steps: Some(2), ..says("la ", 5) };
+    let program = serve(dir.path(), &script);
+    let pid = ready_pid(program.address).await;
+    let mut body = chat_body("go", json!({}));
+    body["stream"] = true.into();
+    let body = body.to_string();
+    let request = client::request("POST", "/v1/chat/completions", &[], body.as_bytes());
+    let mut stream = client::open(program.address, request).await;
+    stream.read_until("\"content\":\"l\"").await;
+    signal(program.child.id(), "-9");
+    wait_for("the child's end", async || !is_alive(pid)).await;
+}
+
+#[tokio::test]
+async fn a_terminated_daemon_ends_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut program = serve(dir.path(), &Script::default());
+    let pid = ready_pid(program.address).await;
+    signal(program.child.id(), "-TERM");
+    wait_for("its end", async || program.child.try_wait().unwrap().is_some()).await;
+    assert_eq!(program.child.wait().unwrap().code(), Some(0));
+    assert!(!is_alive(pid));
+}
+
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_neuron")).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn what_cannot_be_served_is_said_and_ends_with_status_1() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("neuron.toml");
+    let path = file.to_str().unwrap();
+    std::fs::write(&file, "lisen = \"127.0.0.1:0\"\n").unwrap();
+    for command in ["serve", "check-config"] {
+        let (status, _, errors) = run(&[command, "--config", path]);
+        assert_eq!(status, Some(1));
+        let expected = format!("neuron: {path}:1:1: unknown key `lisen`, did you mean `listen`?\n");
+        assert_eq!(errors, expected);
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    std::fs::write(&file, format!("listen = \"{address}\"\n")).unwrap();
+    let (status, _, errors) = run(&["serve", "--config", path]);
+    assert_eq!(status, Some(1));
+    assert!(errors.contains(&format!("neuron: cannot listen on {address}: ")), "{errors}");
+    let (status, out, _) = run(&["check-config", "--print-config", "--config", path]);
+    assert_eq!(status, Some(0));
+    assert!(out.contains(&format!("listen = \"{address}\"")), "{out}");
+}
+
+#[test]
+fn doctor_says_what_models_would_run_on() {
+    let (status, out, _) = run(&["doctor"]);
+    assert_eq!(status, Some(0));
+    assert!(out.contains("models run on the CPU"), "{out}");
+    let (_, json, _) = run(&["doctor", "--json"]);
+    let host: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(host["devices"], json!([]));
+}

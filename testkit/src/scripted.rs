@@ -1,0 +1,292 @@
+//! An engine without a model.
+
+use std::collections::VecDeque;
+use std::path::Path;
+use std::time::{Duration, Instant};
+use std::{fs, io, thread};
+
+use engine::{
+    End, EngineInfo, Fault, Gauges, RankBytes, Refusal, RequestId, StepReport, TokenEngine,
+    TokenRequest, TokenUpdate,
+};
+use serde::{Deserialize, Serialize};
+
+/// Tokens of a KV block of the scripted engine.
+const BLOCK_SIZE: u32 = 16;
+
+/// What a [`ScriptedEngine`] does; read from `script.json` in a model directory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Script {
+    /// The answer to every prompt; by default the prompt itself, again and again.
+    pub answer: Option<Vec<u32>>,
+    /// How long every step takes.
+    pub step_ms: u64,
+    /// How long the load takes.
+    pub load_ms: u64,
+    /// The load fails.
+    pub fail_load: Option<FailedLoad>,
+    /// The process ends during the load without a word, as if it were killed.
+    pub die_in_load: bool,
+    /// The step after this many faults.
+    pub fault_after_steps: Option<u64>,
+    /// The step after this many never returns.
+    pub hang_after_steps: Option<u64>,
+    /// A request's logits are not finite once it has this many tokens.
+    pub not_finite_after: Option<u32>,
+    /// See [`EngineInfo::context`].
+    pub context: u32,
+    /// See [`EngineInfo::max_running`].
+    pub max_running: u32,
+    /// Requests that may wait.
+    pub max_waiting: u32,
+}
+
+/// A load that fails with these words.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedLoad {
+    /// For example `does_not_fit`.
+    pub code: String,
+    /// What the caller reads.
+    pub message: String,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self {
+            answer: None,
+            step_ms: 0,
+            load_ms: 0,
+            fail_load: None,
+            die_in_load: false,
+            fault_after_steps: None,
+            hang_after_steps: None,
+            not_finite_after: None,
+            context: 4096,
+            max_running: 4,
+            max_waiting: 64,
+        }
+    }
+}
+
+impl Script {
+    /// The script of a model directory; one without a script gets the default.
+    pub fn read(dir: &Path) -> io::Result<Self> {
+        match fs::read(dir.join("script.json")) {
+            Ok(bytes) => Ok(serde_json::from_slice(&bytes)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Puts the script where [`Script::read`] finds it.
+    pub fn write(&self, dir: &Path) -> io::Result<()> {
+        fs::write(dir.join("script.json"), serde_json::to_vec_pretty(self)?)
+    }
+}
+
+#[derive(Debug)]
+struct Running {
+    request: TokenRequest,
+    generated: u32,
+}
+
+impl Running {
+    fn blocks(&self) -> u32 {
+        (self.request.prompt.len() as u32 + self.generated).div_ceil(BLOCK_SIZE)
+    }
+}
+
+/// An engine whose tokens come from a [`Script`]: one token a step for every running request.
+///
+/// It keeps the book on blocks and slots that a real engine keeps, so that leaks show.
+#[derive(Debug)]
+pub struct ScriptedEngine {
+    script: Script,
+    info: EngineInfo,
+    running: Vec<Running>,
+    waiting: VecDeque<TokenRequest>,
+    steps: u64,
+}
+
+impl ScriptedEngine {
+    /// An idle engine.
+    pub fn new(script: Script) -> Self {
+        let kv_blocks = script.max_running * script.context.div_ceil(BLOCK_SIZE);
+        let info = EngineInfo {
+            architecture: "scripted".into(),
+            quant: "none".into(),
+            vocab_size: 512,
+            context: script.context,
+            max_running: script.max_running,
+            block_size: BLOCK_SIZE,
+            kv_blocks,
+            state_slots: script.max_running,
+            ranks: vec![RankBytes { weights: 8 << 20, kv: 1 << 20, state: 0, workspace: 0 }],
+        };
+        Self { script, info, running: Vec::new(), waiting: VecDeque::new(), steps: 0 }
+    }
+
+    fn admit(&mut self) -> Vec<RequestId> {
+        let mut started = Vec::new();
+        while self.running.len() < self.info.max_running as usize {
+            let Some(request) = self.waiting.pop_front() else { break };
+            started.push(request.id);
+            self.running.push(Running { request, generated: 0 });
+        }
+        started
+    }
+}
+
+/// The next token of a request, and whether it is its last.
+fn advance(script: &Script, entry: &mut Running) -> TokenUpdate {
+    let id = entry.request.id;
+    if script.not_finite_after == Some(entry.generated) {
+        return TokenUpdate { id, tokens: vec![], end: Some(End::NotFinite) };
+    }
+    let tokens = script.answer.as_ref().unwrap_or(&entry.request.prompt);
+    let token = tokens[entry.generated as usize % tokens.len()];
+    entry.generated += 1;
+    let length = entry.request.prompt.len() as u32 + entry.generated;
+    let stops = entry.request.stop_tokens.contains(&token);
+    let end = if stops && entry.generated > entry.request.min_tokens {
+        Some(End::Stop)
+    } else if entry.generated >= entry.request.max_tokens || length >= script.context {
+        Some(End::Length)
+    } else {
+        None
+    };
+    TokenUpdate { id, tokens: vec![token], end }
+}
+
+impl TokenEngine for ScriptedEngine {
+    fn info(&self) -> &EngineInfo {
+        &self.info
+    }
+
+    fn submit(&mut self, request: TokenRequest) -> Result<(), Refusal> {
+        let prompt = request.prompt.len() as u32;
+        if prompt == 0 {
+            return Err(Refusal::Invalid("the prompt is empty".into()));
+        }
+        let (max_tokens, context) = (request.max_tokens, self.info.context);
+        if prompt.saturating_add(max_tokens) > context {
+            return Err(Refusal::TooLong { prompt, max_tokens, context });
+        }
+        let waiting = self.waiting.len() as u32;
+        if waiting >= self.script.max_waiting {
+            return Err(Refusal::QueueFull { waiting });
+        }
+        self.waiting.push_back(request);
+        Ok(())
+    }
+
+    fn abort(&mut self, id: RequestId) {
+        self.waiting.retain(|request| request.id != id);
+        self.running.retain(|entry| entry.request.id != id);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.waiting.is_empty()
+    }
+
+    fn gauges(&self) -> Gauges {
+        let held: u32 = self.running.iter().map(Running::blocks).sum();
+        Gauges {
+            running: self.running.len() as u32,
+            waiting: self.waiting.len() as u32,
+            kv_blocks_free: self.info.kv_blocks - held,
+            state_slots_free: self.info.state_slots - self.running.len() as u32,
+        }
+    }
+
+    fn step(&mut self) -> Result<StepReport, Fault> {
+        let began = Instant::now();
+        if self.script.fault_after_steps == Some(self.steps) {
+            return Err(Fault("the script says so".into()));
+        }
+        while self.script.hang_after_steps == Some(self.steps) {
+            thread::sleep(Duration::from_secs(1));
+        }
+        self.steps += 1;
+        thread::sleep(Duration::from_millis(self.script.step_ms));
+        let started = self.admit();
+        let prefill = self.running.iter().filter(|entry| entry.generated == 0);
+        let prefill_tokens = prefill.map(|entry| entry.request.prompt.len() as u32).sum();
+        let script = &self.script;
+        let updates: Vec<_> = self.running.iter_mut().map(|entry| advance(script, entry)).collect();
+        for update in updates.iter().filter(|update| update.end.is_some()) {
+            self.running.retain(|entry| entry.request.id != update.id);
+        }
+        Ok(StepReport {
+            started,
+            decode_tokens: updates.iter().map(|update| update.tokens.len() as u32).sum(),
+            updates,
+            prefill_tokens,
+            step_micros: began.elapsed().as_micros() as u64,
+            gauges: self.gauges(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use engine::Sampling;
+
+    use super::*;
+
+    fn request(id: RequestId, prompt: Vec<u32>, max_tokens: u32) -> TokenRequest {
+        let sampling = Sampling::greedy();
+        TokenRequest { id, prompt, sampling, max_tokens, min_tokens: 0, stop_tokens: vec![9] }
+    }
+
+    fn run(engine: &mut ScriptedEngine) -> Vec<TokenUpdate> {
+        let mut updates = Vec::new();
+        while !engine.is_idle() {
+            updates.extend(engine.step().unwrap().updates);
+        }
+        updates
+    }
+
+    #[test]
+    fn echoes_until_a_limit_or_a_stop_token_and_gives_everything_back() {
+        let mut engine = ScriptedEngine::new(Script::default());
+        let idle = engine.gauges();
+        engine.submit(request(1, vec![5, 6], 3)).unwrap();
+        engine.submit(request(2, vec![5, 9], 8)).unwrap();
+        let updates = run(&mut engine);
+        let tokens = |id| -> Vec<u32> {
+            updates.iter().filter(|u| u.id == id).flat_map(|u| u.tokens.clone()).collect()
+        };
+        let end = |id| updates.iter().filter(|u| u.id == id).find_map(|u| u.end);
+        assert_eq!((tokens(1), end(1)), (vec![5, 6, 5], Some(End::Length)));
+        assert_eq!((tokens(2), end(2)), (vec![5, 9], Some(End::Stop)));
+        assert_eq!(engine.gauges(), idle);
+    }
+
+    #[test]
+    fn an_abort_frees_its_seat_for_a_waiting_request() {
+        let script = Script { max_running: 1, ..Script::default() };
+        let mut engine = ScriptedEngine::new(script);
+        engine.submit(request(1, vec![5], 100)).unwrap();
+        engine.submit(request(2, vec![6], 1)).unwrap();
+        assert_eq!(engine.step().unwrap().started, [1]);
+        engine.abort(1);
+        assert_eq!(engine.step().unwrap().started, [2]);
+        assert!(engine.is_idle());
+    }
+
+    #[test]
+    fn scripted_trouble_happens_at_its_time() {
+        let script = Script { fault_after_steps: Some(1), ..Script::default() };
+        let mut engine = ScriptedEngine::new(script);
+        engine.submit(request(1, vec![5], 100)).unwrap();
+        assert!(engine.step().is_ok());
+        assert!(engine.step().is_err());
+
+        let script = Script { not_finite_after: Some(1), ..Script::default() };
+        let mut engine = ScriptedEngine::new(script);
+        engine.submit(request(1, vec![5], 100)).unwrap();
+        assert_eq!(run(&mut engine).last().unwrap().end, Some(End::NotFinite));
+    }
+}
