@@ -8,12 +8,17 @@
 //! and the node can never read two different models out of one body.
 #![forbid(unsafe_code)]
 
+mod answer;
 pub mod error;
 mod fields;
 pub mod models;
 pub mod openai_chat;
 mod peek;
+mod sampling;
 pub mod sse;
+mod tools;
+mod usage;
+mod wishes;
 
 pub use error::{ErrorBody, Retry, WireError};
 pub use peek::{Peek, peek};
