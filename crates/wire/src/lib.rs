@@ -9,11 +9,14 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+pub mod anthropic;
 pub mod error;
 mod fields;
 pub mod models;
 pub mod openai_chat;
+pub mod openai_completions;
 mod peek;
+pub mod projector;
 mod sampling;
 pub mod sse;
 mod tools;

@@ -50,12 +50,14 @@ pub(crate) fn min_tokens(body: &Object<'_>, max_tokens: Option<u32>) -> Result<u
     Ok(u32::try_from(least).unwrap_or(0))
 }
 
+/// OpenAI's cap on stop texts.
+pub(crate) const FOUR_STOPS: usize = 4;
+
 /// Stop texts, from one string or an array.
-pub(crate) fn stop(body: &Object<'_>, name: &str) -> Result<Vec<String>, WireError> {
-    const MOST: usize = 4;
+pub(crate) fn stop(body: &Object<'_>, name: &str, most: usize) -> Result<Vec<String>, WireError> {
     const LONGEST_BYTES: usize = 1024;
     let expected =
-        || format!("must be a string or up to {MOST} strings of 1 to {LONGEST_BYTES} bytes each");
+        || format!("must be a string or up to {most} strings of 1 to {LONGEST_BYTES} bytes each");
     let Some(raw) = body.raw(name) else { return Ok(Vec::new()) };
     let raws = match raw.get().starts_with('[') {
         true => body.array(name)?.unwrap_or_default(),
@@ -64,7 +66,7 @@ pub(crate) fn stop(body: &Object<'_>, name: &str) -> Result<Vec<String>, WireErr
     let texts: Result<Vec<String>, _> =
         raws.iter().map(|raw| fields::text(raw, || body.at(name))).collect();
     let texts = texts.map_err(|_| body.wrong(name, expected()))?;
-    if texts.len() > MOST || texts.iter().any(|text| text.is_empty() || text.len() > LONGEST_BYTES)
+    if texts.len() > most || texts.iter().any(|text| text.is_empty() || text.len() > LONGEST_BYTES)
     {
         return Err(body.wrong(name, expected()));
     }

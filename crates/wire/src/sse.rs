@@ -14,3 +14,29 @@ pub(crate) fn push_data(out: &mut Vec<u8>, payload: &impl Serialize) {
     serde_json::to_writer(&mut *out, payload).expect("wire types always serialise");
     out.extend_from_slice(b"\n\n");
 }
+
+/// Appends one frame with its event's name, for dialects whose clients read it.
+pub(crate) fn push_event(out: &mut Vec<u8>, name: &str, payload: &impl Serialize) {
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'\n');
+    push_data(out, payload);
+}
+
+/// The event's name and the payload of a frame; either is empty where it is not there.
+pub(crate) fn read(frame: &[u8]) -> (&[u8], &[u8]) {
+    let (mut name, mut data): (&[u8], &[u8]) = (b"", b"");
+    for line in frame.split(|byte| *byte == b'\n') {
+        if let Some(value) = line.strip_prefix(b"event:") {
+            name = value.trim_ascii();
+        } else if let Some(value) = line.strip_prefix(b"data:") {
+            data = value.trim_ascii();
+        }
+    }
+    (name, data)
+}
+
+/// Whether `piece` holds `words`.
+pub(crate) fn holds(piece: &[u8], words: &[u8]) -> bool {
+    piece.windows(words.len()).any(|window| window == words)
+}

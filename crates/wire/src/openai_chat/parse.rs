@@ -4,7 +4,7 @@ use dialog::{GenerateRequest, Json, Prompt, Reasoning};
 
 use super::{message, tools};
 use crate::fields::{self, Object};
-use crate::sampling::{min_tokens, sampling, stop};
+use crate::sampling::{FOUR_STOPS, min_tokens, sampling, stop};
 use crate::wishes::{self, refuse};
 use crate::{WireError, peek};
 
@@ -39,7 +39,7 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
         sampling: sampling(&body)?,
         max_tokens,
         min_tokens: min_tokens(&body, max_tokens)?,
-        stop: stop(&body, "stop")?,
+        stop: stop(&body, "stop", FOUR_STOPS)?,
         ignore_eos: body.flag("ignore_eos")?.unwrap_or(false),
         ..GenerateRequest::new(model, Prompt::Chat(messages))
     };

@@ -8,6 +8,7 @@ use super::types::{
     Message, finish_reason,
 };
 use crate::answer::{Answer, Block, Kind};
+use crate::projector::{EventCollector, EventStream};
 use crate::usage::{TimingsBody, UsageBody};
 use crate::{ErrorBody, sse};
 
@@ -220,4 +221,28 @@ impl Collector {
 fn call(block: &Block) -> Option<Call<'_>> {
     let Kind::Call { id, name } = &block.kind else { return None };
     Some(Call { id, kind: "function", function: Function { name, arguments: &block.text } })
+}
+
+impl EventStream for Stream {
+    fn event(&mut self, event: &Event) -> Vec<u8> {
+        Stream::event(self, event)
+    }
+
+    fn keep_alive(&self) -> &'static [u8] {
+        Stream::keep_alive(self)
+    }
+
+    fn ended(&self) -> bool {
+        Stream::ended(self)
+    }
+}
+
+impl EventCollector for Collector {
+    fn event(&mut self, event: &Event) {
+        Collector::event(self, event);
+    }
+
+    fn finish(self: Box<Self>) -> Result<Vec<u8>, ErrorBody> {
+        Collector::finish(*self)
+    }
 }
