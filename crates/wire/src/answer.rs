@@ -143,9 +143,8 @@ impl Answer {
         if !self.is_open {
             return;
         }
-        let is_bare = |block: &Block| {
-            matches!(block.kind, Kind::Call { .. }) && block.text.is_empty()
-        };
+        let is_bare =
+            |block: &Block| matches!(block.kind, Kind::Call { .. }) && block.text.is_empty();
         if self.blocks.last().is_some_and(is_bare) {
             self.grow("{}", changes);
         }

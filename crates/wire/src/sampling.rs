@@ -72,4 +72,3 @@ pub(crate) fn stop(body: &Object<'_>, name: &str, most: usize) -> Result<Vec<Str
     }
     Ok(texts)
 }
-

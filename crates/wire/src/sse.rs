@@ -40,3 +40,20 @@ pub(crate) fn read(frame: &[u8]) -> (&[u8], &[u8]) {
 pub(crate) fn holds(piece: &[u8], words: &[u8]) -> bool {
     piece.windows(words.len()).any(|window| window == words)
 }
+
+/// Whether a frame ends a stream of OpenAI's completion dialects: `[DONE]` or an error. A frame
+/// that may be half written ends nothing but by the former.
+pub(crate) fn is_openai_end(frame: &[u8], is_closed: bool) -> bool {
+    let (_, data) = read(frame);
+    data == b"[DONE]" || (is_closed && data.starts_with(b"{\"error\""))
+}
+
+/// Whether `key`, given with its quote and colon, has a string behind it that is not empty.
+pub(crate) fn has_filled(piece: &[u8], key: &[u8]) -> bool {
+    let filled = |at: usize| {
+        let rest = piece[at + key.len()..].trim_ascii_start();
+        rest.starts_with(b"\"") && !rest.starts_with(b"\"\"")
+    };
+    let found = piece.windows(key.len()).enumerate().filter(|(_, window)| *window == key);
+    found.into_iter().any(|(at, _)| filled(at))
+}

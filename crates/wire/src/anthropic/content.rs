@@ -82,9 +82,7 @@ fn document(block: &Object<'_>) -> Result<Part, WireError> {
     let source = block.object("source")?.ok_or_else(|| block.missing("source"))?;
     match source.text("type")?.as_deref() {
         None => Err(source.missing("type")),
-        Some("text") => {
-            Ok(Part::Text(source.text("data")?.ok_or_else(|| source.missing("data"))?))
-        }
+        Some("text") => Ok(Part::Text(source.text("data")?.ok_or_else(|| source.missing("data"))?)),
         Some(_) => Err(source.unsupported("type", "documents are served as text only")),
     }
 }

@@ -223,6 +223,12 @@ fn call(block: &Block) -> Option<Call<'_>> {
     Some(Call { id, kind: "function", function: Function { name, arguments: &block.text } })
 }
 
+/// Whether a piece of a stream carries generated words; the role chunk's are empty.
+pub fn shows_words(piece: &[u8]) -> bool {
+    // The key's end matches `reasoning_content` too.
+    sse::has_filled(piece, b"content\":") || sse::holds(piece, b"\"tool_calls\":")
+}
+
 impl EventStream for Stream {
     fn event(&mut self, event: &Event) -> Vec<u8> {
         Stream::event(self, event)

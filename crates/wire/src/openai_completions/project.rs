@@ -125,6 +125,11 @@ impl EventCollector for Collector {
     }
 }
 
+/// Whether a piece of a stream carries generated words.
+pub fn shows_words(piece: &[u8]) -> bool {
+    sse::has_filled(piece, b"\"text\":")
+}
+
 fn id(stamp: &Stamp) -> String {
     format!("cmpl-{}", stamp.nonce)
 }

@@ -1,0 +1,218 @@
+//! The table of dialects: everything that a node or a gateway asks about one.
+
+use dialog::GenerateRequest;
+
+use crate::projector::{Projector, Stamp};
+use crate::{ErrorBody, Peek, WireError};
+use crate::{anthropic, openai_chat, openai_completions, openai_responses, peek, sse};
+
+/// A language in which clients ask for generated text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// OpenAI's chat completions.
+    OpenaiChat,
+    /// OpenAI's older completions.
+    OpenaiCompletions,
+    /// OpenAI's responses.
+    OpenaiResponses,
+    /// Anthropic's messages.
+    Anthropic,
+}
+
+impl Dialect {
+    /// Every dialect.
+    pub const ALL: [Self; 4] =
+        [Self::OpenaiChat, Self::OpenaiCompletions, Self::OpenaiResponses, Self::Anthropic];
+
+    /// Its word in logs, metrics and reports.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::OpenaiChat => "openai_chat",
+            Self::OpenaiCompletions => "openai_completions",
+            Self::OpenaiResponses => "openai_responses",
+            Self::Anthropic => "anthropic",
+        }
+    }
+
+    /// The path on which answers are generated, of nodes and gateway alike.
+    pub fn path(self) -> &'static str {
+        match self {
+            Self::OpenaiChat => "/v1/chat/completions",
+            Self::OpenaiCompletions => "/v1/completions",
+            Self::OpenaiResponses => "/v1/responses",
+            Self::Anthropic => "/v1/messages",
+        }
+    }
+
+    /// The dialect in which errors on a path are told, whatever the path is.
+    pub fn of_path(path: &str) -> Self {
+        let below = |dialect: &Self| {
+            let rest = path.strip_prefix(dialect.path());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        Self::ALL.into_iter().find(below).unwrap_or(Self::OpenaiChat)
+    }
+
+    /// The fields by which a body is routed.
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Dialect::parse`] gives for these fields.
+    pub fn peek(self, body: &[u8]) -> Result<Peek, WireError> {
+        let body = crate::fields::body(body)?;
+        Ok(Peek {
+            model: peek::model(&body)?,
+            stream: body.flag("stream")?.unwrap_or(false),
+            max_tokens: match self {
+                Self::OpenaiResponses => openai_responses::max_tokens(&body)?,
+                _ => peek::max_tokens(&body)?,
+            },
+        })
+    }
+
+    /// Reads a body.
+    ///
+    /// # Errors
+    ///
+    /// The first field found wrong, by its path, with the value and the allowed range.
+    pub fn parse(self, body: &[u8]) -> Result<(GenerateRequest, Reply), WireError> {
+        Ok(match self {
+            Self::OpenaiChat => {
+                let (request, options) = openai_chat::parse(body)?;
+                (request, Reply::OpenaiChat(options))
+            }
+            Self::OpenaiCompletions => {
+                let (request, options) = openai_completions::parse(body)?;
+                (request, Reply::OpenaiCompletions(options))
+            }
+            Self::OpenaiResponses => {
+                let (request, options) = openai_responses::parse(body)?;
+                (request, Reply::OpenaiResponses(Box::new(options)))
+            }
+            Self::Anthropic => {
+                let (request, options) = anthropic::parse(body)?;
+                (request, Reply::Anthropic(options))
+            }
+        })
+    }
+
+    /// The field that holds the prompt, for errors about it.
+    pub fn prompt_field(self) -> &'static str {
+        match self {
+            Self::OpenaiChat | Self::Anthropic => "messages",
+            Self::OpenaiCompletions => "prompt",
+            Self::OpenaiResponses => "input",
+        }
+    }
+
+    /// Status and body of a refusal.
+    pub fn error(self, error: &ErrorBody, request_id: &str) -> (u16, Vec<u8>) {
+        match self {
+            Self::OpenaiChat | Self::OpenaiCompletions | Self::OpenaiResponses => {
+                (error.status, error.json())
+            }
+            Self::Anthropic => anthropic::error(error, request_id),
+        }
+    }
+
+    /// The header, besides `x-request-id`, in which clients look for the id of a request.
+    pub fn request_id_header(self) -> Option<&'static str> {
+        (self == Self::Anthropic).then_some("request-id")
+    }
+
+    /// The event that ends a stream which broke off, as whole frames (requirement 122).
+    ///
+    /// `seen` is the end of what the stream has said so far, the longer the better.
+    pub fn error_event(self, error: &ErrorBody, request_id: &str, seen: &[u8]) -> Vec<u8> {
+        match self {
+            Self::OpenaiChat | Self::OpenaiCompletions => {
+                let mut out = Vec::new();
+                sse::push_data(&mut out, &error.envelope());
+                out
+            }
+            Self::OpenaiResponses => openai_responses::error_event(error, seen),
+            Self::Anthropic => anthropic::error_event(error, request_id),
+        }
+    }
+
+    /// Whether a frame ends a stream. `frame` has no blank line at its end, `is_closed` says that
+    /// one follows; of a long frame the first 256 bytes are enough.
+    pub fn is_last(self, frame: &[u8], is_closed: bool) -> bool {
+        match self {
+            Self::OpenaiChat | Self::OpenaiCompletions => sse::is_openai_end(frame, is_closed),
+            Self::OpenaiResponses => openai_responses::is_last(frame, is_closed),
+            Self::Anthropic => anthropic::is_last(frame, is_closed),
+        }
+    }
+
+    /// Whether a piece of a stream carries generated words: announcements do not count
+    /// (requirement 114).
+    pub fn shows_words(self, piece: &[u8]) -> bool {
+        match self {
+            Self::OpenaiChat => openai_chat::shows_words(piece),
+            Self::OpenaiCompletions => openai_completions::shows_words(piece),
+            Self::OpenaiResponses => openai_responses::shows_words(piece),
+            Self::Anthropic => anthropic::shows_words(piece),
+        }
+    }
+}
+
+/// How a caller wants its answer told; knows its dialect.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reply {
+    /// See [`openai_chat`].
+    OpenaiChat(openai_chat::ReplyOptions),
+    /// See [`openai_completions`].
+    OpenaiCompletions(openai_completions::ReplyOptions),
+    /// See [`openai_responses`].
+    OpenaiResponses(Box<openai_responses::ReplyOptions>),
+    /// See [`anthropic`].
+    Anthropic(anthropic::ReplyOptions),
+}
+
+impl Reply {
+    /// Whether the answer is to be told event by event.
+    pub fn is_stream(&self) -> bool {
+        match self {
+            Self::OpenaiChat(options) => options.stream,
+            Self::OpenaiCompletions(options) => options.stream,
+            Self::OpenaiResponses(options) => options.stream,
+            Self::Anthropic(options) => options.stream,
+        }
+    }
+
+    /// The way out of the answer.
+    pub fn projector(self, stamp: Stamp) -> Projector {
+        let is_stream = self.is_stream();
+        match self {
+            Self::OpenaiChat(options) => {
+                let Stamp { nonce, model, created, .. } = stamp;
+                let id = format!("chatcmpl-{nonce}");
+                match is_stream {
+                    true => Projector::Stream(Box::new(openai_chat::Stream::new(
+                        id, model, created, &options,
+                    ))),
+                    false => {
+                        Projector::Body(Box::new(openai_chat::Collector::new(id, model, created)))
+                    }
+                }
+            }
+            Self::OpenaiCompletions(options) if is_stream => {
+                Projector::Stream(Box::new(openai_completions::Stream::new(stamp, &options)))
+            }
+            Self::OpenaiCompletions(_) => {
+                Projector::Body(Box::new(openai_completions::Collector::new(stamp)))
+            }
+            Self::OpenaiResponses(options) if is_stream => {
+                Projector::Stream(Box::new(openai_responses::Stream::new(stamp, *options)))
+            }
+            Self::OpenaiResponses(options) => {
+                Projector::Body(Box::new(openai_responses::Collector::new(stamp, *options)))
+            }
+            Self::Anthropic(_) if is_stream => {
+                Projector::Stream(Box::new(anthropic::Stream::new(stamp)))
+            }
+            Self::Anthropic(_) => Projector::Body(Box::new(anthropic::Collector::new(stamp))),
+        }
+    }
+}
