@@ -216,3 +216,93 @@ impl Reply {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Dialect::{Anthropic, OpenaiChat, OpenaiCompletions, OpenaiResponses};
+    use super::*;
+
+    #[test]
+    fn a_path_has_one_dialect() {
+        for dialect in Dialect::ALL {
+            assert_eq!(Dialect::of_path(dialect.path()), dialect);
+        }
+        let table = [
+            ("/v1/messages/count_tokens", Dialect::Anthropic),
+            ("/v1/messages/batches", Dialect::Anthropic),
+            ("/v1/messagesx", Dialect::OpenaiChat),
+            ("/v1/responses/resp_1", Dialect::OpenaiResponses),
+            ("/v1/models", Dialect::OpenaiChat),
+            ("/tokenize", Dialect::OpenaiChat),
+        ];
+        for (path, dialect) in table {
+            assert_eq!(Dialect::of_path(path), dialect, "{path}");
+        }
+    }
+
+    // Requirement 122
+    #[test]
+    fn every_dialects_end_is_known_and_nothing_else_is() {
+        let table: [(Dialect, &str, bool, bool); 19] = [
+            (OpenaiChat, "data: [DONE]", true, true),
+            (OpenaiCompletions, "data:[DONE]\r", true, true),
+            (OpenaiChat, "data: {\"error\":{\"message\":\"m\"}}", true, false),
+            (OpenaiChat, "data: {\"choices\":[{\"delta\":{\"content\":\"[DONE]\"", false, false),
+            (OpenaiChat, ": ping", false, false),
+            (OpenaiChat, "data: [DON", false, false),
+            (Anthropic, "event: message_stop\ndata: {\"type\":\"message_stop\"}", true, true),
+            (Anthropic, "event: message_stop\ndata: {\"type\":\"mess", true, false),
+            (Anthropic, "event: error\ndata: {\"type\":\"error\"}", true, false),
+            (Anthropic, "event: message_delta\ndata: {}", false, false),
+            (Anthropic, "event: ping\ndata: {\"type\":\"ping\"}", false, false),
+            (Anthropic, "data: [DONE]", false, false),
+            (OpenaiResponses, "event: response.completed\ndata: {\"type\":\"respo", true, false),
+            (OpenaiResponses, "event: response.incomplete\ndata: {}", true, false),
+            (OpenaiResponses, "event: response.failed\ndata: {}", true, false),
+            (OpenaiResponses, "event: error\ndata: {}", true, false),
+            (OpenaiResponses, "event: response.output_item.done\ndata: {}", false, false),
+            (OpenaiResponses, "event: response.comp", false, false),
+            (OpenaiResponses, "", false, false),
+        ];
+        for (dialect, frame, closed, unclosed) in table {
+            assert_eq!(dialect.is_last(frame.as_bytes(), true), closed, "{frame}");
+            assert_eq!(dialect.is_last(frame.as_bytes(), false), unclosed, "{frame}");
+        }
+    }
+
+    // Requirement 122
+    #[test]
+    fn an_appended_error_is_itself_an_end() {
+        let error = ErrorBody::engine_failed("gone", 5);
+        for dialect in Dialect::ALL {
+            let event = dialect.error_event(&error, "req_7", b"");
+            let frame = event.strip_suffix(b"\n\n").expect("a closed frame");
+            assert!(dialect.is_last(frame, true), "{dialect:?}");
+            assert!(!dialect.shows_words(&event), "{dialect:?}");
+        }
+    }
+
+    // Requirement 114
+    #[test]
+    fn the_first_word_is_told_from_announcements() {
+        for dialect in Dialect::ALL {
+            let prompt = match dialect {
+                OpenaiCompletions | OpenaiResponses => "\"Hi\"",
+                OpenaiChat | Anthropic => "[{\"role\": \"user\", \"content\": \"Hi\"}]",
+            };
+            let field = dialect.prompt_field();
+            let body = format!(
+                "{{\"model\": \"m\", \"max_tokens\": 5, \"stream\": true, \"{field}\": {prompt}}}"
+            );
+            let (_, reply) = dialect.parse(body.as_bytes()).expect("accepted");
+            assert!(reply.is_stream());
+            let Projector::Stream(mut stream) = reply.projector(crate::sample::stamp()) else {
+                panic!("a stream")
+            };
+            let mut shown = |event| dialect.shows_words(&stream.event(&event));
+            assert!(!shown(dialog::Event::Started { prompt_tokens: 1 }), "{dialect:?}");
+            assert!(shown(crate::sample::text("word")), "{dialect:?}");
+            assert!(shown(dialog::Event::Reasoning("hm".to_owned())), "{dialect:?}");
+        }
+    }
+}

@@ -54,15 +54,15 @@ impl Stream {
             }
             Change::Delta(words) => {
                 let delta = match kind {
-                    Kind::Reasoning => Delta::ThinkingDelta { thinking: words },
-                    Kind::Text => Delta::TextDelta { text: words },
-                    Kind::Call { .. } => Delta::InputJsonDelta { partial_json: words },
+                    Kind::Reasoning => Delta::Thinking { thinking: words },
+                    Kind::Text => Delta::Text { text: words },
+                    Kind::Call { .. } => Delta::InputJson { partial_json: words },
                 };
                 push(out, &Frame::ContentBlockDelta { index, delta });
             }
             Change::Close => {
                 if *kind == Kind::Reasoning {
-                    let delta = Delta::SignatureDelta { signature: &self.signature };
+                    let delta = Delta::Signature { signature: &self.signature };
                     push(out, &Frame::ContentBlockDelta { index, delta });
                 }
                 push(out, &Frame::ContentBlockStop { index });

@@ -15,7 +15,8 @@ pub(super) fn conversation(body: &Object<'_>) -> Result<Vec<Message>, WireError>
     let raw = body.raw("input").ok_or_else(|| body.missing("input"))?;
     match raw.get().as_bytes().first() {
         Some(b'"') => {
-            turns.push(Message::text(Role::User, body.text("input")?.unwrap_or_default()))
+            let text = body.text("input")?.unwrap_or_default();
+            turns.push(Message::text(Role::User, text));
         }
         Some(b'[') => {
             for (index, raw) in body.array("input")?.unwrap_or_default().into_iter().enumerate() {
