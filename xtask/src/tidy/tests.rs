@@ -1,15 +1,14 @@
 //! The repository keeps the rules; and for each rule, a small tree that breaks it is caught.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use super::tree::{Crate, File, Tree};
 use super::{check, findings};
 
 #[test]
 fn the_repository_keeps_its_rules() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root");
-    if let Err(broken) = check(root) {
+    let root = crate::repository().expect("xtask lies in the root");
+    if let Err(broken) = check(&root) {
         panic!("{broken}");
     }
 }
