@@ -77,6 +77,8 @@ fn r3_the_gateway_links_no_model_code() {
 fn an_arrow_that_the_diagram_lacks_is_caught() {
     let wire = vec![depends("wire", &["text"]), depends("text", &[])];
     assert_eq!(crates(wire), ["crates crates/wire/Cargo.toml:0"]);
+    let product = vec![depends("neuron", &["testkit"]), depends("testkit", &[])];
+    assert_eq!(crates(product), ["crates crates/neuron/Cargo.toml:0"]);
     assert_eq!(crates(vec![depends("novel", &[])]), ["crates crates/novel/Cargo.toml:0"]);
 }
 
@@ -123,6 +125,7 @@ fn r6_libraries_read_no_clock_and_no_environment_outside_tests() {
     assert!(found.len() >= 2, "{found:?}");
     assert!(caught(&tree(&[("crates/text/tests/a.rs", text)])).is_empty());
     assert!(caught(&tree(&[("crates/neuron/src/a.rs", text)])).is_empty());
+    assert!(caught(&tree(&[("crates/testkit/src/a.rs", text)])).is_empty());
 }
 
 #[test]
