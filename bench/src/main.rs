@@ -1,8 +1,9 @@
-//! Measures a server that runs: how many held-out questions it answers right, and what the gateway
-//! adds to the time to first token. Every figure in the documents names its command here.
+//! Measures an engine, or a server that runs: its speed, how many held-out questions it answers
+//! right, and what the gateway adds to the time to first token. Every figure in the documents names its command here.
 #![forbid(unsafe_code)]
 
 mod client;
+mod engine;
 mod score;
 mod sse;
 mod ttft;
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Measures a server over its HTTP API.
+/// Measures an engine, or a server over its HTTP API.
 #[derive(Parser)]
 #[command(name = "bench", version)]
 struct Arguments {
@@ -21,6 +22,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Measure {
+    /// Prefill and decode speed of an engine, without a server.
+    Engine(engine::Options),
     /// Ask a held-out set and count the right answers.
     Score(score::Options),
     /// Time to first token, directly and through the gateway, in turns.
@@ -30,6 +33,7 @@ enum Measure {
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().measure {
+        Measure::Engine(options) => engine::run(&options).map(|()| true),
         Measure::Score(options) => score::run(options).await,
         Measure::Ttft(options) => ttft::run(options).await,
     };

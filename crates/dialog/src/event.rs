@@ -81,7 +81,7 @@ pub enum Event {
         /// The function's name.
         name: String,
     },
-    /// More of that call's arguments, as JSON text.
+    /// More of that call's arguments, as JSON text; all of them come before the next other event.
     ToolArguments {
         /// The call.
         index: u32,

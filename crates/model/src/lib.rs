@@ -7,6 +7,7 @@ mod attention;
 mod cache;
 pub mod comm;
 mod config;
+mod convert;
 mod decoder;
 mod delta_net;
 mod error;
@@ -23,6 +24,7 @@ mod weights;
 
 pub use cache::Cache;
 pub use config::{Architecture, DeltaConfig, LayerKind, ModelConfig, ValueHeadOrder};
+pub use convert::{convert, stored_type};
 pub use decoder::{Capacity, Decoder, Scratch};
 pub use error::Error;
 pub use footprint::{Footprint, footprint, stored_as, weight_bytes};

@@ -151,3 +151,53 @@ impl Thought {
         (!text.is_empty()).then_some(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Reasoning and text, each joined.
+    fn run(open: bool, pieces: &[&str]) -> (String, String) {
+        let mut splitter = ReasoningSplitter::new(ReasoningMarkers::default(), open);
+        let mut thoughts: Vec<Thought> =
+            pieces.iter().flat_map(|piece| splitter.push(piece)).collect();
+        thoughts.extend(splitter.finish());
+        let (mut reasoning, mut said) = (String::new(), String::new());
+        for thought in thoughts {
+            match thought {
+                Thought::Reasoning(text) => reasoning.push_str(&text),
+                Thought::Text(text) => said.push_str(&text),
+            }
+        }
+        (reasoning, said)
+    }
+
+    fn check(open: bool, pieces: &[&str], reasoning: &str, said: &str) {
+        assert_eq!(run(open, pieces), (reasoning.to_owned(), said.to_owned()), "{pieces:?}");
+    }
+
+    // Requirements 21 and 22
+    #[test]
+    fn reasoning_is_told_from_the_answer() {
+        check(false, &["\n<thi", "nk>\n\na\n", "\nb\n</think>\n\n c\n"], "a\n\nb", " c\n");
+        check(true, &["a</think>b</think>"], "a", "b</think>");
+        check(true, &["a\n", "<", "/think", "\n"], "a\n</think", "");
+        check(false, &["<think>\n\n</think>\n\nb"], "", "b");
+        check(false, &["  plain <think>x</think>"], "", "  plain <think>x</think>");
+        check(false, &[" \n"], "", " \n");
+    }
+
+    proptest! {
+        // Equality E8
+        #[test]
+        fn any_split_is_told_apart_alike(
+            pieces in prop::collection::vec("(<think>|</think>|\n|a|é|<|</|thi|nk>){0,3}", 0..8),
+            open: bool,
+        ) {
+            let split: Vec<&str> = pieces.iter().map(String::as_str).collect();
+            prop_assert_eq!(run(open, &split), run(open, &[&pieces.concat()]));
+        }
+    }
+}

@@ -203,7 +203,8 @@ fn said(text: &str, options: &StreamOptions, end: FinishReason) -> Answer {
 fn an_answer_is_taken_apart() {
     let mut options =
         StreamOptions { tools: vec![tool()], call_id_prefix: "r1_".into(), ..Default::default() };
-    let whole = "<think>\nhm < so\n</think>\n\nIt is.\n<tool_call>\n{\"name\": \"now\"}\n</tool_call><|im_end|>";
+    let whole = "<think>\nhm < so\n</think>\n\nIt is.\n<tool_call>\n{\"name\": \"now\"}\n\
+                 </tool_call><|im_end|>";
     let answer = said(whole, &options, FinishReason::Stop);
     assert_eq!((&*answer.reasoning, &*answer.text), ("hm < so", "It is."));
     let call = ("call_r1_0".to_owned(), "now".to_owned(), "{}".to_owned());
@@ -301,5 +302,32 @@ proptest! {
             let call = "<tool_call>{\"name\": \"now\", \"arguments\": {}}</tool_call>";
             prop_assert!(!whole.text.contains(call));
         }
+    }
+
+    // Equality E8
+    #[test]
+    fn the_same_words_in_other_tokens_give_the_same_answer(
+        parts in prop::collection::vec(prop::sample::select(&PARTS[..PARTS.len() - 2]), 0..14),
+        reasoning_open: bool,
+    ) {
+        let model = model();
+        let text = parts.concat();
+        let tokens = model.tokenizer.encode(&text, Specials::Parse).expect("it encodes");
+        let single = |byte: u8| {
+            let mut ids = 0..model.tokenizer.vocab_size();
+            ids.find(|id| model.tokenizer.token_bytes(*id) == [byte]).expect("each byte is a token")
+        };
+        let bytes: Vec<u32> = text.bytes().map(single).collect();
+        let options = StreamOptions {
+            stop: vec!["STOP".to_owned()],
+            tools: vec![tool()],
+            reasoning_open,
+            call_id_prefix: String::new(),
+        };
+        let run = |tokens: &[u32]| Answer {
+            reasoning_tokens: 0,
+            ..answer(&model, options.clone(), [tokens], FinishReason::Stop)
+        };
+        prop_assert_eq!(run(&bytes), run(&tokens));
     }
 }

@@ -299,3 +299,46 @@ fn spelled(letter: char) -> impl Iterator<Item = char> {
     let plain = escape.is_none().then_some(letter);
     escape.into_iter().flatten().chain(plain)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Requirements 4, 5 and 132
+    #[test]
+    fn refusals_say_whether_to_come_back() {
+        let refusals = [
+            (ErrorBody::model_not_found("m"), 404, None),
+            (ErrorBody::context_length_exceeded(4096, 5000, 0), 400, None),
+            (ErrorBody::body_too_large(32), 413, None),
+            (ErrorBody::method_not_allowed("PUT", "GET"), 405, None),
+            (ErrorBody::internal("x"), 500, None),
+            (ErrorBody::rate_limited("x", 3), 429, Some(3)),
+            (ErrorBody::overloaded("x", 0), 503, Some(1)),
+            (ErrorBody::loading("m", 300), 503, Some(60)),
+            (ErrorBody::draining("x", 5), 503, Some(5)),
+        ];
+        for (body, status, retry_after) in refusals {
+            assert_eq!((body.status, body.retry_after_secs()), (status, retry_after));
+            assert_eq!(body.should_retry(), retry_after.is_some());
+            assert!(body.code.is_some());
+        }
+    }
+
+    #[test]
+    fn agents_find_the_words_they_look_for() {
+        let body = ErrorBody::context_length_exceeded(4096, 4000, 200).json();
+        let text = String::from_utf8(body).expect("UTF-8");
+        assert!(text.contains("maximum context length is 4096 tokens"), "{text}");
+        assert!(text.contains("4200 tokens (4000 in the messages, 200 in the completion)"));
+        assert!(text.contains("\"code\":\"context_length_exceeded\""));
+    }
+
+    // robustness 35
+    #[test]
+    fn hostile_values_are_clipped_and_spelled_out() {
+        let body = ErrorBody::model_not_found(&format!("a\n\u{1b}{}", "x".repeat(10_000)));
+        assert!(body.message.contains("a\\n\\u{1b}xxx"), "{}", body.message);
+        assert!(body.message.len() < 250 && body.message.contains("..."));
+    }
+}

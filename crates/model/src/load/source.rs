@@ -64,7 +64,8 @@ impl Source {
                 ([], Some(pickle)) => Err(Error::refused(
                     directory,
                     format!(
-                        "has pickle weights only (`{pickle}`), which are refused; convert to safetensors"
+                        "has pickle weights only (`{pickle}`), which are refused; \
+                         convert to safetensors"
                     ),
                 )),
                 ([], None) => Err(Error::missing(directory, "a safetensors or GGUF file")),
@@ -212,12 +213,25 @@ fn open_safetensors(directory: &Path, listed: &[PathBuf]) -> Result<SafeTensors,
 }
 
 /// Reads and parses a JSON file.
-fn read_json(path: &Path) -> Result<serde_json::Value, Error> {
-    let bytes = Mapped::open(path)?;
-    if let Some(what) = sniff::recognise(&bytes) {
-        return Err(Error::refused(path, format!("is {what}")));
-    }
+pub(crate) fn read_json(path: &Path) -> Result<serde_json::Value, Error> {
+    let bytes = read_small(path)?;
     serde_json::from_slice(&bytes).map_err(|e| Error::bad(path, "JSON", e.to_string()))
+}
+
+/// Reads a text file.
+pub(crate) fn read_text(path: &Path) -> Result<String, Error> {
+    let bytes = read_small(path)?;
+    let text = str::from_utf8(&bytes).map_err(|e| Error::bad(path, "text", e.to_string()))?;
+    Ok(text.to_owned())
+}
+
+/// Maps a file that stands beside the weights, unless it is a stand-in for one.
+fn read_small(path: &Path) -> Result<Mapped, Error> {
+    let bytes = Mapped::open(path)?;
+    match sniff::recognise(&bytes) {
+        Some(what) => Err(Error::refused(path, format!("is {what}"))),
+        None => Ok(bytes),
+    }
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ struct Groups {
 /// Quantises to `steps` + 1 levels; stores the two super-scales in the first four bytes of `block`.
 fn affine_groups(values: &[f32; 256], steps: f32, block: &mut [u8]) -> Groups {
     let mut fits = [Affine::default(); 8];
-    for (fit, group) in fits.iter_mut().zip(values.chunks_exact(32)) {
+    for (fit, group) in fits.iter_mut().zip(values.as_chunks::<32>().0) {
         *fit = affine(group, steps);
     }
     let largest = |of: fn(&Affine) -> f32| fits.iter().map(of).fold(0.0, f32::max);

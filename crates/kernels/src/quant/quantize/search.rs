@@ -28,8 +28,8 @@ fn affine_error(values: &[f32], weights: &[f32], fit: Affine, steps: f32) -> f32
     errors.sum()
 }
 
-/// The scale and minimum with which `values` (32 of them) lose least.
-pub(super) fn affine(values: &[f32], steps: f32) -> Affine {
+/// The scale and minimum with which `values` lose least.
+pub(super) fn affine(values: &[f32; 32], steps: f32) -> Affine {
     let low = values.iter().fold(0.0_f32, |low, &x| low.min(x));
     let high = values.iter().fold(f32::MIN, |high, &x| high.max(x));
     if high <= low {
@@ -37,7 +37,7 @@ pub(super) fn affine(values: &[f32], steps: f32) -> Affine {
         return Affine { scale: 0.0, minimum: -low };
     }
     let mean_square = values.iter().map(|x| x * x).sum::<f32>() / values.len() as f32;
-    let weights: Vec<f32> = values.iter().map(|x| mean_square.sqrt() + x.abs()).collect();
+    let weights = values.map(|x| mean_square.sqrt() + x.abs());
     let mut best = Affine { scale: (high - low) / steps, minimum: -low };
     let mut least = affine_error(values, &weights, best, steps);
     for guess in 0..=20 {

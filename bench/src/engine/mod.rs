@@ -1,0 +1,100 @@
+//! How fast an engine computes, without a server around it.
+//!
+//! Prefill is the time from a prompt's first step to its first token. Decode is the time of steps
+//! in which every sequence gets one token. Beside each decode figure stands the memory traffic that
+//! it implies: more than the machine can read in that time means that the measurement is wrong.
+
+mod run;
+mod stream;
+mod table;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use serde::Serialize;
+
+/// What to measure.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// A GGUF file or a model directory.
+    model: PathBuf,
+    /// Threads; all cores by default.
+    #[arg(long)]
+    threads: Option<u32>,
+    /// Prompt lengths.
+    #[arg(long, value_delimiter = ',', default_values_t = [16, 128, 512, 4096])]
+    prefill: Vec<u32>,
+    /// Tokens of context in front of the decoded ones.
+    #[arg(long, value_delimiter = ',', default_values_t = [0, 4096])]
+    depth: Vec<u32>,
+    /// Sequences that decode together, at the first depth.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 2, 4, 8, 16, 32])]
+    batch: Vec<u32>,
+    /// Tokens decoded per sequence and measurement.
+    #[arg(long, default_value_t = 32)]
+    tokens: u32,
+    /// Measurements of each figure; the median is reported.
+    #[arg(long, default_value_t = 3)]
+    repeat: usize,
+    /// Print JSON instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+/// All figures of a run.
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    architecture: String,
+    quant: String,
+    threads: u32,
+    weight_bytes: u64,
+    stream_gb_s: f64,
+    prefill: Vec<Prefill>,
+    decode: Vec<Decode>,
+}
+
+/// A prompt's speed.
+#[derive(Serialize)]
+struct Prefill {
+    tokens: u32,
+    tok_s: f64,
+}
+
+/// A batch's speed.
+#[derive(Serialize)]
+struct Decode {
+    depth: u32,
+    batch: u32,
+    /// Over all sequences.
+    tok_s: f64,
+    /// Weights, keys, values and state that the steps read or wrote.
+    gb_s: f64,
+    /// Of the stream's speed.
+    share: f64,
+}
+
+/// Measures and prints. An implied memory speed above the measured one is an error.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    ensure!(options.repeat > 0 && options.tokens > 0, "--repeat and --tokens must be at least 1");
+    let threads = match options.threads {
+        Some(threads) => threads,
+        None => std::thread::available_parallelism()?.get() as u32,
+    };
+    let stream = stream::read_bandwidth(threads as usize);
+    let report = run::measure(options, threads, stream)?;
+    table::print(&report, options.json)?;
+    for figure in &report.decode {
+        ensure!(
+            figure.share <= 1.0,
+            "depth {}, batch {}: {:.1} GB/s is {:.0} % of what the memory can deliver; \
+             the measurement is wrong",
+            figure.depth,
+            figure.batch,
+            figure.gb_s,
+            100.0 * figure.share,
+        );
+    }
+    Ok(())
+}

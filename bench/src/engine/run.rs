@@ -1,0 +1,165 @@
+//! Drives an engine and takes the times.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use engine::{Engine, EngineInfo, EngineSpec, Sampling, TokenEngine, TokenRequest};
+use model::{LayerKind, Source, TensorName};
+
+use super::{Decode, Options, Prefill, Report};
+
+/// Tokens of a step: prompts are computed in chunks of at most this.
+const TOKEN_BUDGET: u32 = 512;
+
+pub(super) fn measure(options: &Options, threads: u32, stream_gb_s: f64) -> Result<Report> {
+    let source = Source::open(&options.model)?;
+    let traffic = Traffic::of(&source)?;
+    let spec = spec(options, threads);
+    let mut engine = engine::load(&spec, &mut |_, _| {})
+        .with_context(|| format!("cannot load {}", options.model.display()))?;
+    let info = engine.info().clone();
+    let mut bench = Bench { engine: &mut engine, next: 0, vocab: info.vocab_size };
+    let mut prefill = Vec::new();
+    for &tokens in &options.prefill {
+        let times = (0..options.repeat).map(|_| bench.prefill(tokens));
+        let seconds = median(times.collect::<Result<_>>()?);
+        prefill.push(Prefill { tokens, tok_s: f64::from(tokens) / seconds });
+    }
+    let first_depth = options.depth.first().copied().unwrap_or(0);
+    let batches = options.batch.iter().map(|batch| (first_depth, *batch));
+    let depths = options.depth.iter().skip(1).map(|depth| (*depth, 1));
+    let mut decode = Vec::new();
+    for (depth, batch) in batches.chain(depths) {
+        let times = (0..options.repeat).map(|_| bench.decode(depth, batch, options.tokens));
+        let seconds = median(times.collect::<Result<_>>()?) / f64::from(options.tokens);
+        let gb_s = traffic.bytes(depth + options.tokens / 2, batch) / seconds / 1e9;
+        let tok_s = f64::from(batch) / seconds;
+        decode.push(Decode { depth, batch, tok_s, gb_s, share: gb_s / stream_gb_s });
+    }
+    let EngineInfo { architecture, quant, .. } = info;
+    Ok(Report {
+        model: options.model.display().to_string(),
+        architecture,
+        quant,
+        threads,
+        weight_bytes: traffic.weights,
+        stream_gb_s,
+        prefill,
+        decode,
+    })
+}
+
+fn spec(options: &Options, threads: u32) -> EngineSpec {
+    let longest_prompt = options.prefill.iter().max().copied().unwrap_or(0);
+    let deepest = options.depth.iter().max().copied().unwrap_or(0);
+    let first_depth = options.depth.first().copied().unwrap_or(0);
+    let widest = options.batch.iter().max().copied().unwrap_or(1);
+    // A prompt has a token even at depth 0, and a sequence begins with one more step than is timed.
+    let tokens = options.tokens + 2;
+    let context = longest_prompt.max(deepest + tokens) + 1;
+    let block = 16;
+    let blocks = context.div_ceil(block).max(widest * (first_depth + tokens).div_ceil(block));
+    EngineSpec {
+        context: Some(context),
+        max_running: widest,
+        token_budget: TOKEN_BUDGET,
+        kv_blocks: Some(blocks),
+        threads: Some(threads),
+        ..EngineSpec::new(&options.model)
+    }
+}
+
+struct Bench<'a> {
+    engine: &'a mut Engine,
+    /// Numbers requests and, so that no two prompts share a beginning, their tokens.
+    next: u64,
+    vocab: u32,
+}
+
+impl Bench<'_> {
+    fn submit(&mut self, prompt: u32, max_tokens: u32) -> Result<()> {
+        self.next += 1;
+        let mix = |at: u32| (u64::from(at) * 7919 + self.next * 104_729) % u64::from(self.vocab);
+        self.engine.submit(TokenRequest {
+            id: self.next,
+            prompt: (0..prompt).map(|at| mix(at) as u32).collect(),
+            sampling: Sampling::greedy(),
+            max_tokens,
+            min_tokens: 0,
+            stop_tokens: Vec::new(),
+        })?;
+        Ok(())
+    }
+
+    fn prefill(&mut self, tokens: u32) -> Result<Duration> {
+        self.submit(tokens, 1)?;
+        let start = Instant::now();
+        while !self.engine.is_idle() {
+            self.engine.step()?;
+        }
+        Ok(start.elapsed())
+    }
+
+    fn decode(&mut self, depth: u32, batch: u32, tokens: u32) -> Result<Duration> {
+        for _ in 0..batch {
+            self.submit(depth.max(1), tokens + 1)?;
+        }
+        let mut first_tokens = 0;
+        while first_tokens < batch {
+            // With a batch, some decode while others still compute their prompts; those that are
+            // ahead would end early, so the first tokens must all come in one step.
+            first_tokens += self.engine.step()?.decode_tokens;
+        }
+        ensure!(first_tokens == batch, "prompts of a batch did not end in one step");
+        let start = Instant::now();
+        for _ in 0..tokens {
+            let report = self.engine.step()?;
+            ensure!(report.decode_tokens == batch, "a step did not decode all sequences");
+        }
+        let elapsed = start.elapsed();
+        ensure!(self.engine.is_idle(), "sequences outlived their measurement");
+        Ok(elapsed)
+    }
+}
+
+fn median(mut times: Vec<Duration>) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64()
+}
+
+/// Bytes that a decode step must move.
+struct Traffic {
+    weights: u64,
+    /// Per token of context.
+    kv: u64,
+    /// Read and written, per sequence.
+    state: u64,
+}
+
+impl Traffic {
+    fn of(source: &Source) -> Result<Self> {
+        let config = source.config();
+        let mut weights = model::weight_bytes(source)?;
+        if !config.tied {
+            // Only one row of an embedding is read for a token.
+            weights -= source.tensor(TensorName::Embedding)?.bytes.len() as u64;
+        }
+        let layers = |kind| config.layers.iter().filter(|layer| **layer == kind).count() as u64;
+        let kv = 2 * config.kv_heads as u64 * config.head_dim as u64 * 4;
+        let state = config.delta.map_or(0, |delta| {
+            let memory = delta.value_heads * delta.value_dim * delta.key_dim;
+            let conv = delta.channels() * (delta.conv_kernel - 1);
+            2 * 4 * (memory + conv) as u64
+        });
+        Ok(Self {
+            weights,
+            kv: kv * layers(LayerKind::FullAttention),
+            state: state * layers(LayerKind::LinearAttention),
+        })
+    }
+
+    fn bytes(&self, context: u32, batch: u32) -> f64 {
+        let sequence = self.kv * u64::from(context) + self.state;
+        (self.weights + u64::from(batch) * sequence) as f64
+    }
+}

@@ -1,0 +1,334 @@
+//! The tiny checkpoints converted and read back.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::load::MtpRole;
+use crate::{LayerKind, Role, ValueHeadOrder};
+
+fn fixture(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests/fixtures", name].iter().collect()
+}
+
+/// A checkpoint converted in a directory of its own.
+struct Converted {
+    hf: Source,
+    gguf: Source,
+    directory: tempfile::TempDir,
+}
+
+fn converted(name: &str, ty: WeightType) -> Converted {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("model.gguf");
+    convert(&fixture(name), &out, ty).unwrap();
+    let (hf, gguf) = (Source::open(&fixture(name)).unwrap(), Source::open(&out).unwrap());
+    Converted { hf, gguf, directory }
+}
+
+impl Converted {
+    /// The values of a tensor in the checkpoint and in the GGUF file.
+    fn both(&self, name: TensorName) -> (Vec<f32>, Vec<f32>) {
+        let of = |source: &Source| source.tensor(name).unwrap().to_f32();
+        (of(&self.hf), of(&self.gguf))
+    }
+
+    fn layer(&self, role: Role) -> (Vec<f32>, Vec<f32>) {
+        self.both(TensorName::Layer(0, role))
+    }
+}
+
+/// Grouped value head of each tiled one, for 2 key heads and 4 value heads.
+const GROUPED: [usize; 4] = [0, 2, 1, 3];
+
+/// Checks that the heads of `size` elements are tiled in `found` and grouped in `original`.
+#[track_caller]
+fn assert_tiled(original: &[f32], found: &[f32], size: usize) {
+    assert_eq!(found.len(), 4 * size);
+    for (p, head) in found.chunks(size).enumerate() {
+        assert_eq!(head, &original[GROUPED[p] * size..][..size], "head {p}");
+    }
+}
+
+#[test]
+fn the_dense_model_stays_the_same_in_f32() {
+    let model = converted("qwen3", WeightType::F32);
+    assert_eq!(
+        *model.gguf.config(),
+        ModelConfig { a_log_is_log: false, ..model.hf.config().clone() }
+    );
+    for name in TensorName::all(model.hf.config()) {
+        let (hf, gguf) = model.both(name);
+        assert_eq!(hf, gguf, "{name}");
+        assert_eq!(model.gguf.tensor(name).unwrap().ty, WeightType::F32);
+    }
+}
+
+// Requirement 126
+#[test]
+fn the_hybrid_model_has_the_configuration_of_its_checkpoint() {
+    let model = converted("qwen3_5", WeightType::F32);
+    let mut expected = model.hf.config().clone();
+    expected.norm_plus_one = false;
+    expected.a_log_is_log = false;
+    expected.rope_sections = Some(vec![2, 1, 1, 0]);
+    expected.delta.as_mut().unwrap().value_head_order = ValueHeadOrder::Tiled;
+    assert_eq!(*model.gguf.config(), expected);
+    let gguf = model.gguf.gguf().unwrap();
+    assert_eq!(gguf.metadata().get::<u32>("qwen35.block_count").unwrap(), 9);
+    assert!(gguf.tensor("blk.8.nextn.eh_proj.weight").is_some());
+    assert!(gguf.tensor("blk.0.ssm_a").is_some());
+    assert_eq!(gguf.tensors().count(), TensorName::all(&expected).len());
+}
+
+// Requirement 126
+#[test]
+fn the_value_heads_of_the_hybrid_are_tiled() {
+    let model = converted("qwen3_5", WeightType::F32);
+    let (hidden, head) = (64, 32);
+    let (hf, gguf) = model.layer(Role::DeltaQkv);
+    let before = 2 * 2 * 32 * hidden;
+    assert_eq!(hf[..before], gguf[..before]);
+    assert_tiled(&hf[before..], &gguf[before..], head * hidden);
+    let (hf, gguf) = model.layer(Role::DeltaConv);
+    assert_eq!(hf[..128 * 4], gguf[..128 * 4]);
+    assert_tiled(&hf[128 * 4..], &gguf[128 * 4..], head * 4);
+    for (role, size) in [
+        (Role::DeltaGate, head * hidden),
+        (Role::DeltaBeta, hidden),
+        (Role::DeltaAlpha, hidden),
+        (Role::DeltaDtBias, 1),
+    ] {
+        let (hf, gguf) = model.layer(role);
+        assert_tiled(&hf, &gguf, size);
+    }
+    let (hf, gguf) = model.layer(Role::DeltaA);
+    let rates: Vec<f32> = hf.iter().map(|a| -a.exp()).collect();
+    assert_tiled(&rates, &gguf, 1);
+    let (hf, gguf) = model.layer(Role::DeltaOut);
+    for (hf, gguf) in hf.chunks(128).zip(gguf.chunks(128)) {
+        assert_tiled(hf, gguf, head);
+    }
+}
+
+// Requirement 126
+#[test]
+fn norms_hold_one_more_and_all_else_is_unchanged() {
+    let model = converted("qwen3_5", WeightType::F32);
+    let mut names = vec![
+        TensorName::OutputNorm,
+        TensorName::Mtp(MtpRole::Norm),
+        TensorName::Mtp(MtpRole::EmbeddingNorm),
+        TensorName::Mtp(MtpRole::HiddenNorm),
+        TensorName::MtpLayer(Role::QNorm),
+    ];
+    for role in [Role::AttnNorm, Role::PostNorm, Role::QNorm, Role::KNorm] {
+        names.push(TensorName::Layer(3, role));
+    }
+    for name in names {
+        let (hf, gguf) = model.both(name);
+        assert_eq!(hf.iter().map(|w| w + 1.0).collect::<Vec<_>>(), gguf, "{name}");
+    }
+    for name in [
+        TensorName::Embedding,
+        TensorName::Output,
+        TensorName::Layer(0, Role::DeltaNorm),
+        TensorName::Layer(0, Role::FfnDown),
+        TensorName::Layer(3, Role::Q),
+        TensorName::Layer(7, Role::O),
+        TensorName::Mtp(MtpRole::Fc),
+        TensorName::MtpLayer(Role::K),
+    ] {
+        let (hf, gguf) = model.both(name);
+        assert_eq!(hf, gguf, "{name}");
+    }
+}
+
+#[test]
+fn the_same_checkpoint_makes_the_same_bytes() {
+    let read = |model: &Converted| fs::read(model.directory.path().join("model.gguf")).unwrap();
+    let (one, two) =
+        (converted("qwen3_5", WeightType::Q8_0), converted("qwen3_5", WeightType::Q8_0));
+    assert!(read(&one) == read(&two));
+    let left: Vec<_> = fs::read_dir(one.directory.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "only the model is left");
+}
+
+#[test]
+fn matrices_are_quantised_and_small_tensors_are_not() {
+    let model = converted("qwen3_5", WeightType::Q8_0);
+    for name in TensorName::all(model.hf.config()) {
+        let (hf, ty) = (model.hf.tensor(name).unwrap(), model.gguf.tensor(name).unwrap().ty);
+        let small = hf.shape.len() == 1
+            || matches!(
+                name,
+                TensorName::Layer(_, Role::DeltaConv | Role::DeltaAlpha | Role::DeltaBeta)
+            );
+        assert_eq!(ty, if small { WeightType::F32 } else { WeightType::Q8_0 }, "{name}");
+    }
+    let (hf, gguf) = model.both(TensorName::Layer(0, Role::FfnUp));
+    let largest = hf.iter().fold(0.0_f32, |most, x| most.max(x.abs()));
+    for (x, y) in hf.iter().zip(&gguf) {
+        assert!((x - y).abs() <= largest / 127.0, "{x} became {y}");
+    }
+}
+
+#[test]
+fn rows_that_are_no_whole_blocks_fall_back() {
+    let mut config = Source::open(&fixture("qwen3")).unwrap().config().clone();
+    config.hidden = 512;
+    config.ffn = 96;
+    let ty = |role, ty, config: &ModelConfig| stored_type(TensorName::Layer(0, role), config, ty);
+    assert_eq!(ty(Role::FfnUp, WeightType::Q4_K, &config), WeightType::Q4_K);
+    assert_eq!(ty(Role::FfnDown, WeightType::Q4_K, &config), WeightType::Q8_0);
+    assert_eq!(ty(Role::FfnDown, WeightType::BF16, &config), WeightType::BF16);
+    config.ffn = 80;
+    assert_eq!(ty(Role::FfnDown, WeightType::Q4_K, &config), WeightType::F16);
+    assert_eq!(ty(Role::AttnNorm, WeightType::Q4_K, &config), WeightType::F32);
+    let embedding = |tied, ty| {
+        let config = ModelConfig { tied, ..config.clone() };
+        stored_type(TensorName::Embedding, &config, ty)
+    };
+    assert_eq!(embedding(true, WeightType::Q4_K), WeightType::Q6_K);
+    assert_eq!(embedding(false, WeightType::Q4_K), WeightType::Q4_K);
+    assert_eq!(embedding(true, WeightType::Q8_0), WeightType::Q8_0);
+}
+
+// Requirement 37
+#[test]
+fn the_tokenizer_is_taken_along() {
+    let model = converted("qwen3_5", WeightType::F32);
+    let metadata = model.gguf.gguf().unwrap().metadata();
+    let text = |key: &str| metadata.get::<&str>(key).unwrap();
+    assert_eq!(text("tokenizer.ggml.model"), "gpt2");
+    assert_eq!(text("tokenizer.ggml.pre"), "qwen35");
+    let tokens: Vec<&str> = metadata.get("tokenizer.ggml.tokens").unwrap();
+    assert_eq!(tokens.len(), 256);
+    assert_eq!(
+        [tokens[0], tokens[245], tokens[250], tokens[255]],
+        ["!", "hello", "<|im_end|>", "[PAD255]"]
+    );
+    let merges: Vec<&str> = metadata.get("tokenizer.ggml.merges").unwrap();
+    assert_eq!(merges[3..5], ["hell o", "Ġ w"]);
+    assert_eq!(metadata.get::<u32>("tokenizer.ggml.eos_token_id").unwrap(), 250);
+    assert_eq!(metadata.get::<u32>("tokenizer.ggml.padding_token_id").unwrap(), 248);
+    assert!(!metadata.get::<bool>("tokenizer.ggml.add_bos_token").unwrap());
+    assert!(text("tokenizer.chat_template").starts_with("{%- for message"));
+    let types = metadata.value("tokenizer.ggml.token_type").unwrap();
+    let crate::gguf::Value::Array(types) = types else { panic!("{types:?}") };
+    let types: Vec<_> = types.iter().collect();
+    let signed = crate::gguf::Value::Signed;
+    assert_eq!([types[247], types[248], types[251]], [signed(1), signed(3), signed(5)]);
+    // The dense checkpoint has no tokenizer, and is converted all the same.
+    let dense = converted("qwen3", WeightType::F32);
+    assert_eq!(
+        dense.gguf.gguf().unwrap().metadata().find::<&str>("tokenizer.ggml.model").unwrap(),
+        None
+    );
+}
+
+/// A copy of the hybrid checkpoint with one JSON file edited.
+fn edited(file: &str, edit: impl Fn(&mut Value)) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(fixture("qwen3_5")).unwrap() {
+        let path = entry.unwrap().path();
+        fs::copy(&path, directory.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let path = directory.path().join(file);
+    let mut json: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    edit(&mut json);
+    fs::write(&path, json.to_string()).unwrap();
+    directory
+}
+
+#[track_caller]
+fn refused(directory: &tempfile::TempDir, part: &str) {
+    let out = directory.path().join("out.gguf");
+    let error = convert(directory.path(), &out, WeightType::F32).unwrap_err().to_string();
+    assert!(error.contains(part), "`{error}` does not say `{part}`");
+    assert!(!out.exists() && !directory.path().join("out.gguf.part").exists());
+}
+
+#[test]
+fn tokenizers_that_contradict_themselves_are_refused() {
+    let tokenizer = |edit: &dyn Fn(&mut Value), part: &str| {
+        refused(&edited("tokenizer.json", edit), part);
+    };
+    tokenizer(&|t| t["model"]["vocab"]["x"] = 300.into(), "token `x`");
+    tokenizer(&|t| t["model"]["vocab"]["extra"] = 0.into(), "is there twice");
+    tokenizer(&|t| t["added_tokens"][0]["id"] = 256.into(), "the id 256 is not below 256");
+    tokenizer(&|t| t["added_tokens"][0]["content"] = "!".into(), "token `!`: it or its id 248");
+    tokenizer(&|t| t["model"]["merges"][0] = json!(["zz", "z"]), "not a pair of known tokens");
+    tokenizer(&|t| t["model"]["merges"][0] = json!(["a"]), "not a pair of known tokens");
+    tokenizer(&|t| t["model"]["type"] = "Unigram".into(), "model.type: expected BPE");
+    tokenizer(
+        &|t| t["pre_tokenizer"] = Value::Null,
+        "pre_tokenizer: expected the pattern of Qwen2",
+    );
+}
+
+#[test]
+fn checkpoints_that_gguf_cannot_hold_are_refused() {
+    let irregular = edited("config.json", |config| {
+        config["layer_types"][1] = "full_attention".into();
+    });
+    // Its tensors would be missing first.
+    refused(&irregular, "layers.1.self_attn.q_proj.weight` is missing");
+    let linear = LayerKind::LinearAttention;
+    let kinds = [linear, LayerKind::FullAttention, linear, linear];
+    let mut config = Source::open(&fixture("qwen3_5")).unwrap().config().clone();
+    config.layers = kinds.to_vec();
+    let error = metadata::put(&mut Header::new(), Path::new("x"), &config, WeightType::F32);
+    assert!(error.unwrap_err().to_string().contains("irregular places"));
+
+    let broken = edited("config.json", |_| {});
+    let path = broken.path().join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&[0x80, 0x7F, 0x80, 0x7F]);
+    fs::write(&path, bytes).unwrap();
+    refused(&broken, "is inf");
+}
+
+#[test]
+fn formats_that_are_only_read_are_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("a.gguf");
+    let error = convert(&fixture("qwen3"), &out, WeightType::IQ4_NL).unwrap_err().to_string();
+    assert!(error.contains("IQ4_NL cannot be written; possible: F32, F16, BF16, Q4_0"), "{error}");
+    convert(&fixture("qwen3"), &out, WeightType::F16).unwrap();
+    let error = convert(&out, &directory.path().join("b.gguf"), WeightType::F16).unwrap_err();
+    assert!(error.to_string().contains("is a GGUF file already"), "{error}");
+}
+
+// The way by which a damaged GGUF file of a good kind is found out.
+#[test]
+fn a_gguf_whose_parts_disagree_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.gguf");
+    convert(&fixture("qwen3"), &path, WeightType::F32).unwrap();
+    let good = fs::read(&path).unwrap();
+    let check = |key: &str, value: u32, part: &str| {
+        let mut bytes = good.clone();
+        let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap();
+        bytes[at + key.len() + 4..][..4].copy_from_slice(&value.to_le_bytes());
+        fs::write(&path, bytes).unwrap();
+        let Err(error) = Source::open(&path) else { panic!("{key} = {value} was accepted") };
+        assert!(error.to_string().contains(part), "`{error}` does not say `{part}`");
+    };
+    check("qwen3.block_count", u32::MAX, "qwen3.block_count: expected 1 to 1024");
+    check("qwen3.block_count", 0, "qwen3.block_count: expected 1 to 1024");
+    check("qwen3.block_count", 4, "tensor `blk.3.attn_norm.weight` is missing");
+    check("qwen3.attention.head_count", 0, "qwen3.attention.head_count: expected 1");
+    check("qwen3.attention.head_count_kv", 3, "a divisor of 4");
+    check("qwen3.attention.key_length", 16, "attention.value_length: expected 16");
+    check("qwen3.feed_forward_length", 95, "expected the shape [95, 64], found [96, 64]");
+    check("qwen3.rope.dimension_count", 7, "an even number, found 7");
+    check("qwen3.context_length", 0, "qwen3.context_length: expected 1");
+    check("qwen3.vocab_size", 255, "expected 256, the rows of `token_embd.weight`, found 255");
+    let nan = f32::NAN.to_bits();
+    check("qwen3.attention.layer_norm_rms_epsilon", nan, "between 0 and 1, found NaN");
+    check("qwen3.attention.layer_norm_rms_epsilon", 0, "between 0 and 1, found 0");
+    check("qwen3.rope.freq_base", nan, "rope.freq_base: expected at least 1, found NaN");
+}
