@@ -75,8 +75,13 @@ fn serve(mut socket: UnixStream, load: impl Loader) -> Result<(), Ending> {
     };
     link::write_frame(&mut socket, &FromChild::Ready(engine.info().clone()))?;
     while take_messages(&inbox, engine.as_mut(), &mut socket)? {
+        let began = Instant::now();
         match engine.step() {
-            Ok(report) => link::write_frame(&mut socket, &FromChild::Step(report))?,
+            Ok(mut report) => {
+                // Libraries read no clock; the process around them does.
+                report.step_micros = began.elapsed().as_micros() as u64;
+                link::write_frame(&mut socket, &FromChild::Step(report))?;
+            }
             Err(fault) => {
                 let message = fault.to_string();
                 link::write_frame(&mut socket, &FromChild::Fault { message })?;

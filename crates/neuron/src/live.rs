@@ -176,9 +176,11 @@ impl Live {
         let now = Instant::now();
         let mut table = self.table();
         table.quiet_since = Some(now);
+        // Its first step began before it was reported.
+        let began = now.checked_sub(Duration::from_micros(report.step_micros)).unwrap_or(now);
         for id in &report.started {
             if let Some(queue) = table.requests.get(id) {
-                queue.news().times.started.get_or_insert(now);
+                queue.news().times.started.get_or_insert(began);
             }
         }
         for update in &report.updates {
