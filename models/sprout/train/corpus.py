@@ -86,6 +86,7 @@ def in_other_mode(rng, example):
     if example.kind == "reasoning":
         if rng.random() < 0.15:
             example.answer, example.reasoning = example.reasoning, None
+            example.expect = {"text": [example.answer]}
     elif rng.random() < 0.07:
         example.reasoning = "I can answer this directly."
         if example.answer.startswith("<tool_call>"):

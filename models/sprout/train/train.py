@@ -43,6 +43,7 @@ def arguments():
     parser.add_argument("--adam-lr", type=float, default=3e-3)
     parser.add_argument("--evaluations", type=int, default=4)
     parser.add_argument("--resume", type=Path, help="a checkpoint written by an earlier run")
+    parser.add_argument("--start", type=float, default=0.0, help="progress at which to resume")
     parser.add_argument("--eager", action="store_true", help="do without the compiler")
     return parser.parse_args()
 
@@ -148,7 +149,8 @@ def train(trainer, data, args, evaluation):
     start = time.time()
     while True:
         elapsed = time.time() - start
-        progress = step / args.steps if args.steps else elapsed / (60 * args.minutes)
+        done = step / args.steps if args.steps else elapsed / (60 * args.minutes)
+        progress = args.start + (1 - args.start) * done
         if progress >= 1:
             return step, elapsed
         if at + args.rows > total:
