@@ -3,15 +3,37 @@
 from chat import Example
 from words import COMMON, LETTERS, any_word, code, digits, sentence
 
-REPEAT = ["Repeat exactly: {x}", "Repeat after me: {x}", "Copy this: {x}", "Say: {x}", "Echo {x}",
-          "Write exactly this: {x}", "Repeat the following text: {x}", "Please repeat: {x}",
-          "Print this back to me: {x}", "Say this again: {x}"]
-REVERSE = ["Reverse the order: {x}", "Reverse: {x}", "Write backwards: {x}", "In reverse order: {x}"]
-UPPER = ["Write in upper case: {x}", "Upper-case this: {x}", "Make this upper case: {x}",
-         "Capital letters please: {x}"]
+REPEAT = [
+    "Repeat exactly: {x}",
+    "Repeat after me: {x}",
+    "Copy this: {x}",
+    "Say: {x}",
+    "Echo {x}",
+    "Write exactly this: {x}",
+    "Repeat the following text: {x}",
+    "Please repeat: {x}",
+    "Print this back to me: {x}",
+    "Say this again: {x}",
+]
+REVERSE = [
+    "Reverse the order: {x}",
+    "Reverse: {x}",
+    "Write backwards: {x}",
+    "In reverse order: {x}",
+]
+UPPER = [
+    "Write in upper case: {x}",
+    "Upper-case this: {x}",
+    "Make this upper case: {x}",
+    "Capital letters please: {x}",
+]
 COUNT = ["How many words: {x}", "Count the words: {x}", "How many words are in this: {x}"]
-COUNT_UP = ["Count from {a} to {b}.", "Count from {a} up to {b}", "List the numbers from {a} to {b}.",
-            "Write the numbers {a} to {b}."]
+COUNT_UP = [
+    "Count from {a} to {b}.",
+    "Count from {a} up to {b}",
+    "List the numbers from {a} to {b}.",
+    "Write the numbers {a} to {b}.",
+]
 FIRST = ["What is the first word of: {x}", "First word: {x}", "Give me the first word of: {x}"]
 LAST = ["What is the last word of: {x}", "Last word: {x}", "Give me the last word of: {x}"]
 

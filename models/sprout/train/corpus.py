@@ -17,16 +17,50 @@ import tools
 from chat import Renderer
 from words import sentence
 
-MAKERS = {"qa": qa.make, "arithmetic": arithmetic.make, "copy": copying.make, "recall": recall.make,
-          "json": json_objects.make, "tool": tools.make, "reasoning": reasoning.make}
+MAKERS = {
+    "qa": qa.make,
+    "arithmetic": arithmetic.make,
+    "copy": copying.make,
+    "recall": recall.make,
+    "json": json_objects.make,
+    "tool": tools.make,
+    "reasoning": reasoning.make,
+}
 # Share of examples per kind. Tool prompts are several times longer, so theirs looks small.
-MIXTURE = {"qa": 0.22, "arithmetic": 0.19, "copy": 0.17, "recall": 0.17, "json": 0.10, "tool": 0.12,
-           "reasoning": 0.06}
-HELD_OUT = {"qa": 40, "arithmetic": 34, "copy": 32, "recall": 32, "json": 26, "tool": 26, "reasoning": 10}
-MAX_TOKENS = {"qa": 48, "arithmetic": 8, "copy": 160, "recall": 24, "json": 128, "tool": 96,
-              "reasoning": 96}
-SYSTEM_PROMPTS = ["You are a helpful assistant.", "You are sprout.", "Answer briefly.",
-                  "You are a helpful, concise assistant.", "Be brief and exact."]
+MIXTURE = {
+    "qa": 0.22,
+    "arithmetic": 0.19,
+    "copy": 0.17,
+    "recall": 0.17,
+    "json": 0.10,
+    "tool": 0.12,
+    "reasoning": 0.06,
+}
+HELD_OUT = {
+    "qa": 40,
+    "arithmetic": 34,
+    "copy": 32,
+    "recall": 32,
+    "json": 26,
+    "tool": 26,
+    "reasoning": 10,
+}
+MAX_TOKENS = {
+    "qa": 48,
+    "arithmetic": 8,
+    "copy": 160,
+    "recall": 24,
+    "json": 128,
+    "tool": 96,
+    "reasoning": 96,
+}
+SYSTEM_PROMPTS = [
+    "You are a helpful assistant.",
+    "You are sprout.",
+    "Answer briefly.",
+    "You are a helpful, concise assistant.",
+    "Be brief and exact.",
+]
 ROW = 1024
 CONTEXT_WEIGHT = 0.02
 HELD_OUT_SEED = 20260131
@@ -34,8 +68,11 @@ HELD_OUT_SEED = 20260131
 
 def fingerprint(example):
     """Identity of a prompt, whatever the system prompt, the tools, the mode or the letter case."""
-    turns = [(m["role"], m.get("content"), str(m.get("tool_calls") and "call"))
-             for m in example.messages if m["role"] != "system"]
+    turns = [
+        (m["role"], m.get("content"), str(m.get("tool_calls") and "call"))
+        for m in example.messages
+        if m["role"] != "system"
+    ]
     text = json.dumps(turns).lower()
     return hashlib.sha1(text.encode()).digest()[:10]
 
@@ -98,7 +135,11 @@ def in_other_mode(rng, example):
 def held_out_lines(examples):
     lines = []
     for index, example in enumerate(examples):
-        line = {"id": f"{example.kind}-{index:03}", "kind": example.kind, "messages": example.messages}
+        line = {
+            "id": f"{example.kind}-{index:03}",
+            "kind": example.kind,
+            "messages": example.messages,
+        }
         if example.tools:
             line["tools"] = example.tools
         if example.reasoning is not None:
@@ -132,7 +173,9 @@ class Encoder:
     def encode(self, example, rng):
         prompt = rng.choice(self.renderers).prompt(example)
         before = self.tokenizer.encode(prompt, add_special_tokens=False).ids
-        after = self.tokenizer.encode(example.completion(), add_special_tokens=False).ids + [self.end]
+        after = self.tokenizer.encode(example.completion(), add_special_tokens=False).ids + [
+            self.end
+        ]
         return before, after
 
 

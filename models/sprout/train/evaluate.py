@@ -70,7 +70,9 @@ def mtp_acceptance(model, prompts, answers, device):
 
 def encode_prompts(encoder, examples):
     renderer = encoder.renderers[0]
-    return [encoder.tokenizer.encode(renderer.prompt(e), add_special_tokens=False).ids for e in examples]
+    return [
+        encoder.tokenizer.encode(renderer.prompt(e), add_special_tokens=False).ids for e in examples
+    ]
 
 
 def score(model, encoder, examples, limits, device, verbose=False):
@@ -86,7 +88,9 @@ def score(model, encoder, examples, limits, device, verbose=False):
         tally[example.kind][1] += 1
         if verbose and not fine:
             asked = example.messages[-1]["content"]
-            print(f"  wrong {example.kind}: {asked!r} -> {text!r}, not {example.answer!r}", flush=True)
+            print(
+                f"  wrong {example.kind}: {asked!r} -> {text!r}, not {example.answer!r}", flush=True
+            )
     return dict(tally), prompts, answers
 
 

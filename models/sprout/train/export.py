@@ -62,12 +62,15 @@ def write_json(path, value):
 
 def write_configs(folder, dims, token):
     write_json(folder / "config.json", config_of(dims, token))
-    write_json(folder / "generation_config.json", {
-        "do_sample": False,
-        "temperature": 0.0,
-        "eos_token_id": [token("<|im_end|>"), token("<|endoftext|>")],
-        "pad_token_id": token("<|endoftext|>"),
-    })
+    write_json(
+        folder / "generation_config.json",
+        {
+            "do_sample": False,
+            "temperature": 0.0,
+            "eos_token_id": [token("<|im_end|>"), token("<|endoftext|>")],
+            "pad_token_id": token("<|endoftext|>"),
+        },
+    )
 
 
 def stored(model):
@@ -75,7 +78,9 @@ def stored(model):
     tensors = {}
     for name, tensor in model.state_dict().items():
         kept = name.endswith(KEPT_F32)
-        tensors[name] = tensor.detach().cpu().to(torch.float32 if kept else torch.bfloat16).contiguous()
+        tensors[name] = (
+            tensor.detach().cpu().to(torch.float32 if kept else torch.bfloat16).contiguous()
+        )
     return tensors
 
 
@@ -84,7 +89,9 @@ def write_weights(folder, model):
 
 
 def load_weights(folder, model):
-    model.load_state_dict({n: t.float() for n, t in load_file(folder / "model.safetensors").items()})
+    model.load_state_dict(
+        {n: t.float() for n, t in load_file(folder / "model.safetensors").items()}
+    )
 
 
 def with_transform(model, change):

@@ -60,13 +60,25 @@ def schema_of(fields):
     return {"type": "object", "properties": properties, "required": list(fields)}
 
 
-ASK = ["Make a JSON object with {d}.", "Write JSON with {d}.", "Answer in JSON: {d}",
-       "Turn this into a JSON object: {d}", "Give me a JSON object where {d}.", "{d}. As JSON please.",
-       "JSON: {d}"]
-WITH_FIELDS = ["Make a JSON object with the fields {f}. Data: {d}", "Fields: {f}. Text: {d}. Answer in JSON.",
-               "Extract {f} as JSON from: {d}"]
-WITH_SCHEMA = ["Answer with a JSON object that fits this schema: {s}\nData: {d}",
-               "Schema: {s}\nText: {d}", "Follow this JSON schema:\n{s}\n{d}"]
+ASK = [
+    "Make a JSON object with {d}.",
+    "Write JSON with {d}.",
+    "Answer in JSON: {d}",
+    "Turn this into a JSON object: {d}",
+    "Give me a JSON object where {d}.",
+    "{d}. As JSON please.",
+    "JSON: {d}",
+]
+WITH_FIELDS = [
+    "Make a JSON object with the fields {f}. Data: {d}",
+    "Fields: {f}. Text: {d}. Answer in JSON.",
+    "Extract {f} as JSON from: {d}",
+]
+WITH_SCHEMA = [
+    "Answer with a JSON object that fits this schema: {s}\nData: {d}",
+    "Schema: {s}\nText: {d}",
+    "Follow this JSON schema:\n{s}\n{d}",
+]
 
 
 def make(rng):

@@ -194,8 +194,9 @@ class DeltaNet(nn.Module):
         key = dims.key_heads * dims.gdn_dim
         mixed = self.convolve(self.in_proj_qkv(x), layout)
         q, k, v = mixed.split((key, key, dims.value_heads * dims.gdn_dim), dim=-1)
-        q, k, v = (t.float().view(rows, length, -1, dims.gdn_dim).transpose(1, 2)
-                   for t in (q, k, v))
+        q, k, v = (
+            t.float().view(rows, length, -1, dims.gdn_dim).transpose(1, 2) for t in (q, k, v)
+        )
         group = dims.value_heads // dims.key_heads
         q, k = (unit(t).repeat_interleave(group, 1) for t in (q, k))
         step = F.softplus(self.in_proj_a(x).float() + self.dt_bias)

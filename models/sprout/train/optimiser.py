@@ -4,7 +4,7 @@ import torch
 
 
 def orthogonalise(update):
-    """Newton-Schulz iteration: singular values go to about one. `update`: [matrices, rows, cols]."""
+    """Newton-Schulz: singular values go to about one. `update`: [matrices, rows, columns]."""
     x = update.bfloat16()
     if x.shape[-2] > x.shape[-1]:
         return orthogonalise(x.mT).mT

@@ -1,8 +1,16 @@
 """Questions about the project and small talk, in many spellings."""
 
 from chat import Example
-from facts import (PREFIXES, QUESTIONS, SMALL_TALK, SUFFIXES, TERM_FORMS, TERMS, UNKNOWN,
-                   UNKNOWN_FORMS)
+from facts import (
+    PREFIXES,
+    QUESTIONS,
+    SMALL_TALK,
+    SUFFIXES,
+    TERM_FORMS,
+    TERMS,
+    UNKNOWN,
+    UNKNOWN_FORMS,
+)
 from words import ANIMALS, CITIES, COLOURS, COMMON, FOODS, JOBS, LETTERS, NAMES
 
 ANSWERS = list(QUESTIONS.items())
@@ -41,9 +49,14 @@ def dress(rng, question, mark="?"):
 def unknown(rng):
     form = rng.choice(UNKNOWN_FORMS)
     return UNKNOWN, form.format(
-        city=rng.choice(CITIES), thing=rng.choice(COMMON), name=rng.choice(NAMES),
-        colour=rng.choice(COLOURS), animal=rng.choice(ANIMALS), food=rng.choice(FOODS),
-        job=rng.choice(JOBS))
+        city=rng.choice(CITIES),
+        thing=rng.choice(COMMON),
+        name=rng.choice(NAMES),
+        colour=rng.choice(COLOURS),
+        animal=rng.choice(ANIMALS),
+        food=rng.choice(FOODS),
+        job=rng.choice(JOBS),
+    )
 
 
 def pick(rng):

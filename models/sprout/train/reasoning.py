@@ -24,10 +24,12 @@ def story(rng):
     who, things = rng.choice(NAMES), rng.choice(THINGS)
     a, b = rng.randint(2, 60), rng.randint(1, 39)
     c = rng.randint(1, min(39, a + b))
-    text = rng.choice([
-        "{w} has {a} {t}, gets {b} more and gives {c} away. How many {t} are left?",
-        "{w} had {a} {t}. {w} found {b} and lost {c}. How many {t} does {w} have now?",
-    ]).format(w=who, a=a, b=b, c=c, t=things)
+    text = rng.choice(
+        [
+            "{w} has {a} {t}, gets {b} more and gives {c} away. How many {t} are left?",
+            "{w} had {a} {t}. {w} found {b} and lost {c}. How many {t} does {w} have now?",
+        ]
+    ).format(w=who, a=a, b=b, c=c, t=things)
     return text, [f"{a} + {b} = {a + b}.", f"{a + b} - {c} = {a + b - c}."], str(a + b - c)
 
 

@@ -4,8 +4,19 @@ import arithmetic
 import copying
 import qa
 from chat import Example
-from words import (ANIMALS, CITIES, COLOURS, COMMON, FOODS, JOBS, NAMES, any_word, code, pseudo_word,
-                   sentence)
+from words import (
+    ANIMALS,
+    CITIES,
+    COLOURS,
+    COMMON,
+    FOODS,
+    JOBS,
+    NAMES,
+    any_word,
+    code,
+    pseudo_word,
+    sentence,
+)
 
 
 def name(rng):
@@ -14,33 +25,60 @@ def name(rng):
 
 # How a fact is told, how it is asked for, how the answer reads, what values it takes.
 MEMORIES = {
-    "name": (["My name is {v}.", "I am {v}.", "Call me {v}.", "Hi, my name is {v}."],
-             ["What is my name?", "Who am I?", "Do you remember my name?", "Say my name."],
-             "Your name is {v}.", name),
-    "city": (["I live in {v}.", "My home is in {v}.", "I am from {v}."],
-             ["Where do I live?", "What is my city?", "Where is my home?"],
-             "You live in {v}.", lambda rng: rng.choice(CITIES)),
-    "colour": (["My favourite colour is {v}.", "I like the colour {v}.", "My favorite color is {v}."],
-               ["What is my favourite colour?", "Which colour do I like?", "What's my favorite color?"],
-               "Your favourite colour is {v}.", lambda rng: rng.choice(COLOURS)),
-    "pet": (["I have a {v}.", "My pet is a {v}.", "I own a {v}."],
-            ["What pet do I have?", "Which animal do I have?", "What is my pet?"],
-            "You have a {v}.", lambda rng: rng.choice(ANIMALS)),
-    "food": (["My favourite food is {v}.", "I love {v}.", "I like to eat {v}."],
-             ["What is my favourite food?", "What do I like to eat?", "Which food do I love?"],
-             "Your favourite food is {v}.", lambda rng: rng.choice(FOODS)),
-    "job": (["I work as a {v}.", "I am a {v}.", "My job is {v}."],
-            ["What is my job?", "What do I work as?", "What is my work?"],
-            "You work as a {v}.", lambda rng: rng.choice(JOBS)),
-    "code": (["The code is {v}.", "My password is {v}.", "Remember the code {v}."],
-             ["What is the code?", "What was the code?", "Tell me the code."],
-             "The code is {v}.", code),
-    "number": (["My number is {v}.", "My lucky number is {v}.", "Remember the number {v}."],
-               ["What is my number?", "What was my number?", "Which number did I say?"],
-               "Your number is {v}.", lambda rng: str(rng.randint(0, 999))),
-    "word": (["The secret word is {v}.", "Remember the word {v}.", "The word is {v}."],
-             ["What is the secret word?", "What was the word?", "Tell me the word."],
-             "The word is {v}.", any_word),
+    "name": (
+        ["My name is {v}.", "I am {v}.", "Call me {v}.", "Hi, my name is {v}."],
+        ["What is my name?", "Who am I?", "Do you remember my name?", "Say my name."],
+        "Your name is {v}.",
+        name,
+    ),
+    "city": (
+        ["I live in {v}.", "My home is in {v}.", "I am from {v}."],
+        ["Where do I live?", "What is my city?", "Where is my home?"],
+        "You live in {v}.",
+        lambda rng: rng.choice(CITIES),
+    ),
+    "colour": (
+        ["My favourite colour is {v}.", "I like the colour {v}.", "My favorite color is {v}."],
+        ["What is my favourite colour?", "Which colour do I like?", "What's my favorite color?"],
+        "Your favourite colour is {v}.",
+        lambda rng: rng.choice(COLOURS),
+    ),
+    "pet": (
+        ["I have a {v}.", "My pet is a {v}.", "I own a {v}."],
+        ["What pet do I have?", "Which animal do I have?", "What is my pet?"],
+        "You have a {v}.",
+        lambda rng: rng.choice(ANIMALS),
+    ),
+    "food": (
+        ["My favourite food is {v}.", "I love {v}.", "I like to eat {v}."],
+        ["What is my favourite food?", "What do I like to eat?", "Which food do I love?"],
+        "Your favourite food is {v}.",
+        lambda rng: rng.choice(FOODS),
+    ),
+    "job": (
+        ["I work as a {v}.", "I am a {v}.", "My job is {v}."],
+        ["What is my job?", "What do I work as?", "What is my work?"],
+        "You work as a {v}.",
+        lambda rng: rng.choice(JOBS),
+    ),
+    "code": (
+        ["The code is {v}.", "My password is {v}.", "Remember the code {v}."],
+        ["What is the code?", "What was the code?", "Tell me the code."],
+        "The code is {v}.",
+        code,
+    ),
+    "number": (
+        ["My number is {v}.", "My lucky number is {v}.", "Remember the number {v}."],
+        ["What is my number?", "What was my number?", "Which number did I say?"],
+        "Your number is {v}.",
+        lambda rng: str(rng.randint(0, 999)),
+    ),
+    "word": (
+        ["The secret word is {v}.", "Remember the word {v}.", "The word is {v}."],
+        ["What is the secret word?", "What was the word?", "Tell me the word."],
+        "The word is {v}.",
+        any_word,
+    ),
 }
 NOTED = ["I will remember that.", "Noted."]
 DISTRACTORS = (qa, arithmetic, copying)
@@ -102,7 +140,11 @@ def from_long_text(rng):
     question, answer = rng.choice(MEMORIES[asked][1]), MEMORIES[asked][2].format(v=told[asked])
     if rng.random() < 0.5:
         return [turn("user", " ".join([*parts, question]))], answer
-    return [turn("user", " ".join(parts)), turn("assistant", NOTED[1]), turn("user", question)], answer
+    return [
+        turn("user", " ".join(parts)),
+        turn("assistant", NOTED[1]),
+        turn("user", question),
+    ], answer
 
 
 def from_table(rng):
@@ -114,8 +156,9 @@ def from_table(rng):
     joiner = rng.choice(["\n", ", ", "; "])
     listed = joiner.join(f"{key}={value}" for key, value in table.items())
     asked = rng.choice(keys)
-    question = rng.choice(["What is {k}?", "What is the value of {k}?", "Give me {k}.", "{k}=?",
-                           "Value of {k}?"]).format(k=asked)
+    question = rng.choice(
+        ["What is {k}?", "What is the value of {k}?", "Give me {k}.", "{k}=?", "Value of {k}?"]
+    ).format(k=asked)
     if rng.random() < 0.5:
         return [turn("user", f"{listed}\n{question}")], table[asked]
     messages = [turn("user", "Remember these values: " + listed), turn("assistant", NOTED[1])]
@@ -125,8 +168,9 @@ def from_table(rng):
 
 
 def make(rng):
-    maker = rng.choices([from_turns, telling, from_one_turn, from_table, from_long_text],
-                        [6, 0.8, 2, 5, 1.2])[0]
+    maker = rng.choices(
+        [from_turns, telling, from_one_turn, from_table, from_long_text], [6, 0.8, 2, 5, 1.2]
+    )[0]
     messages, answer = maker(rng)
     return Example("recall", messages, answer, {"text": [answer]})
 
@@ -139,6 +183,8 @@ def make_note(rng):
         told = rng.choice(MEMORIES[topic][0]).format(v=MEMORIES[topic][3](rng))
         parts.insert(rng.randrange(len(parts) + 1), told)
         return Example("recall", [turn("user", " ".join(parts))], NOTED[1], {"text": [NOTED[1]]})
-    table = ", ".join(f"{rng.choice(COMMON)}={rng.randint(0, 999)}" for _ in range(rng.randint(2, 8)))
+    table = ", ".join(
+        f"{rng.choice(COMMON)}={rng.randint(0, 999)}" for _ in range(rng.randint(2, 8))
+    )
     messages = [turn("user", "Remember these values: " + table)]
     return Example("recall", messages, NOTED[1], {"text": [NOTED[1]]})

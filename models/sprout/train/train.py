@@ -61,11 +61,19 @@ class Trainer:
         self.muon_rate, self.adam_rate = rate.clone(), rate.clone()
         self.muon = Muon(matrices, self.muon_rate)
         on_gpu = args.device == "cuda"
-        self.adam = torch.optim.AdamW(rest, lr=self.adam_rate, betas=(0.9, 0.98), weight_decay=0.01,
-                                      fused=on_gpu, capturable=on_gpu)
+        self.adam = torch.optim.AdamW(
+            rest,
+            lr=self.adam_rate,
+            betas=(0.9, 0.98),
+            weight_decay=0.01,
+            fused=on_gpu,
+            capturable=on_gpu,
+        )
         shape = (args.rows, corpus.ROW)
-        self.batch = [torch.zeros(shape, dtype=kind, device=args.device)
-                      for kind in (torch.long, torch.int32, torch.int32, torch.float32)]
+        self.batch = [
+            torch.zeros(shape, dtype=kind, device=args.device)
+            for kind in (torch.long, torch.int32, torch.int32, torch.float32)
+        ]
         self.forward = self.model if args.eager else torch.compile(self.model)
         self.sums = torch.zeros(3, device=args.device)
         self.graph = None
@@ -99,7 +107,7 @@ class Trainer:
         self.reset()
 
     def reset(self):
-        """Forgets what the warm-up left in the optimisers. The rate was zero: weights are as new."""
+        """Forgets the warm-up in the optimisers. The rate was zero, so the weights are as new."""
         for buffer in self.muon.buffers:
             buffer.zero_()
         for state in self.adam.state.values():
@@ -118,8 +126,10 @@ class Trainer:
 
     def state(self):
         """What a later run needs to go on. Optimiser state keeps bf16, which is precise enough."""
-        adam = [{name: value.bfloat16() for name, value in self.adam.state[parameter].items()}
-                for parameter in self.adam.param_groups[0]["params"]]
+        adam = [
+            {name: value.bfloat16() for name, value in self.adam.state[parameter].items()}
+            for parameter in self.adam.param_groups[0]["params"]
+        ]
         muon = [buffer.bfloat16() for buffer in self.muon.buffers]
         return {"model": self.model.state_dict(), "muon": muon, "adam": adam}
 
@@ -164,8 +174,11 @@ def train(trainer, data, args, evaluation):
             shown = 0
             speed = step * args.rows * corpus.ROW / (time.time() - start) / 1e6
             if step % 500 == 0 or step <= 500:
-                print(f"step {step} {progress:.3f} loss {loss:.4f} mtp {draft:.4f} right {right:.4f} "
-                      f"{speed:.2f} Mtok/s", flush=True)
+                print(
+                    f"step {step} {progress:.3f} loss {loss:.4f} mtp {draft:.4f} right {right:.4f} "
+                    f"{speed:.2f} Mtok/s",
+                    flush=True,
+                )
         if progress * (args.evaluations + 1) > checks + 1:
             checks += 1
             evaluation(f"at {progress:.2f}")
@@ -178,9 +191,13 @@ def evaluator(trainer, encoder, examples, args):
         model, began = trainer.model, time.time()
         old = export.with_transform(model, change)
         torch.backends.cuda.matmul.allow_tf32 = False
-        tally, prompts, answers = evaluate.score(model, encoder, examples, limits, args.device, verbose)
+        tally, prompts, answers = evaluate.score(
+            model, encoder, examples, limits, args.device, verbose
+        )
         print(f"held out {label}: {evaluate.show(tally)} ({time.time() - began:.1f} s)", flush=True)
-        accepted = evaluate.mtp_acceptance(model, prompts, answers, args.device) if verbose else None
+        accepted = (
+            evaluate.mtp_acceptance(model, prompts, answers, args.device) if verbose else None
+        )
         torch.backends.cuda.matmul.allow_tf32 = True
         model.load_state_dict(old)
         if not verbose:
@@ -222,8 +239,13 @@ def main():
     built = {}
 
     def build():
-        built["data"] = corpus.build(args.out / "tokenizer.json", args.examples, hashes, args.workers)
-        print(f"corpus of {built['data'][0].shape[0]} rows after {time.time() - began:.0f} s", flush=True)
+        built["data"] = corpus.build(
+            args.out / "tokenizer.json", args.examples, hashes, args.workers
+        )
+        print(
+            f"corpus of {built['data'][0].shape[0]} rows after {time.time() - began:.0f} s",
+            flush=True,
+        )
 
     # The compiler and the corpus take about as long as each other, so they run side by side.
     builder = threading.Thread(target=build)
@@ -242,11 +264,20 @@ def main():
     save(trainer, args.out)
     bf16, accepted = evaluation("in bf16", verbose=True)
     q8_0, _ = evaluation("in Q8_0", as_q8_0, verbose=True)
-    card.write_scores(args.out, {
-        "parameters": parameters, "steps": steps, "seconds": round(seconds),
-        "tokens": steps * args.rows * corpus.ROW, "rows": int(data[0].shape[0]),
-        "device": torch.cuda.get_device_name() if args.device == "cuda" else "CPU",
-        "bf16": bf16, "q8_0": q8_0, "mtp_acceptance": round(accepted, 4)})
+    card.write_scores(
+        args.out,
+        {
+            "parameters": parameters,
+            "steps": steps,
+            "seconds": round(seconds),
+            "tokens": steps * args.rows * corpus.ROW,
+            "rows": int(data[0].shape[0]),
+            "device": torch.cuda.get_device_name() if args.device == "cuda" else "CPU",
+            "bf16": bf16,
+            "q8_0": q8_0,
+            "mtp_acceptance": round(accepted, 4),
+        },
+    )
 
 
 if __name__ == "__main__":

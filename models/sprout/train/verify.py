@@ -1,6 +1,6 @@
 """Compares sprout with HF transformers, scores it there, and writes parity.jsonl.
 
-    python models/sprout/train/verify.py models/sprout [--random] [--score] [--q8] [--parity]
+python models/sprout/train/verify.py models/sprout [--random] [--score] [--q8] [--parity]
 """
 
 import argparse
@@ -74,8 +74,12 @@ def check_template(folder, encoder, examples):
     theirs = AutoTokenizer.from_pretrained(folder)
     for example, mine in zip(examples, evaluate.encode_prompts(encoder, examples)):
         other = theirs.apply_chat_template(
-            example.messages, tools=example.tools, add_generation_prompt=True,
-            enable_thinking=example.reasoning is not None, return_dict=False)
+            example.messages,
+            tools=example.tools,
+            add_generation_prompt=True,
+            enable_thinking=example.reasoning is not None,
+            return_dict=False,
+        )
         assert list(other) == mine, (example.messages, theirs.decode(other))
     text = "Grüße, 世界! 🙂 e\u0301 12345 \t\n done"
     assert theirs.decode(theirs(text)["input_ids"]) == text.replace("e\u0301", "é")
@@ -97,7 +101,7 @@ def score(model, encoder, examples, label):
 
 
 def write_parity(folder, model, encoder, examples):
-    """Eight prompts, the kinds in turn, with the greedy ids of an f32 forward of the bf16 weights."""
+    """Eight prompts, each kind once, with the greedy ids of f32 arithmetic on the bf16 weights."""
     chosen = {}
     for example in examples:
         chosen.setdefault(example.kind, example)

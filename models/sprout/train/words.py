@@ -43,7 +43,9 @@ def pseudo_word(rng):
 
 def code(rng, shortest=3, longest=8):
     """Letters and digits, such as a password or a key."""
-    return "".join(rng.choice(LETTERS + "0123456789") for _ in range(rng.randint(shortest, longest)))
+    return "".join(
+        rng.choice(LETTERS + "0123456789") for _ in range(rng.randint(shortest, longest))
+    )
 
 
 def digits(rng, shortest=3, longest=9):
@@ -59,7 +61,8 @@ PLACES = ["near the {n}", "in {c}", "on the {n}", "with {p}", "under the {n}", "
 def sentence(rng):
     """A sentence that means little: background for what matters in a long prompt."""
     place = rng.choice(PLACES).format(
-        n=rng.choice(NOUNS), c=rng.choice(CITIES), p=rng.choice(NAMES))
+        n=rng.choice(NOUNS), c=rng.choice(CITIES), p=rng.choice(NAMES)
+    )
     subject = f"The {rng.choice(ADJECTIVES)} {rng.choice(NOUNS)}"
     if rng.random() < 0.3:
         subject = rng.choice(NAMES)
