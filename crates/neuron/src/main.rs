@@ -58,7 +58,7 @@ fn main() -> ExitCode {
         Command::Serve { config } => serve(config.as_deref()),
         Command::Engine => {
             start_log();
-            return neuron::child::run(load_engine);
+            return neuron::child::run(neuron::native::load);
         }
         Command::CheckConfig { config, print_config } => {
             check_config(config.as_deref(), print_config)
@@ -146,11 +146,4 @@ fn doctor(json: bool) -> anyhow::Result<()> {
     }
     writeln!(out, "models run on the CPU")?;
     Ok(())
-}
-
-fn load_engine(
-    _spec: engine::EngineSpec,
-    _progress: &mut dyn FnMut(u64, u64),
-) -> Result<Box<dyn engine::TokenEngine>, neuron::link::LoadFailure> {
-    unreachable!()
 }
