@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -35,6 +35,8 @@ pub(crate) struct App {
     pub(crate) discovery: Discovery,
     /// When the daemon started.
     pub(crate) started: Instant,
+    /// The same by the wall clock, for what is shown to callers.
+    pub(crate) started_unix_secs: u64,
     /// Largest request body.
     pub(crate) body_limit: usize,
     /// Large bodies are parsed and tokenised by this many threads at most.
@@ -63,6 +65,7 @@ impl App {
             models,
             discovery,
             started: Instant::now(),
+            started_unix_secs: unix_secs(),
             body_limit: config.body_limit_mb as usize * (1 << 20),
             heavy_work,
             key,
@@ -134,6 +137,11 @@ pub(crate) fn inference_error(error: &ErrorBody) -> Response {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(secs));
     }
     response
+}
+
+/// Now, by the wall clock.
+pub(crate) fn unix_secs() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Whether a path speaks the inference dialects; the others speak the control plane's.
