@@ -82,7 +82,7 @@ pub struct Native {
     pub max_running: u32,
     /// Tokens that one step may compute.
     pub token_budget: u32,
-    /// Threads of a model on the CPU; all cores by default.
+    /// Threads of a model on the CPU; by default what the engine finds best.
     pub threads: Option<u32>,
     /// An engine with work that reports no step for this long is killed and started again.
     pub step_timeout_secs: u64,
