@@ -63,8 +63,8 @@ fn serve(mut socket: UnixStream, load: impl Loader) -> Result<(), Ending> {
     let inbox = spawn_reader(socket.try_clone().map_err(LinkError::Io)?);
     let spec = match inbox.recv() {
         Ok(ToChild::Load(spec)) => spec,
-        Ok(ToChild::Shutdown) | Err(_) => return Ok(()),
         Ok(_) => return Err(Ending::NoSpec),
+        Err(_) => return Ok(()),
     };
     let mut engine = match load_with_progress(&mut socket, &spec, load) {
         Ok(engine) => engine,
@@ -92,19 +92,19 @@ fn serve(mut socket: UnixStream, load: impl Loader) -> Result<(), Ending> {
     Ok(())
 }
 
-/// Reads frames into the inbox. The process ends with its daemon, at once, whatever the engine's
-/// thread is doing: a step that hangs in a driver must not outlive the daemon.
+/// Reads frames into the inbox. The process ends with its daemon or at its word, at once, whatever
+/// the engine's thread is doing: neither a long load nor a step that hangs in a driver holds it up.
 fn spawn_reader(mut socket: UnixStream) -> Receiver<ToChild> {
     let (sender, inbox) = mpsc::channel();
     thread::spawn(move || {
         loop {
             match link::read_frame(&mut socket) {
+                Ok(None | Some(ToChild::Shutdown)) => std::process::exit(0),
                 Ok(Some(message)) => {
                     if sender.send(message).is_err() {
                         return;
                     }
                 }
-                Ok(None) => std::process::exit(0),
                 Err(error) => {
                     tracing::error!("{error}");
                     std::process::exit(1);

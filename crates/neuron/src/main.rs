@@ -1,4 +1,5 @@
 //! The `neuron` program.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::io::{self, Write};

@@ -59,7 +59,7 @@ pub(crate) fn bytes(info: &EngineInfo) -> u64 {
 fn failure(source: &Path, error: &LoadError) -> LoadFailure {
     let code = match error {
         LoadError::Model(error) => code(error),
-        LoadError::BadSpec { .. } => LoadCode::DoesNotFit,
+        LoadError::BadSpec { .. } => LoadCode::BadRequest,
     };
     LoadFailure::new(code, without_paths(source, &error.to_string()))
 }

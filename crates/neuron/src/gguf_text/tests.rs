@@ -3,8 +3,15 @@ use model::gguf::write::{Header, NewValue};
 
 use super::*;
 
-const TEMPLATE: &str = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n\
-                        {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+const TEMPLATE: &str = "\
+{%- for message in messages -%}
+<|im_start|>{{ message.role }}
+{{ message.content }}<|im_end|>
+{% endfor -%}
+{%- if add_generation_prompt -%}
+<|im_start|>assistant
+{% endif -%}
+";
 
 /// The file of a model without weights, changed by a test before it is written.
 fn file(change: impl FnOnce(&mut Header)) -> tempfile::NamedTempFile {
