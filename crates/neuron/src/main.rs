@@ -1,5 +1,6 @@
 //! The `neuron` program.
 #![forbid(unsafe_code)]
+#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use kernels::WeightType;
 use neuron::config::Config;
 use neuron::lifecycle::RestartPolicy;
 use neuron::process::EngineProgram;
@@ -46,6 +48,16 @@ enum Command {
         #[arg(long)]
         print_config: bool,
     },
+    /// Write a safetensors model as a GGUF file.
+    Convert {
+        /// A directory with `config.json` and safetensors files.
+        source: PathBuf,
+        /// The file to write.
+        out: PathBuf,
+        /// The matrices' format, for example `Q8_0`, `Q6_K`, `Q4_K` or `F32`.
+        #[arg(long, default_value = "Q8_0")]
+        quant: String,
+    },
     /// Say what was found on this host and what models would run on.
     Doctor {
         /// As JSON.
@@ -64,6 +76,7 @@ fn main() -> ExitCode {
         Command::CheckConfig { config, print_config } => {
             check_config(config.as_deref(), print_config)
         }
+        Command::Convert { source, out, quant } => convert(&source, &out, &quant),
         Command::Doctor { json } => doctor(json),
     };
     match done {
@@ -125,6 +138,17 @@ fn check_config(path: Option<&Path>, print_config: bool) -> anyhow::Result<()> {
     } else {
         writeln!(out, "the configuration is fine")?;
     }
+    Ok(())
+}
+
+fn convert(source: &Path, out: &Path, quant: &str) -> anyhow::Result<()> {
+    let ty = WeightType::from_name(quant).with_context(|| {
+        let known: Vec<_> = WeightType::all().map(WeightType::name).collect();
+        format!("unknown format {quant}; known: {}", known.join(", "))
+    })?;
+    model::convert(source, out, ty)?;
+    let size = std::fs::metadata(out)?.len();
+    writeln!(io::stdout(), "wrote {}, {size} bytes", out.display())?;
     Ok(())
 }
 
