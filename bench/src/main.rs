@@ -1,5 +1,6 @@
 //! Measures an engine, or a server that runs: its speed, how many held-out questions it answers
-//! right, and what the gateway adds to the time to first token. Every figure in the documents names its command here.
+//! right, and what the gateway adds to the time to first token. Every figure in the documents names
+//! its command here.
 #![forbid(unsafe_code)]
 
 mod client;

@@ -6,5 +6,5 @@ pub mod fake_neuron;
 mod model_dir;
 mod scripted;
 
-pub use model_dir::{END_OF_TURN, byte_token, byte_tokens, write_model_dir};
+pub use model_dir::{END_OF_TURN, byte_token, byte_tokens, vocabulary, write_model_dir};
 pub use scripted::{FailedLoad, Script, ScriptedEngine};

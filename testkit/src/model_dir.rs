@@ -31,6 +31,13 @@ pub fn byte_tokens(text: &str) -> Vec<u32> {
     text.bytes().map(byte_token).collect()
 }
 
+/// The spellings of all tokens by their ids, as byte-level vocabularies have them. The written
+/// model has no merge; the special tokens begin with `<|`.
+pub fn vocabulary() -> Vec<String> {
+    let bytes = (0..=255).map(|byte| byte_char(byte).to_string());
+    bytes.chain(SPECIALS.map(str::to_owned)).collect()
+}
+
 /// Writes the files beside the weights: a byte-level tokenizer, a ChatML template and generation
 /// defaults that are greedy.
 pub fn write_model_dir(dir: &Path) -> io::Result<()> {
@@ -46,10 +53,8 @@ pub fn write_model_dir(dir: &Path) -> io::Result<()> {
 }
 
 fn tokenizer() -> Value {
-    let mut vocab = Map::new();
-    for byte in 0..=255 {
-        vocab.insert(byte_char(byte).to_string(), json!(byte));
-    }
+    let ordinary = vocabulary().into_iter().take(256).enumerate();
+    let vocab: Map<_, _> = ordinary.map(|(id, token)| (token, json!(id))).collect();
     let added: Vec<Value> = SPECIALS
         .iter()
         .enumerate()

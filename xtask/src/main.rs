@@ -45,7 +45,11 @@ fn run(arguments: &Arguments) -> Result<()> {
 }
 
 /// The repository's root: the parent of this crate's directory.
+///
+/// Cargo says it at run time as well. That counts more than what was compiled in, since a target
+/// directory may be shared by several checkouts.
 fn repository() -> Result<PathBuf> {
-    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let here = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
     here.parent().map(Path::to_path_buf).context("xtask does not lie in a repository")
 }

@@ -11,8 +11,8 @@
 //! | [`rope_kv`] | `[rows, q | k | v]` | queries in place, keys and values into their blocks |
 //! | [`paged_attention`] | queries, blocks | `[rows, heads * head_dim]` |
 //! | [`causal_conv1d`] | `[rows, channels]`, state | the same, in place |
-//! | [`gated_delta_rule`] | `[rows, q | k | v | z | b | a]`, state | `[rows, value_heads * value_dim]` |
-//! | [`gated_norm`] | `[rows, value_heads * value_dim]`, `z` | the same, in place |
+//! | [`gated_delta_rule`] | `[rows, q | k | v | z | b | a]`, state | `[rows, values]` |
+//! | [`gated_norm`] | `[rows, values]`, `z` | the same, in place |
 //! | [`swiglu`] | `[rows, gate | up]` | `[rows, ffn]` |
 //! | [`sample`] | logits `[rows, vocab]` | token ids |
 

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
 }
 
 fn load(
-    spec: EngineSpec,
+    spec: &EngineSpec,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Box<dyn TokenEngine>, LoadFailure> {
     let bad = |error: io::Error| LoadFailure::new(LoadCode::BadModelFile, error.to_string());

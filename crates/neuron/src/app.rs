@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -35,6 +35,8 @@ pub(crate) struct App {
     pub(crate) discovery: Discovery,
     /// When the daemon started.
     pub(crate) started: Instant,
+    /// The same by the wall clock, for what is shown to callers.
+    pub(crate) started_unix_secs: u64,
     /// Largest request body.
     pub(crate) body_limit: usize,
     /// Large bodies are parsed and tokenised by this many threads at most.
@@ -63,6 +65,7 @@ impl App {
             models,
             discovery,
             started: Instant::now(),
+            started_unix_secs: unix_secs(),
             body_limit: config.body_limit_mb as usize * (1 << 20),
             heavy_work,
             key,
@@ -134,6 +137,11 @@ pub(crate) fn inference_error(error: &ErrorBody) -> Response {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(secs));
     }
     response
+}
+
+/// Now, by the wall clock.
+pub(crate) fn unix_secs() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Whether a path speaks the inference dialects; the others speak the control plane's.
@@ -227,4 +235,62 @@ async fn name_request(mut request: Request, next: Next) -> Response {
 fn is_sane_id(id: &[u8]) -> bool {
     let sane = |byte: &u8| byte.is_ascii_alphanumeric() || b"._-".contains(byte);
     (1..=128).contains(&id.len()) && id.iter().all(sane)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn broken() -> StatusCode {
+        panic!("a test wants to see this")
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_a_500_in_the_dialect_of_its_path() {
+        // Requirement 129.
+        let router = Router::new()
+            .route("/v1/broken", get(broken))
+            .route("/broken", get(broken))
+            .layer(middleware::from_fn(catch_panic))
+            .layer(middleware::from_fn(name_request));
+        for (path, key) in [("/v1/broken", "type"), ("/broken", "code")] {
+            let request = Request::get(path).body(Body::empty()).unwrap();
+            let response = router.clone().oneshot(request).await.unwrap();
+            assert_eq!(response.status(), 500);
+            assert!(response.headers().contains_key(REQUEST_ID));
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert!(body["error"][key].is_string(), "{body}");
+            assert!(!body.to_string().contains("a test wants"), "{body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_endpoint_is_where_the_caller_reached_us() {
+        let config = Config::default();
+        let program = crate::process::EngineProgram {
+            path: "none".into(),
+            args: vec![],
+            step_timeout: std::time::Duration::from_secs(1),
+        };
+        let app = |config: &Config| {
+            let models = Models::new(config, program.clone(), Default::default());
+            App::new(config, models, None, config.listen)
+        };
+        let mut headers = HeaderMap::new();
+        assert_eq!(app(&config).base_url(&headers), "http://127.0.0.1:13131");
+        headers.insert(header::HOST, HeaderValue::from_static("gpu1.lan:13131"));
+        assert_eq!(app(&config).base_url(&headers), "http://gpu1.lan:13131");
+        // Requirement 78: what is configured wins, and no path gets a double slash.
+        let url = Some("https://n.example/neuron/".to_owned());
+        let config = Config { advertise_url: url, ..config };
+        assert_eq!(app(&config).base_url(&headers), "https://n.example/neuron");
+        let config = Config { advertise_url: None, ..config };
+        headers.insert(header::HOST, HeaderValue::from_static("evil/../x"));
+        assert_eq!(app(&config).base_url(&headers), "http://127.0.0.1:13131");
+    }
 }

@@ -7,7 +7,9 @@ use std::{fs, str};
 
 use text::{HuggingFaceFiles, TextError, TextModel};
 
+use crate::gguf_text;
 use crate::link::{LoadCode, LoadFailure};
+use crate::source;
 
 /// No text file of a model is larger than this; the largest tokenizers have 30 MiB.
 const MAX_FILE_BYTES: u64 = 256 << 20;
@@ -20,10 +22,28 @@ pub(crate) struct Assets {
 }
 
 impl Assets {
-    /// Reads them from a model directory.
+    /// Reads them: of a directory, the files beside the weights, or without those its one GGUF
+    /// file; of a GGUF file, what it brings itself (requirement 37).
     pub(crate) fn read(source: &Path) -> Result<Self, LoadFailure> {
-        let text = from_directory(source)?;
+        let text = if !source.is_dir() {
+            gguf_text::read(source)?
+        } else if source.join("tokenizer.json").exists() {
+            from_directory(source)?
+        } else if let [only] = source::files_with(source, "gguf").as_slice() {
+            gguf_text::read(only)?
+        } else {
+            let message = "tokenizer.json is missing beside the weights";
+            return Err(LoadFailure::new(LoadCode::BadModelFile, message));
+        };
         Ok(Self { text: Arc::new(text) })
+    }
+
+    /// Longer prompts are refused before they are tokenised to their end.
+    pub(crate) fn limit_prompts(&mut self, context: u32) {
+        // Shared only after a restart, and then the limit is set already.
+        if let Some(text) = Arc::get_mut(&mut self.text) {
+            text.max_prompt_tokens = Some(context);
+        }
     }
 
     /// What callers may rely on.
@@ -41,10 +61,8 @@ impl Assets {
 
 fn from_directory(dir: &Path) -> Result<TextModel, LoadFailure> {
     let read = |name| read_file(dir, name);
-    let Some(tokenizer) = read("tokenizer.json")? else {
-        let message = "tokenizer.json is missing beside the weights";
-        return Err(LoadFailure::new(LoadCode::BadModelFile, message));
-    };
+    // An empty file is no tokenizer, and the reader says so.
+    let tokenizer = read("tokenizer.json")?.unwrap_or_default();
     let (tokenizer_config, generation_config) =
         (read("tokenizer_config.json")?, read("generation_config.json")?);
     let (config, template) = (read("config.json")?, read("chat_template.jinja")?);
@@ -60,10 +78,10 @@ fn from_directory(dir: &Path) -> Result<TextModel, LoadFailure> {
         chat_template: template,
         chat_template_json: template_json.as_deref(),
     };
-    TextModel::from_hugging_face(&files).map_err(unusable)
+    TextModel::from_hugging_face(&files).map_err(|error| unusable(&error))
 }
 
-fn unusable(error: TextError) -> LoadFailure {
+pub(crate) fn unusable(error: &TextError) -> LoadFailure {
     LoadFailure::new(LoadCode::BadModelFile, error.to_string())
 }
 

@@ -19,12 +19,12 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Builds an engine, and tells as it goes how many bytes of how many are in place.
 pub trait Loader:
-    FnOnce(EngineSpec, &mut dyn FnMut(u64, u64)) -> Result<Box<dyn TokenEngine>, LoadFailure>
+    FnOnce(&EngineSpec, &mut dyn FnMut(u64, u64)) -> Result<Box<dyn TokenEngine>, LoadFailure>
 {
 }
 
 impl<L> Loader for L where
-    L: FnOnce(EngineSpec, &mut dyn FnMut(u64, u64)) -> Result<Box<dyn TokenEngine>, LoadFailure>
+    L: FnOnce(&EngineSpec, &mut dyn FnMut(u64, u64)) -> Result<Box<dyn TokenEngine>, LoadFailure>
 {
 }
 
@@ -63,10 +63,10 @@ fn serve(mut socket: UnixStream, load: impl Loader) -> Result<(), Ending> {
     let inbox = spawn_reader(socket.try_clone().map_err(LinkError::Io)?);
     let spec = match inbox.recv() {
         Ok(ToChild::Load(spec)) => spec,
-        Ok(ToChild::Shutdown) | Err(_) => return Ok(()),
         Ok(_) => return Err(Ending::NoSpec),
+        Err(_) => return Ok(()),
     };
-    let mut engine = match load_with_progress(&mut socket, spec, load) {
+    let mut engine = match load_with_progress(&mut socket, &spec, load) {
         Ok(engine) => engine,
         Err(failure) => {
             link::write_frame(&mut socket, &FromChild::LoadFailed(failure.clone()))?;
@@ -75,8 +75,13 @@ fn serve(mut socket: UnixStream, load: impl Loader) -> Result<(), Ending> {
     };
     link::write_frame(&mut socket, &FromChild::Ready(engine.info().clone()))?;
     while take_messages(&inbox, engine.as_mut(), &mut socket)? {
+        let began = Instant::now();
         match engine.step() {
-            Ok(report) => link::write_frame(&mut socket, &FromChild::Step(report))?,
+            Ok(mut report) => {
+                // Libraries read no clock; the process around them does.
+                report.step_micros = began.elapsed().as_micros() as u64;
+                link::write_frame(&mut socket, &FromChild::Step(report))?;
+            }
             Err(fault) => {
                 let message = fault.to_string();
                 link::write_frame(&mut socket, &FromChild::Fault { message })?;
@@ -87,19 +92,19 @@ fn serve(mut socket: UnixStream, load: impl Loader) -> Result<(), Ending> {
     Ok(())
 }
 
-/// Reads frames into the inbox. The process ends with its daemon, at once, whatever the engine's
-/// thread is doing: a step that hangs in a driver must not outlive the daemon.
+/// Reads frames into the inbox. The process ends with its daemon or at its word, at once, whatever
+/// the engine's thread is doing: neither a long load nor a step that hangs in a driver holds it up.
 fn spawn_reader(mut socket: UnixStream) -> Receiver<ToChild> {
     let (sender, inbox) = mpsc::channel();
     thread::spawn(move || {
         loop {
             match link::read_frame(&mut socket) {
+                Ok(None | Some(ToChild::Shutdown)) => std::process::exit(0),
                 Ok(Some(message)) => {
                     if sender.send(message).is_err() {
                         return;
                     }
                 }
-                Ok(None) => std::process::exit(0),
                 Err(error) => {
                     tracing::error!("{error}");
                     std::process::exit(1);
@@ -112,7 +117,7 @@ fn spawn_reader(mut socket: UnixStream) -> Receiver<ToChild> {
 
 fn load_with_progress(
     socket: &mut UnixStream,
-    spec: EngineSpec,
+    spec: &EngineSpec,
     load: impl Loader,
 ) -> Result<Box<dyn TokenEngine>, LoadFailure> {
     let mut last: Option<Instant> = None;

@@ -1,5 +1,6 @@
 //! `neuron.toml`, then the environment.
 
+use std::collections::HashSet;
 use std::fs;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -81,7 +82,7 @@ pub struct Native {
     pub max_running: u32,
     /// Tokens that one step may compute.
     pub token_budget: u32,
-    /// Threads of a model on the CPU; all cores by default.
+    /// Threads of a model on the CPU; by default what the engine finds best.
     pub threads: Option<u32>,
     /// An engine with work that reports no step for this long is killed and started again.
     pub step_timeout_secs: u64,
@@ -227,7 +228,11 @@ impl Config {
         if native.engine_command.as_ref().is_some_and(Vec::is_empty) {
             return refuse("harness.native.engine_command", "[]".into(), "names no program");
         }
+        let mut ids = HashSet::new();
         for model in &self.default_models {
+            if !ids.insert(&model.model_id) {
+                return refuse("default_models.model_id", model.model_id.clone(), "named twice");
+            }
             if !crate::source::is_model_id(&model.model_id) {
                 let problem = "must be names of letters, digits and ._-+:@ between slashes";
                 return refuse("default_models.model_id", model.model_id.clone(), problem);

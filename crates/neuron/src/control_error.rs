@@ -68,9 +68,11 @@ impl From<LoadFailure> for ControlError {
     fn from(failure: LoadFailure) -> Self {
         let status = match failure.code {
             LoadCode::CudaUnavailable | LoadCode::EngineFailed => StatusCode::SERVICE_UNAVAILABLE,
+            LoadCode::BadRequest => StatusCode::BAD_REQUEST,
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };
-        Self::new(status, failure.code.as_str(), failure.message)
+        let error = Self::new(status, failure.code.as_str(), failure.message);
+        if status == StatusCode::SERVICE_UNAVAILABLE { error.later(60) } else { error }
     }
 }
 

@@ -98,8 +98,9 @@ pub(crate) async fn load(
 ) -> Result<(StatusCode, Json<LoadReply>), ControlError> {
     let request: LoadRequest = read_json(&app, &headers, body).await?;
     if query.is_some_and(|query| query.split('&').any(|part| part == "dry_run=1")) {
-        let message = "dry_run is not supported by this version: load, and read `plan`";
-        return Err(ControlError::bad_request(message));
+        let plan = Some(app.models.dry_run(&request).await?);
+        let reply = LoadReply { status: "planned".into(), plan, load_ms: None };
+        return Ok((StatusCode::OK, Json(reply)));
     }
     // The load is a task of its own, so that it ends in the list whoever hangs up.
     let task = tokio::spawn(async move { app.models.load(request).await });

@@ -10,8 +10,6 @@ use crate::served::NATIVE;
 
 /// Reads the host's own files; nothing here can fail, and what is not known is left empty.
 pub fn discover() -> Discovery {
-    let memory_kib = proc_field("/proc/meminfo", "MemTotal")
-        .and_then(|value| value.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()));
     Discovery {
         hostname: line("/proc/sys/kernel/hostname"),
         os: os_name(),
@@ -23,11 +21,20 @@ pub fn discover() -> Discovery {
         cpu: Cpu {
             model: cpu_model(),
             cores: thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
-            memory_mb: memory_kib.unwrap_or(0) / 1024,
+            memory_mb: memory_kib("MemTotal").unwrap_or(0) / 1024,
         },
         harnesses: vec![NATIVE.to_owned()],
         cuda_unavailable_reason: Some(cuda_unavailable_reason().to_owned()),
     }
+}
+
+/// Bytes of main memory that a new process could have, as the kernel estimates it.
+pub fn available_memory_bytes() -> Option<u64> {
+    memory_kib("MemAvailable").map(|kib| kib * 1024)
+}
+
+fn memory_kib(name: &str) -> Option<u64> {
+    proc_field("/proc/meminfo", name)?.split_whitespace().next()?.parse().ok()
 }
 
 /// Why models run on the CPU here.

@@ -5,7 +5,7 @@ mod answer;
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
@@ -19,7 +19,7 @@ use wire::models::Model;
 use wire::openai_chat::{Collector, Stream};
 use wire::{ErrorBody, models as wire_models};
 
-use crate::app::{App, RequestId, inference_error};
+use crate::app::{App, RequestId, inference_error, unix_secs};
 use crate::body::{self, BodyError};
 use crate::served::Served;
 use admit::Admitted;
@@ -110,7 +110,7 @@ async fn next_frames(sse: &mut Sse) -> Option<Bytes> {
 /// `GET /v1/models`: what answers, or will again without being asked (requirement 69).
 pub(crate) async fn list_models(State(app): State<Arc<App>>) -> Response {
     let list = app.models.list();
-    let models: Vec<Model> = list.iter().filter_map(|served| entry(served)).collect();
+    let models: Vec<Model> = list.iter().filter_map(|served| entry(&app, served)).collect();
     json(wire_models::list(&models))
 }
 
@@ -120,19 +120,19 @@ pub(crate) async fn one_model(
     path: Result<Path<String>, PathRejection>,
 ) -> Response {
     let id = path.map_or_else(|_| "not UTF-8".to_owned(), |Path(id)| id);
-    match app.models.get(&id).and_then(|served| entry(&served)) {
+    match app.models.get(&id).and_then(|served| entry(&app, &served)) {
         Some(model) => json(wire_models::one(&model)),
         None => inference_error(&ErrorBody::model_not_found(&id)),
     }
 }
 
-fn entry(served: &Served) -> Option<Model> {
+fn entry(app: &App, served: &Served) -> Option<Model> {
     let view = served.view();
     if matches!(view.status, ModelStatus::Absent | ModelStatus::Failed) {
         return None;
     }
     let context = view.info.as_ref().map(|info| info.context);
-    let mut model = Model::new(&served.id, 0, context);
+    let mut model = Model::new(&served.id, app.started_unix_secs, context);
     model.owned_by = "neuron".to_owned();
     model.loaded = Some(view.status == ModelStatus::Ready);
     model.capabilities = view.assets.as_ref().map_or_else(Vec::new, |a| a.capabilities());
@@ -162,8 +162,4 @@ fn log_refusal(request_id: &str, error: &ErrorBody) {
     let message = if quotes { "" } else { error.message.as_str() };
     let (status, code, param) = (error.status, error.code, error.param.as_deref());
     tracing::info!(request_id, status, code, param, message, "request refused");
-}
-
-fn unix_secs() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -177,7 +177,7 @@ impl Lifecycle {
             Event::Unload { drain } => self.unload(drain),
             Event::Ready => self.ready(now_ms),
             Event::LoadFailed(failure) => self.load_failed(failure),
-            Event::Exited { reason } => self.exited(reason, now_ms),
+            Event::Exited { reason } => self.exited(&reason, now_ms),
             Event::Idle if self.state == State::Draining => self.stop(),
             Event::Idle => vec![],
             Event::Alarm => self.alarm(),
@@ -257,7 +257,7 @@ impl Lifecycle {
         vec![Command::ClearAlarm, Command::AnswerLoads(Err(failure.into()))]
     }
 
-    fn exited(&mut self, reason: String, now_ms: u64) -> Vec<Command> {
+    fn exited(&mut self, reason: &str, now_ms: u64) -> Vec<Command> {
         let healthy_ms = match self.state {
             State::Ready { since_ms } => now_ms.saturating_sub(since_ms),
             State::Starting { .. } => 0,
@@ -342,6 +342,7 @@ mod tests {
     }
 
     /// One row of the table: what was, what happens, what is then, what to do.
+    #[allow(clippy::needless_pass_by_value)]
     fn check(before: &[Event], event: Event, state: &State, commands: &[Command]) {
         let mut life = after(before);
         let got = life.handle(event.clone(), 0);
@@ -387,8 +388,8 @@ mod tests {
         // A child that dies while it drains is not brought back.
         check(&draining, exited(), &S::Absent, &gone);
         let undone = C::AnswerLoads(Err(Refused::Undone));
-        let undo = [&[undone.clone()], &stop[..]].concat();
-        check(&[load.clone()], unload(), &S::Stopping, &undo);
+        let undo = [std::slice::from_ref(&undone), &stop[..]].concat();
+        check(std::slice::from_ref(&load), unload(), &S::Stopping, &undo);
         let calm = [C::ClearAlarm, undone, C::AnswerUnloads];
         check(&[load.clone(), exited()], unload(), &S::Absent, &calm);
         check(&[load, E::LoadFailed(failure())], unload(), &S::Absent, &[C::AnswerUnloads]);

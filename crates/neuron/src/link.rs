@@ -100,6 +100,8 @@ pub enum LoadCode {
     CudaUnavailable,
     /// The engine process died again and again.
     EngineFailed,
+    /// A number of the request is one that this model cannot be loaded with.
+    BadRequest,
 }
 
 impl LoadCode {
@@ -115,6 +117,7 @@ impl LoadCode {
             Self::TensorParallelIndivisible => "tensor_parallel_indivisible",
             Self::CudaUnavailable => "cuda_unavailable",
             Self::EngineFailed => "engine_failed",
+            Self::BadRequest => "bad_request",
         }
     }
 }

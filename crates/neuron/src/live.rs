@@ -9,13 +9,18 @@ use std::time::{Duration, Instant};
 
 use dialog::{Failure, FailureKind};
 use engine::{End, Refusal, RequestId, StepReport, TokenRequest};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{self, OwnedPermit};
 
 use crate::link::ToChild;
 
-/// Sends to an engine child. It never blocks, since an abort comes from a destructor; what waits
-/// in it is bounded by the requests that are live: one submit and one abort each.
-pub(crate) type Outbox = mpsc::UnboundedSender<ToChild>;
+/// Sends to an engine child.
+pub(crate) type Outbox = mpsc::Sender<ToChild>;
+
+/// Frames that may wait for a child. Each live request holds one place, for its abort: a
+/// destructor sends that and cannot wait.
+pub(crate) const OUTBOX_FRAMES: usize = 4096;
 
 /// How a request ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,9 +85,14 @@ pub(crate) struct Batch {
     pub(crate) ending: Option<Ending>,
 }
 
-/// No request is taken at the moment.
+/// Why no request is taken at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Closed;
+pub(crate) enum NotTaken {
+    /// The model does not answer now.
+    Closed,
+    /// It has more requests than it can remember.
+    Full,
+}
 
 impl Live {
     /// Lets requests in; they go to this child.
@@ -131,20 +141,21 @@ impl Live {
     }
 
     /// Hands a request to the engine; its `id` is set here.
-    pub(crate) fn submit(self: &Arc<Self>, mut request: TokenRequest) -> Result<Ticket, Closed> {
+    pub(crate) fn submit(self: &Arc<Self>, mut request: TokenRequest) -> Result<Ticket, NotTaken> {
         let mut table = self.table();
-        let outbox = table.outbox.clone().ok_or(Closed)?;
+        let outbox = table.outbox.clone().ok_or(NotTaken::Closed)?;
         table.last_id += 1;
         let id = table.last_id;
         request.id = id;
-        outbox.send(ToChild::Submit(request)).map_err(|_| Closed)?;
+        let abort = outbox.clone().try_reserve_owned().map_err(|error| not_taken(&error))?;
+        outbox.try_send(ToChild::Submit(request)).map_err(|error| not_taken(&error))?;
         if table.requests.is_empty() {
             table.quiet_since = Some(Instant::now());
         }
         let queue = Arc::new(Queue::default());
         table.requests.insert(id, Arc::clone(&queue));
         drop(table);
-        Ok(Ticket { id, queue, outbox, live: Arc::clone(self) })
+        Ok(Ticket { id, queue, abort: Some(abort), live: Arc::clone(self) })
     }
 
     /// The engine took a request into its line.
@@ -165,9 +176,11 @@ impl Live {
         let now = Instant::now();
         let mut table = self.table();
         table.quiet_since = Some(now);
+        // Its first step began before it was reported.
+        let began = now.checked_sub(Duration::from_micros(report.step_micros)).unwrap_or(now);
         for id in &report.started {
             if let Some(queue) = table.requests.get(id) {
-                queue.news().times.started.get_or_insert(now);
+                queue.news().times.started.get_or_insert(began);
             }
         }
         for update in &report.updates {
@@ -203,6 +216,13 @@ impl Live {
     }
 }
 
+fn not_taken<T>(error: &TrySendError<T>) -> NotTaken {
+    match error {
+        TrySendError::Full(_) => NotTaken::Full,
+        TrySendError::Closed(_) => NotTaken::Closed,
+    }
+}
+
 impl Queue {
     fn news(&self) -> MutexGuard<'_, News> {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
@@ -232,7 +252,7 @@ impl Queue {
 pub(crate) struct Ticket {
     id: RequestId,
     queue: Arc<Queue>,
-    outbox: Outbox,
+    abort: Option<OwnedPermit<ToChild>>,
     live: Arc<Live>,
 }
 
@@ -278,9 +298,10 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if self.live.take(self.id).is_some() {
-            // A child that is gone needs no abort.
-            let _ = self.outbox.send(ToChild::Abort(self.id));
+        if self.live.take(self.id).is_some()
+            && let Some(place) = self.abort.take()
+        {
+            place.send(ToChild::Abort(self.id));
         }
     }
 }
@@ -302,9 +323,9 @@ mod tests {
         StepReport { started: vec![id], updates, ..StepReport::default() }
     }
 
-    fn open() -> (Arc<Live>, mpsc::UnboundedReceiver<ToChild>) {
+    fn open() -> (Arc<Live>, mpsc::Receiver<ToChild>) {
         let live = Arc::new(Live::default());
-        let (outbox, inbox) = mpsc::unbounded_channel();
+        let (outbox, inbox) = mpsc::channel(6);
         live.open(outbox);
         (live, inbox)
     }
@@ -351,7 +372,7 @@ mod tests {
         assert_eq!(early.accepted().await, Err(failed.clone()));
         assert_eq!(late.accepted().await, Ok(()));
         assert_eq!(late.next().await.ending, Some(failed));
-        assert_eq!(live.submit(request()).err(), Some(Closed));
+        assert_eq!(live.submit(request()).err(), Some(NotTaken::Closed));
     }
 
     #[tokio::test]
@@ -365,6 +386,21 @@ mod tests {
         live.apply(&report(ticket.id, &[5], Some(End::Stop)));
         live.idle().await;
         assert_eq!(live.count(), 0);
+    }
+
+    #[test]
+    fn every_request_has_a_place_for_its_abort() {
+        let (live, mut inbox) = open();
+        let tickets: Vec<_> = (0..3).map(|_| live.submit(request()).unwrap()).collect();
+        assert_eq!(live.submit(request()).err(), Some(NotTaken::Full));
+        drop(tickets);
+        let mut frames = Vec::new();
+        while let Ok(frame) = inbox.try_recv() {
+            frames.push(frame);
+        }
+        assert_eq!(frames.len(), 6);
+        assert_eq!(live.count(), 0);
+        assert!(live.submit(request()).is_ok());
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! The `neuron` program.
+#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use kernels::WeightType;
 use neuron::config::Config;
 use neuron::lifecycle::RestartPolicy;
 use neuron::process::EngineProgram;
@@ -45,6 +47,16 @@ enum Command {
         #[arg(long)]
         print_config: bool,
     },
+    /// Write a safetensors model as a GGUF file.
+    Convert {
+        /// A directory with `config.json` and safetensors files.
+        source: PathBuf,
+        /// The file to write.
+        out: PathBuf,
+        /// The matrices' format, for example `Q8_0`, `Q6_K`, `Q4_K` or `F32`.
+        #[arg(long, default_value = "Q8_0")]
+        quant: String,
+    },
     /// Say what was found on this host and what models would run on.
     Doctor {
         /// As JSON.
@@ -58,11 +70,12 @@ fn main() -> ExitCode {
         Command::Serve { config } => serve(config.as_deref()),
         Command::Engine => {
             start_log();
-            return neuron::child::run(load_engine);
+            return neuron::child::run(neuron::native::load);
         }
         Command::CheckConfig { config, print_config } => {
             check_config(config.as_deref(), print_config)
         }
+        Command::Convert { source, out, quant } => convert(&source, &out, &quant),
         Command::Doctor { json } => doctor(json),
     };
     match done {
@@ -127,6 +140,17 @@ fn check_config(path: Option<&Path>, print_config: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn convert(source: &Path, out: &Path, quant: &str) -> anyhow::Result<()> {
+    let ty = WeightType::from_name(quant).with_context(|| {
+        let known: Vec<_> = WeightType::all().map(WeightType::name).collect();
+        format!("unknown format {quant}; known: {}", known.join(", "))
+    })?;
+    model::convert(source, out, ty)?;
+    let size = std::fs::metadata(out)?.len();
+    writeln!(io::stdout(), "wrote {}, {size} bytes", out.display())?;
+    Ok(())
+}
+
 fn doctor(json: bool) -> anyhow::Result<()> {
     let host = discover::discover();
     let mut out = io::stdout();
@@ -146,11 +170,4 @@ fn doctor(json: bool) -> anyhow::Result<()> {
     }
     writeln!(out, "models run on the CPU")?;
     Ok(())
-}
-
-fn load_engine(
-    _spec: engine::EngineSpec,
-    _progress: &mut dyn FnMut(u64, u64),
-) -> Result<Box<dyn engine::TokenEngine>, neuron::link::LoadFailure> {
-    unreachable!()
 }

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use control::{
-    Activation, ActivationState, LoadReply, LoadRequest, ModelStatus, UnloadReply, UnloadRequest,
+    Activation, ActivationState, LoadPlan, LoadReply, LoadRequest, ModelStatus, UnloadReply,
+    UnloadRequest,
 };
 use engine::EngineSpec;
 use futures_util::future::join_all;
@@ -17,6 +18,7 @@ use crate::control_error::ControlError;
 use crate::discover;
 use crate::lifecycle::RestartPolicy;
 use crate::link::{LoadCode, LoadFailure};
+use crate::native;
 use crate::process::EngineProgram;
 use crate::served::{NATIVE, Served};
 use crate::source::{self, Allowed};
@@ -127,7 +129,7 @@ impl Models {
         let entry = self.open_entry(&request)?;
         let (reply, mut answer) = oneshot::channel();
         let (taken, begun) = oneshot::channel();
-        let ask = Ask::Load { request, spec, reply, taken };
+        let ask = Ask::Load { request: Box::new(request), spec, reply, taken };
         entry.asks.send(ask).await.map_err(|_| ControlError::shutting_down())?;
         // A refusal that needs no engine is told even to those who do not wait.
         let begun = begun.await.is_ok();
@@ -142,6 +144,16 @@ impl Models {
         let plan = entry.served.view().plan();
         let load_ms = Some(began.elapsed().as_millis() as u64);
         Ok(LoadReply { status: "loaded".into(), plan, load_ms })
+    }
+
+    /// What a load would take, without doing it.
+    pub(crate) async fn dry_run(&self, request: &LoadRequest) -> Result<LoadPlan, ControlError> {
+        let spec = self.plan(request).await.map_err(|error| error.about(&request.model_id))?;
+        let planned = tokio::task::spawn_blocking(move || native::plan(&spec)).await;
+        let planned = planned.map_err(|_| {
+            ControlError::bad_request("the model made its reader panic; see the daemon's log")
+        })?;
+        planned.map_err(|failure| ControlError::from(failure).about(&request.model_id))
     }
 
     /// Unloads a model; answers once its memory is back.

@@ -16,7 +16,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::{Notify, mpsc};
 
 use crate::link::{self, FromChild, LinkError, LoadFailure, ToChild};
-use crate::live::Outbox;
+use crate::live::{OUTBOX_FRAMES, Outbox};
 use crate::served::Served;
 
 /// A line of a child's log is cut here.
@@ -77,7 +77,7 @@ pub(crate) fn spawn(
     spec: EngineSpec,
     served: Arc<Served>,
     generation: u64,
-    events: mpsc::UnboundedSender<(u64, ChildEvent)>,
+    events: mpsc::Sender<(u64, ChildEvent)>,
 ) -> io::Result<EngineProcess> {
     let (near, far) = std::os::unix::net::UnixStream::pair()?;
     near.set_nonblocking(true)?;
@@ -95,26 +95,37 @@ pub(crate) fn spawn(
         tokio::spawn(copy_log(stderr, served.id.clone()));
     }
     let (reader, writer) = near.into_split();
-    let (outbox, messages) = mpsc::unbounded_channel();
+    let (outbox, messages) = mpsc::channel(OUTBOX_FRAMES);
     tokio::spawn(write(writer, messages, Arc::clone(&served)));
-    // The receiver was just made, so that nothing can fail here.
-    let _ = outbox.send(ToChild::Load(spec));
+    // The channel is empty and its receiver was just made: nothing can fail here.
+    let _ = outbox.try_send(ToChild::Load(spec));
     let kill = Arc::new(Notify::new());
     let process = EngineProcess { pid: child.id(), outbox, kill: Arc::clone(&kill) };
     let step_timeout = program.step_timeout;
     tokio::spawn(async move {
-        let reason = watch(child, reader, &served, &kill, step_timeout, |event| {
-            let _ = events.send((generation, event));
-        });
-        let reason = reason.await;
-        let _ = events.send((generation, ChildEvent::Exited { reason }));
+        let listener = Listener { generation, events };
+        let reason = watch(child, reader, &served, &kill, step_timeout, &listener).await;
+        listener.tell(ChildEvent::Exited { reason }).await;
     });
     Ok(process)
 }
 
+/// The supervisor, as one child's watcher knows it.
+struct Listener {
+    generation: u64,
+    events: mpsc::Sender<(u64, ChildEvent)>,
+}
+
+impl Listener {
+    async fn tell(&self, event: ChildEvent) {
+        // A supervisor that is gone wants to hear nothing.
+        let _ = self.events.send((self.generation, event)).await;
+    }
+}
+
 async fn write(
     mut socket: OwnedWriteHalf,
-    mut messages: mpsc::UnboundedReceiver<ToChild>,
+    mut messages: mpsc::Receiver<ToChild>,
     served: Arc<Served>,
 ) {
     while let Some(message) = messages.recv().await {
@@ -143,12 +154,30 @@ async fn watch(
     served: &Served,
     kill: &Notify,
     step_timeout: Duration,
-    mut tell: impl FnMut(ChildEvent),
+    listener: &Listener,
 ) -> String {
     let mut fault = None;
     let read = async {
         while let Some(frame) = link::read_frame_async(&mut socket).await? {
-            take(frame, served, &mut fault, &mut tell);
+            match frame {
+                FromChild::Ready(info) => listener.tell(ChildEvent::Ready(info)).await,
+                FromChild::LoadFailed(failure) => {
+                    listener.tell(ChildEvent::LoadFailed(failure)).await;
+                }
+                FromChild::Fault { message } => fault = Some(message),
+                FromChild::Step(report) => {
+                    // Counts first: who sees an answer end also sees its memory back.
+                    served.view().steps.add(&report);
+                    served.live.apply(&report);
+                }
+                FromChild::Accepted(id) => served.live.accepted(id),
+                FromChild::Refused { id, refusal } => served.live.refused(id, refusal),
+                FromChild::Idle(gauges) => served.view().steps.gauges = gauges,
+                FromChild::Progress { done_bytes, total_bytes } => {
+                    let progress = control::Progress { done_bytes, total_bytes };
+                    served.view().progress = Some(progress);
+                }
+            }
         }
         Ok::<_, LinkError>(())
     };
@@ -168,30 +197,6 @@ async fn watch(
     match fault.or(words) {
         Some(words) => format!("{words} ({status})"),
         None => status,
-    }
-}
-
-fn take(
-    frame: FromChild,
-    served: &Served,
-    fault: &mut Option<String>,
-    tell: &mut impl FnMut(ChildEvent),
-) {
-    match frame {
-        FromChild::Step(report) => {
-            // Counts first: who sees an answer end also sees its memory back.
-            served.view().steps.add(&report);
-            served.live.apply(&report);
-        }
-        FromChild::Accepted(id) => served.live.accepted(id),
-        FromChild::Refused { id, refusal } => served.live.refused(id, refusal),
-        FromChild::Idle(gauges) => served.view().steps.gauges = gauges,
-        FromChild::Progress { done_bytes, total_bytes } => {
-            served.view().progress = Some(control::Progress { done_bytes, total_bytes });
-        }
-        FromChild::Ready(info) => tell(ChildEvent::Ready(info)),
-        FromChild::LoadFailed(failure) => tell(ChildEvent::LoadFailed(failure)),
-        FromChild::Fault { message } => *fault = Some(message),
     }
 }
 

@@ -3,14 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use control::{
-    Limit, LoadPlan, LoadRequest, ModelHealth, ModelReport, ModelStatus, Progress, RankPlan,
-};
+use control::{Limit, LoadPlan, LoadRequest, ModelHealth, ModelReport, ModelStatus, Progress};
 use engine::EngineInfo;
 
 use crate::assets::Assets;
 use crate::gauges::{RequestCounts, StepCounts};
 use crate::live::Live;
+use crate::native;
 
 /// The name of the harness that runs models in engine children.
 pub(crate) const NATIVE: &str = "native";
@@ -35,7 +34,7 @@ pub(crate) struct View {
     /// What the engine loaded.
     pub(crate) info: Option<EngineInfo>,
     /// Tokenizer and template.
-    pub(crate) assets: Option<Arc<Assets>>,
+    pub(crate) assets: Option<Assets>,
     /// What its steps did.
     pub(crate) steps: StepCounts,
     /// How its requests ended.
@@ -124,27 +123,12 @@ impl Served {
 impl View {
     /// What the load took, once it is done.
     pub(crate) fn plan(&self) -> Option<LoadPlan> {
-        let info = self.info.as_ref()?;
-        let ranks = info.ranks.iter().map(|rank| RankPlan {
-            weight_bytes: rank.weights,
-            kv_bytes: rank.kv,
-            state_bytes: rank.state,
-            workspace_bytes: rank.workspace,
-            graph_bytes: 0,
-        });
-        Some(LoadPlan {
-            ranks: ranks.collect(),
-            fits: true,
-            context: info.context,
-            max_running: info.max_running,
-        })
+        self.info.as_ref().map(|info| native::load_plan(info, true))
     }
 
     /// Memory that the engine holds, in MiB.
     pub(crate) fn held_mb(&self) -> u64 {
-        let ranks = self.info.iter().flat_map(|info| &info.ranks);
-        let bytes: u64 =
-            ranks.map(|rank| rank.weights + rank.kv + rank.state + rank.workspace).sum();
+        let bytes = self.info.as_ref().map_or(0, native::bytes);
         bytes.div_ceil(1 << 20)
     }
 }

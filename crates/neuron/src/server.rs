@@ -31,8 +31,8 @@ pub(crate) async fn serve(
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+            accepted = accept(&listener) => match accepted {
+                Ok(stream) => {
                     connections.spawn(connection(stream, router.clone(), stop.clone()));
                 }
                 Err(error) => rest(&error).await,
@@ -54,6 +54,13 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
+/// Requirement 130: without TCP_NODELAY small frames wait for an acknowledgement.
+async fn accept(listener: &TcpListener) -> io::Result<TcpStream> {
+    let (stream, _) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
 async fn rest(error: &io::Error) {
     // A peer that left before it was accepted is no reason to wait.
     if error.kind() != io::ErrorKind::ConnectionAborted {
@@ -63,10 +70,6 @@ async fn rest(error: &io::Error) {
 }
 
 async fn connection(stream: TcpStream, router: Router, mut stop: watch::Receiver<bool>) {
-    // Requirement 130: without it small frames wait for an acknowledgement.
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!("TCP_NODELAY: {error}");
-    }
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -90,5 +93,54 @@ async fn connection(stream: TcpStream, router: Router, mut stop: watch::Receiver
     };
     if let Err(error) = served {
         tracing::debug!("connection: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn accepted_sockets_do_not_wait_to_fill_a_packet() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (near, far) = tokio::join!(accept(&listener), TcpStream::connect(address));
+        assert!(near.unwrap().nodelay().unwrap());
+        drop(far);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn headers_that_never_end_end_the_connection() {
+        // Requirement 128.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        tokio::spawn(serve(listener, Router::new(), stopped, Duration::ZERO));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        let began = Instant::now();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        let _ = client.read_to_end(&mut answer).await;
+        let waited = began.elapsed();
+        assert!(waited >= HEADER_TIMEOUT && waited < 2 * HEADER_TIMEOUT, "{waited:?}");
+    }
+
+    #[tokio::test]
+    async fn a_stop_ends_idle_connections() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let grace = Duration::from_secs(60);
+        let server = tokio::spawn(serve(listener, Router::new(), stopped, grace));
+        let mut client = TcpStream::connect(address).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut first = [0; 12];
+        client.read_exact(&mut first).await.unwrap();
+        assert_eq!(&first, b"HTTP/1.1 404");
+        stop.send_replace(true);
+        tokio::time::timeout(Duration::from_secs(10), server).await.expect("no end").unwrap();
     }
 }

@@ -99,7 +99,8 @@ pub(crate) fn choose(source: &Path, quant: Option<&str>) -> Result<PathBuf, Load
     }
 }
 
-fn files_with(dir: &Path, extension: &str) -> Vec<PathBuf> {
+/// The files of a directory with this extension, by their names.
+pub(crate) fn files_with(dir: &Path, extension: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let mut files: Vec<_> = entries
         .map(|entry| entry.path())

@@ -22,7 +22,7 @@ pub(crate) enum Ask {
     /// To have it loaded.
     Load {
         /// As the caller said it.
-        request: LoadRequest,
+        request: Box<LoadRequest>,
         /// What the engine is told.
         spec: EngineSpec,
         /// Answered when the model is ready or cannot be.
@@ -60,7 +60,7 @@ pub(crate) fn start(
     policy: RestartPolicy,
 ) -> mpsc::Sender<Ask> {
     let (sender, asks) = mpsc::channel(64);
-    let (events, child_events) = mpsc::unbounded_channel();
+    let (events, child_events) = mpsc::channel(16);
     let supervisor = Supervisor {
         served,
         program,
@@ -88,7 +88,7 @@ struct Supervisor {
     spec: EngineSpec,
     process: Option<EngineProcess>,
     generation: u64,
-    events: mpsc::UnboundedSender<(u64, ChildEvent)>,
+    events: mpsc::Sender<(u64, ChildEvent)>,
     alarm: Option<tokio::time::Instant>,
     loads: Vec<oneshot::Sender<Result<(), LoadRefused>>>,
     begun: Vec<oneshot::Sender<()>>,
@@ -100,7 +100,7 @@ impl Supervisor {
     async fn run(
         mut self,
         mut asks: mpsc::Receiver<Ask>,
-        mut child_events: mpsc::UnboundedReceiver<(u64, ChildEvent)>,
+        mut child_events: mpsc::Receiver<(u64, ChildEvent)>,
     ) {
         loop {
             let event = tokio::select! {
@@ -137,7 +137,7 @@ impl Supervisor {
                     self.spec = spec;
                     let mut view = self.served.view();
                     view.assets = None;
-                    view.request = request;
+                    view.request = *request;
                 } else if let Some(field) = difference(&self.spec, &spec, &request) {
                     let _ = reply.send(Err(LoadRefused::Conflict { field }));
                     return None;
@@ -166,6 +166,9 @@ impl Supervisor {
                     state_slots_free: info.state_slots,
                     ..engine::Gauges::default()
                 };
+                if let Some(assets) = &mut view.assets {
+                    assets.limit_prompts(info.context);
+                }
                 view.info = Some(info);
                 Event::Ready
             }
@@ -237,8 +240,11 @@ impl Supervisor {
                 self.served.view().steps.gauges = engine::Gauges::default();
             }
             Command::Stop => {
-                if let Some(process) = &self.process {
-                    let _ = process.outbox.send(ToChild::Shutdown);
+                if let Some(process) = &self.process
+                    && process.outbox.try_send(ToChild::Shutdown).is_err()
+                {
+                    // A child that has let its mail pile up will not read this either.
+                    process.kill();
                 }
             }
             Command::Kill => {
@@ -268,7 +274,7 @@ impl Supervisor {
     async fn spawn(&mut self) -> Option<Event> {
         if self.served.view().assets.is_none() {
             match read_assets(self.spec.source.clone()).await {
-                Ok(assets) => self.served.view().assets = Some(Arc::new(assets)),
+                Ok(assets) => self.served.view().assets = Some(assets),
                 Err(failure) => return Some(Event::LoadFailed(failure)),
             }
         }

@@ -146,7 +146,8 @@ enum Operation {
 
 fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
-        3 => (1u32..40, 1u32..20).prop_map(|(prompt, max_tokens)| Operation::Add { prompt, max_tokens }),
+        3 => (1u32..40, 1u32..20)
+            .prop_map(|(prompt, max_tokens)| Operation::Add { prompt, max_tokens }),
         1 => any::<usize>().prop_map(|pick| Operation::Abort { pick }),
         1 => any::<usize>().prop_map(|pick| Operation::StepWithAbort { pick }),
         8 => Just(Operation::Step),
@@ -212,7 +213,8 @@ proptest! {
         token_budget in 1u32..12,
         max_running in 1u32..6,
     ) {
-        let limits = Limits { kv_blocks, token_budget, max_running, state_slots: Some(max_running), ..limits() };
+        let state_slots = Some(max_running);
+        let limits = Limits { kv_blocks, token_budget, max_running, state_slots, ..limits() };
         let mut scheduler = Scheduler::new(limits);
         let mut shadow = Shadow::default();
         for operation in operations {

@@ -7,6 +7,9 @@ use super::tree::{File, Tree};
 /// The crates that are programs; only they meet the outside world.
 const PROGRAMS: [&str; 4] = ["bench", "cortex", "neuron", "xtask"];
 
+/// What only tests link; the crate diagram keeps it out of every product.
+const TESTS_ONLY: &str = "testkit";
+
 /// The crates in which not even a span of time may be asked for.
 const TIMELESS: [&str; 4] = ["control", "dialog", "fleet", "scheduler"];
 
@@ -35,7 +38,7 @@ pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     }
     for file in tree.files.iter().filter(|file| file.is_rust() && !file.is_test_or_build()) {
         let Some(krate) = tree.crate_of(file) else { continue };
-        if PROGRAMS.contains(&krate.name.as_str()) {
+        if PROGRAMS.contains(&krate.name.as_str()) || krate.name == TESTS_ONLY {
             continue;
         }
         words(file, &IMPURE, "R6", &mut findings);

@@ -115,6 +115,10 @@ fn values_out_of_range_are_refused() {
         ("harness.native.max_running = 0", "harness.native.max_running = 0"),
         ("harness.native.threads = 0", "harness.native.threads = 0"),
         ("harness.native.engine_command = []", "harness.native.engine_command = []"),
+        (
+            "default_models = [{ model_id = \"a\" }, { model_id = \"a\" }]",
+            "default_models.model_id = a: named twice",
+        ),
         ("[[default_models]]\nmodel_id = \"../x\"", "default_models.model_id = ../x"),
     ] {
         let message = refusal(text);

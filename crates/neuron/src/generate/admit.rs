@@ -13,7 +13,7 @@ use wire::openai_chat::{self, ReplyOptions};
 
 use super::answer::Answer;
 use crate::app::App;
-use crate::live::{Ending, Times};
+use crate::live::{Ending, NotTaken, Times};
 use crate::served::Served;
 use crate::story::{Outcome, Story};
 
@@ -54,7 +54,7 @@ pub(super) async fn admit(
         (request, prepared)
     };
     let (request, prepared) = off_thread(app, heavy, prepare).await?;
-    let prepared = prepared.map_err(refuse_text)?;
+    let prepared = prepared.map_err(|error| refuse_text(&error))?;
     let token_request = token_request(&request, &prepared, &model, &info)?;
     let mut story = Story {
         request_id,
@@ -68,8 +68,11 @@ pub(super) async fn admit(
         times: Times::default(),
         outcome: Some(Outcome::Refused),
     };
-    // A model that left in the meantime says how it stands now.
-    let ticket = served.live.submit(token_request).map_err(|_| unavailable(&served))?;
+    let ticket = served.live.submit(token_request).map_err(|error| match error {
+        NotTaken::Full => ErrorBody::overloaded("too many requests are waiting already", 2),
+        // A model that left in the meantime says how it stands now.
+        NotTaken::Closed => unavailable(&served),
+    })?;
     story.outcome = None;
     if let Err(ending) = ticket.accepted().await {
         story.outcome = Some(Outcome::Refused);
@@ -134,7 +137,7 @@ fn unavailable(served: &Served) -> ErrorBody {
     }
 }
 
-fn refuse_text(error: TextError) -> ErrorBody {
+fn refuse_text(error: &TextError) -> ErrorBody {
     let message = error.to_string();
     let about = |param: &str| {
         let mut body = ErrorBody::invalid_request(error.to_string());
@@ -144,6 +147,9 @@ fn refuse_text(error: TextError) -> ErrorBody {
     match error {
         TextError::Refused(_) | TextError::RenderFailed(_) => {
             ErrorBody::template_render_failed(message)
+        }
+        TextError::PromptTooLong { at_least, limit } => {
+            ErrorBody::context_length_exceeded(*limit, *at_least, 0)
         }
         TextError::ReservedArgument(_) => about("chat_template_kwargs"),
         TextError::NoTemplate

@@ -82,6 +82,23 @@ async fn a_client_that_leaves_takes_its_work_with_it() {
 }
 
 #[tokio::test]
+async fn timings_tell_the_work_from_the_wait() {
+    // Requirement 114: ten steps of 20 ms, the first of which is the prompt's.
+    let node = Node::with(says("x", 20)).await;
+    let timings = node.chat("go", json!({"max_tokens": 10})).await.json()["timings"].clone();
+    let between = |name: &str, low: f64, high: f64| {
+        let value = timings[name].as_f64().unwrap();
+        assert!((low..high).contains(&value), "{name}: {timings}");
+    };
+    between("queue_ms", 0.0, 200.0);
+    between("prompt_ms", 19.0, 200.0);
+    between("predicted_ms", 150.0, 2_000.0);
+    let rate = node.model_health().await.tok_s_decode;
+    assert!((1.0..=50.0).contains(&rate), "{rate}");
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn a_slow_reader_slows_nobody_else() {
     let script = Script { context: 40_000, ..says("abcdefgh ", 0) };
     let node = Node::with(script).await;

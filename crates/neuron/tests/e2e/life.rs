@@ -140,6 +140,23 @@ async fn an_unload_gives_the_process_back() {
 }
 
 #[tokio::test]
+async fn an_unload_during_the_load_undoes_it_at_once() {
+    let node = Node::empty().await;
+    node.add(MODEL, &Script { load_ms: 60_000, ..Script::default() });
+    let load = node.load(MODEL);
+    let unload = async {
+        wait_for("a child", async || !node.loads(MODEL).is_empty()).await;
+        node.post("/models/unload", &json!({"model_id": MODEL})).await
+    };
+    let began = Instant::now();
+    let (loaded, unloaded) = tokio::join!(load, unload);
+    assert_eq!((loaded.status.as_u16(), unloaded.status.as_u16()), (409, 200));
+    assert!(began.elapsed() < Duration::from_secs(4));
+    assert!(!is_alive(node.loads(MODEL)[0]));
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn an_unload_lets_answers_finish_or_cuts_them_at_its_limit() {
     let node = Node::with(says("la ", 20)).await;
     let mut ends = node.stream("go", json!({"max_tokens": 20})).await;

@@ -1,5 +1,5 @@
 //! The daemon over HTTP, with engine children that are real processes.
-#![allow(missing_docs, unreachable_pub)]
+#![allow(missing_docs, unreachable_pub, clippy::needless_pass_by_value)]
 
 mod chat;
 mod client;

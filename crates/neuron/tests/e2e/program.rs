@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use testkit::Script;
 
 use crate::client;
@@ -23,16 +23,21 @@ impl Drop for Program {
     }
 }
 
-/// Runs `neuron serve` with one configured model, on a port of the system's choice, which its log
-/// tells.
-fn serve(dir: &Path, script: &Script) -> Program {
+/// Runs `neuron serve` with one scripted model.
+fn serve_script(dir: &Path, script: &Script) -> Program {
     let model = dir.join(MODEL);
     testkit::write_model_dir(&model).unwrap();
     script.write(&model).unwrap();
+    serve(dir, &model, json!({"engine_command": [scripted_engine()]}))
+}
+
+/// Runs `neuron serve` with one configured model, on a port of the system's choice, which its log
+/// tells.
+fn serve(dir: &Path, model: &Path, native: Value) -> Program {
     let config = json!({
         "listen": "127.0.0.1:0",
         "default_models": [{"model_id": MODEL, "source": model}],
-        "harness": {"native": {"engine_command": [scripted_engine()]}},
+        "harness": {"native": native},
     });
     let file = dir.join("neuron.toml");
     std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
@@ -65,7 +70,7 @@ async fn ready_pid(address: SocketAddr) -> u32 {
 async fn no_child_survives_a_killed_daemon_even_if_its_step_hangs() {
     let dir = tempfile::tempdir().unwrap();
     let script = Script { hang_after_steps: Some(2), ..says("la ", 5) };
-    let program = serve(dir.path(), &script);
+    let program = serve_script(dir.path(), &script);
     let pid = ready_pid(program.address).await;
     let mut body = chat_body("go", json!({}));
     body["stream"] = true.into();
@@ -80,12 +85,37 @@ async fn no_child_survives_a_killed_daemon_even_if_its_step_hangs() {
 #[tokio::test]
 async fn a_terminated_daemon_ends_in_order() {
     let dir = tempfile::tempdir().unwrap();
-    let mut program = serve(dir.path(), &Script::default());
+    let mut program = serve_script(dir.path(), &Script::default());
     let pid = ready_pid(program.address).await;
     signal(program.child.id(), "-TERM");
     wait_for("its end", async || program.child.try_wait().unwrap().is_some()).await;
     assert_eq!(program.child.wait().unwrap().code(), Some(0));
     assert!(!is_alive(pid));
+}
+
+#[tokio::test]
+async fn the_sample_model_answers_and_survives_the_death_of_its_engine() {
+    let dir = tempfile::tempdir().unwrap();
+    let sprout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/sprout");
+    let program = serve(dir.path(), &sprout, json!({}));
+    let address = program.address;
+    let pid = ready_pid(address).await;
+    let mut body = chat_body("What is a neuron?", json!({"temperature": 0}));
+    let whole = client::post(address, "/v1/chat/completions", &body).await;
+    assert_eq!(whole.status, 200, "{}", whole.text());
+    let answer = whole.json()["choices"][0]["message"]["content"].as_str().unwrap().to_owned();
+    assert!(answer.contains("GPU host"), "{answer}");
+
+    body["stream"] = true.into();
+    let raw = body.to_string();
+    let stream = || client::request("POST", "/v1/chat/completions", &[], raw.as_bytes());
+    let sse = client::open(address, stream()).await.rest().await;
+    assert_eq!(client::streamed_text(&sse), answer);
+
+    signal(pid, "-9");
+    wait_for("a new engine", async || ready_pid(address).await != pid).await;
+    let sse = client::open(address, stream()).await.rest().await;
+    assert_eq!(client::streamed_text(&sse), answer);
 }
 
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {

@@ -1,0 +1,119 @@
+//! The text side of a model out of its GGUF file (requirement 37).
+
+use std::path::Path;
+
+use dialog::Defaults;
+use model::gguf::{Array, Gguf, Metadata, Value};
+use text::{SpecialTokens, Template, TextModel, Tokenizer, Vocabulary};
+
+use crate::assets::unusable;
+use crate::link::{LoadCode, LoadFailure};
+use crate::native;
+
+/// Metadata keys that name a token which ends an answer.
+const END_KEYS: [&str; 3] =
+    ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
+
+/// Control tokens that end an answer of this family, whichever of them the file names as its end:
+/// a model's own `generation_config` lists both, and GGUF has room for one (requirement 107).
+const END_TOKENS: [&str; 2] = ["<|im_end|>", "<|endoftext|>"];
+
+pub(crate) fn read(file: &Path) -> Result<TextModel, LoadFailure> {
+    let bad = |error: model::Error| {
+        let message = native::without_paths(file, &error.to_string());
+        LoadFailure::new(native::code(&error), message)
+    };
+    let gguf = Gguf::open(file).map_err(bad)?;
+    let metadata = gguf.metadata();
+    let raw = Raw::of(metadata).map_err(bad)?;
+    if raw.kind != "gpt2" {
+        let message = format!(
+            "tokenizer.ggml.model is `{}`, only byte-level BPE (`gpt2`) is read: put a \
+             tokenizer.json beside the file and load the directory",
+            raw.kind
+        );
+        return Err(LoadFailure::new(LoadCode::BadModelFile, message));
+    }
+    let vocabulary = Vocabulary {
+        tokens: owned(&raw.tokens),
+        merges: owned(&raw.merges),
+        token_types: raw.types,
+        pre: raw.pre.to_owned(),
+    };
+    let spelling = |id: Option<u32>| vocabulary.tokens.get(id? as usize).cloned();
+    let special = SpecialTokens {
+        bos: spelling(raw.bos),
+        eos: spelling(raw.ends.first().copied()),
+        pad: spelling(raw.pad),
+        unk: spelling(raw.unknown),
+    };
+    let tokenizer = Tokenizer::from_vocabulary(&vocabulary).map_err(|error| unusable(&error))?;
+    let template = raw.template.map(|source| Template::new(source, special)).transpose();
+    let mut ends = raw.ends;
+    ends.extend(
+        END_TOKENS
+            .iter()
+            .filter_map(|token| tokenizer.id(token).filter(|id| tokenizer.is_special(*id))),
+    );
+    Ok(TextModel::new(tokenizer, template.map_err(|error| unusable(&error))?, ends, raw.defaults))
+}
+
+fn owned(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// The values as they stand in the file.
+struct Raw<'a> {
+    kind: &'a str,
+    pre: &'a str,
+    tokens: Vec<&'a str>,
+    merges: Vec<&'a str>,
+    types: Vec<i32>,
+    template: Option<&'a str>,
+    bos: Option<u32>,
+    pad: Option<u32>,
+    unknown: Option<u32>,
+    ends: Vec<u32>,
+    defaults: Defaults,
+}
+
+impl<'a> Raw<'a> {
+    fn of(metadata: Metadata<'a>) -> Result<Self, model::Error> {
+        let types: Option<Array<'a>> = metadata.find("tokenizer.ggml.token_type")?;
+        let mut ends = Vec::new();
+        for key in END_KEYS {
+            ends.extend(metadata.find::<u32>(key)?);
+        }
+        Ok(Self {
+            kind: metadata.get("tokenizer.ggml.model")?,
+            pre: metadata.find("tokenizer.ggml.pre")?.unwrap_or_default(),
+            tokens: metadata.get("tokenizer.ggml.tokens")?,
+            merges: metadata.get("tokenizer.ggml.merges")?,
+            types: types.iter().flat_map(Array::iter).map(token_type).collect(),
+            template: metadata.find("tokenizer.chat_template")?,
+            bos: metadata.find("tokenizer.ggml.bos_token_id")?,
+            pad: metadata.find("tokenizer.ggml.padding_token_id")?,
+            unknown: metadata.find("tokenizer.ggml.unknown_token_id")?,
+            ends,
+            defaults: Defaults {
+                temperature: metadata.find("general.sampling.temp")?,
+                top_p: metadata.find("general.sampling.top_p")?,
+                top_k: metadata.find("general.sampling.top_k")?,
+                min_p: metadata.find("general.sampling.min_p")?,
+                repetition_penalty: metadata.find("general.sampling.penalty_repeat")?,
+            },
+        })
+    }
+}
+
+/// A value that is no token type is passed on as one that does not exist.
+fn token_type(value: Value<'_>) -> i32 {
+    match value {
+        Value::Signed(kind) => i32::try_from(kind).unwrap_or(-1),
+        Value::Unsigned(kind) => i32::try_from(kind).unwrap_or(-1),
+        _ => -1,
+    }
+}
+
+#[cfg(test)]
+mod tests;
