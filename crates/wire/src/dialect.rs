@@ -44,13 +44,15 @@ impl Dialect {
         }
     }
 
-    /// The dialect in which errors on a path are told, whatever the path is.
-    pub fn of_path(path: &str) -> Self {
+    /// The dialect in which a request hears of errors, whatever its path is: the path's own, and
+    /// where paths are shared, as `/v1/models` is, Anthropic's if it has an `anthropic-version`.
+    pub fn of_request(path: &str, has_anthropic_version: bool) -> Self {
         let below = |dialect: &Self| {
             let rest = path.strip_prefix(dialect.path());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        Self::ALL.into_iter().find(below).unwrap_or(Self::OpenaiChat)
+        let shared = if has_anthropic_version { Self::Anthropic } else { Self::OpenaiChat };
+        Self::ALL.into_iter().find(below).unwrap_or(shared)
     }
 
     /// The fields by which a body is routed.
@@ -225,7 +227,7 @@ mod tests {
     #[test]
     fn a_path_has_one_dialect() {
         for dialect in Dialect::ALL {
-            assert_eq!(Dialect::of_path(dialect.path()), dialect);
+            assert_eq!(Dialect::of_request(dialect.path(), true), dialect);
         }
         let table = [
             ("/v1/messages/count_tokens", Dialect::Anthropic),
@@ -236,8 +238,9 @@ mod tests {
             ("/tokenize", Dialect::OpenaiChat),
         ];
         for (path, dialect) in table {
-            assert_eq!(Dialect::of_path(path), dialect, "{path}");
+            assert_eq!(Dialect::of_request(path, false), dialect, "{path}");
         }
+        assert_eq!(Dialect::of_request("/v1/models", true), Dialect::Anthropic);
     }
 
     // Requirement 122
