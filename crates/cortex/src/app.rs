@@ -12,7 +12,7 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::watch;
-use wire::ErrorBody;
+use wire::{Dialect, ErrorBody};
 
 use crate::config::Config;
 use crate::forward::Client;
@@ -90,8 +90,14 @@ impl Drop for Ticket {
 pub(crate) async fn answer(app: Arc<App>, request: Request<Incoming>) -> Reply {
     let id = request_id(request.headers());
     let header = HeaderValue::from_str(&id);
-    let mut reply = unless_panicked(dispatch(&app, request, id)).await;
+    let has_version = request.headers().contains_key("anthropic-version");
+    let dialect = Dialect::of_request(request.uri().path(), has_version);
+    let answer = dispatch(&app, request, Arc::clone(&id), dialect);
+    let mut reply = unless_panicked(dialect, &id, answer).await;
     if let Ok(value) = header {
+        if let Some(name) = dialect.request_id_header() {
+            reply.headers_mut().insert(HeaderName::from_static(name), value.clone());
+        }
         reply.headers_mut().insert(REQUEST_ID, value);
     }
     reply
@@ -99,11 +105,12 @@ pub(crate) async fn answer(app: Arc<App>, request: Request<Incoming>) -> Reply {
 
 /// Answers an operator: the second listener, which is not for clients.
 pub(crate) async fn answer_operator(app: Arc<App>, request: Request<Incoming>) -> Reply {
+    const DIALECT: Dialect = Dialect::OpenaiChat;
     let get = |reply: &dyn Fn() -> Reply| match *request.method() {
         Method::GET | Method::HEAD => reply(),
-        _ => reply::wrong_method(request.method(), "GET, HEAD"),
+        _ => reply::wrong_method(DIALECT, "", request.method(), "GET, HEAD"),
     };
-    unless_panicked(async {
+    unless_panicked(DIALECT, "", async {
         match request.uri().path() {
             "/metrics" => get(&|| {
                 let text = app.metrics.render();
@@ -111,40 +118,47 @@ pub(crate) async fn answer_operator(app: Arc<App>, request: Request<Incoming>) -
             }),
             "/admin/fleet" => get(&|| reply::json_reply(StatusCode::OK, &view::fleet(&app))),
             "/health" => get(&|| listing::health(&app)),
-            path => reply::error_reply(&ErrorBody::route_not_found(path)),
+            path => reply::error_reply(DIALECT, "", &ErrorBody::route_not_found(path)),
         }
     })
     .await
 }
 
 /// Requirement 129: a panic is one request's 500.
-async fn unless_panicked(answer: impl Future<Output = Reply>) -> Reply {
+async fn unless_panicked(dialect: Dialect, id: &str, answer: impl Future<Output = Reply>) -> Reply {
     let caught = AssertUnwindSafe(answer).catch_unwind().await;
-    caught.unwrap_or_else(|_| reply::internal_error())
+    caught.unwrap_or_else(|_| reply::internal_error(dialect, id))
 }
 
-async fn dispatch(app: &Arc<App>, request: Request<Incoming>, id: Arc<str>) -> Reply {
+async fn dispatch(
+    app: &Arc<App>,
+    request: Request<Incoming>,
+    id: Arc<str>,
+    dialect: Dialect,
+) -> Reply {
     let path = request.uri().path();
     if let Some(surface) = SURFACES.iter().find(|surface| surface.path == path) {
         if request.method() != Method::POST {
-            return reply::wrong_method(request.method(), "POST");
+            return reply::wrong_method(dialect, &id, request.method(), "POST");
         }
         let record = Record::begin(&app.metrics, surface, id);
         return generate::generate(app, surface, request, record).await;
     }
-    let page: fn(&App, &str) -> Reply = match path {
-        "/v1/models" => |app, _| listing::models(app),
-        "/health" => |app, _| listing::health(app),
-        "/version" | "/" => |_, _| listing::version(),
-        path if path.starts_with("/v1/models/") => listing::model,
-        path => {
-            tracing::info!(id = &*id, method = %request.method(), path, "no such route");
-            return reply::error_reply(&ErrorBody::route_not_found(path));
-        }
+    let page = || match path {
+        "/v1/models" => Some(listing::models(app, dialect)),
+        "/health" => Some(listing::health(app)),
+        "/version" | "/" => Some(listing::version()),
+        path if path.starts_with("/v1/models/") => Some(listing::model(app, path, dialect, &id)),
+        _ => None,
+    };
+    // A path that does not exist has no methods to be wrong about.
+    let Some(reply) = page() else {
+        tracing::info!(id = &*id, method = %request.method(), path, "no such route");
+        return reply::error_reply(dialect, &id, &ErrorBody::route_not_found(path));
     };
     match *request.method() {
-        Method::GET | Method::HEAD => page(app, path),
-        _ => reply::wrong_method(request.method(), "GET, HEAD"),
+        Method::GET | Method::HEAD => reply,
+        _ => reply::wrong_method(dialect, &id, request.method(), "GET, HEAD"),
     }
 }
 
@@ -164,12 +178,14 @@ fn request_id(headers: &HeaderMap) -> Arc<str> {
 mod tests {
     use http::{HeaderMap, HeaderValue, StatusCode};
 
+    use wire::Dialect;
+
     use super::{REQUEST_ID, request_id, unless_panicked};
 
     // Requirement 129
     #[tokio::test]
     async fn a_panic_becomes_a_500() {
-        let reply = unless_panicked(async { panic!("deliberate") }).await;
+        let reply = unless_panicked(Dialect::Anthropic, "i", async { panic!("deliberate") }).await;
         assert_eq!(reply.status(), StatusCode::INTERNAL_SERVER_ERROR);
     }
 

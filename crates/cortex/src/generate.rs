@@ -35,7 +35,7 @@ pub(crate) async fn generate(
 ) -> Reply {
     let query = request.uri().query().map(str::to_owned);
     let (head, body) = request.into_parts();
-    let asked = match read(app, &head.headers, body, &mut record).await {
+    let asked = match read(app, surface, &head.headers, body, &mut record).await {
         Ok((body, is_stream)) => {
             let headers = request_headers(head.headers, &record.id);
             Asked { surface, query, headers, body, is_stream }
@@ -73,6 +73,7 @@ struct Unread {
 /// Reads the body and what routing needs of it.
 async fn read(
     app: &App,
+    surface: &Surface,
     headers: &HeaderMap,
     body: Incoming,
     record: &mut Record,
@@ -96,7 +97,9 @@ async fn read(
         }
     };
     record.request_bytes = body.len();
-    let peek = wire::peek(&body)
+    let peek = surface
+        .dialect
+        .peek(&body)
         .map_err(|error| Unread { error: ErrorBody::from(&error), close: false })?;
     record.model = Some(peek.model);
     Ok((body, peek.stream))
@@ -215,7 +218,7 @@ fn relay(app: &App, surface: &'static Surface, answered: Answered, mut record: R
     let is_sse = content_type.is_some_and(|t| t.starts_with(b"text/event-stream"));
     // An encoded stream shows its end to the client alone.
     let is_plain = !head.headers.contains_key(CONTENT_ENCODING);
-    let stream_of = (is_sse && is_plain).then_some(surface);
+    let stream_of = (is_sse && is_plain).then_some(surface.dialect);
     let idle = app.config.gateway.idle_timeout();
     let relay = Relay::new(body, stream_of, idle, app.cut.subscribe(), record, answered.ticket);
     let mut reply = Response::new(ReplyBody::Relayed(Box::new(relay)));
@@ -227,7 +230,7 @@ fn relay(app: &App, surface: &'static Surface, answered: Answered, mut record: R
 fn refuse(error: &ErrorBody, mut record: Record) -> Reply {
     record.status = error.status;
     record.end = End::Refused(error.code.unwrap_or("invalid_request"));
-    error_reply(error)
+    error_reply(record.dialect(), &record.id, error)
 }
 
 /// A decision against forwarding, in the client's words.

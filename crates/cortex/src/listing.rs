@@ -8,27 +8,33 @@ use fleet::{Snapshot, Standing, Tick};
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
-use wire::ErrorBody;
 use wire::models::{Limit, Location, Model};
+use wire::{Dialect, ErrorBody};
 
 use crate::app::App;
 use crate::reply::{Reply, bytes_reply, error_reply, json_reply};
 use crate::view::{model_word, standing_word};
 
 /// `GET /v1/models`.
-pub(crate) fn models(app: &App) -> Reply {
+pub(crate) fn models(app: &App, dialect: Dialect) -> Reply {
     let all = merged(&app.fleet.load(), app.now(), app.created);
-    json_bytes(wire::models::list(&all))
+    json_bytes(match dialect {
+        Dialect::Anthropic => wire::models::anthropic_list(&all),
+        _ => wire::models::list(&all),
+    })
 }
 
 /// `GET /v1/models/{id}`; the id may be percent-encoded and may hold slashes.
-pub(crate) fn model(app: &App, path: &str) -> Reply {
+pub(crate) fn model(app: &App, path: &str, dialect: Dialect, request_id: &str) -> Reply {
     let encoded = path.trim_start_matches("/v1/models/");
     let id = percent_decode_str(encoded).decode_utf8_lossy();
     let all = merged(&app.fleet.load(), app.now(), app.created);
     match all.iter().find(|model| model.id == id) {
+        Some(model) if dialect == Dialect::Anthropic => {
+            json_bytes(wire::models::anthropic_one(model))
+        }
         Some(model) => json_bytes(wire::models::one(model)),
-        None => error_reply(&ErrorBody::model_not_found(&id)),
+        None => error_reply(dialect, request_id, &ErrorBody::model_not_found(&id)),
     }
 }
 

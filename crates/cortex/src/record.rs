@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use wire::Dialect;
+
 use crate::metrics::Metrics;
 use crate::surface::Surface;
 
@@ -82,10 +84,15 @@ impl Record {
         }
     }
 
+    /// The dialect in which its client speaks.
+    pub(crate) fn dialect(&self) -> Dialect {
+        self.surface.dialect
+    }
+
     /// Looks at a piece of a stream until the first one with text.
     pub(crate) fn saw(&mut self, piece: &[u8]) {
         self.reply_bytes += piece.len() as u64;
-        if self.first_token.is_none() && (self.surface.has_content)(piece) {
+        if self.first_token.is_none() && self.surface.dialect.shows_words(piece) {
             self.first_token = Some(self.started.elapsed());
         }
     }

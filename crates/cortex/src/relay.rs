@@ -10,12 +10,11 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tokio::time::Sleep;
-use wire::{ErrorBody, Retry};
+use wire::{Dialect, ErrorBody, Retry};
 
 use crate::app::Ticket;
 use crate::record::{End, Record};
 use crate::reply::BodyError;
-use crate::surface::Surface;
 use crate::tail::{Ending, Tail};
 
 /// Polled by the client's connection, so it goes no faster than the client reads. Dropping it drops
@@ -43,20 +42,20 @@ async fn until_cut(mut cut: watch::Receiver<bool>) {
 }
 
 struct Stream {
-    surface: &'static Surface,
+    dialect: Dialect,
     tail: Tail,
 }
 
 impl Relay {
     pub(crate) fn new(
         upstream: Incoming,
-        stream_of: Option<&'static Surface>,
+        stream_of: Option<Dialect>,
         idle_timeout: Duration,
         cut: watch::Receiver<bool>,
         record: Record,
         ticket: Ticket,
     ) -> Relay {
-        let stream = stream_of.map(|surface| Stream { surface, tail: Tail::default() });
+        let stream = stream_of.map(|dialect| Stream { dialect, tail: Tail::default() });
         let silence = Silence { limit: idle_timeout, heard: Instant::now(), sleep: None };
         let cut = Box::pin(until_cut(cut));
         Relay { upstream: Some(upstream), stream, silence, cut, record, _ticket: ticket }
@@ -72,8 +71,9 @@ impl Relay {
                 _ => Poll::Ready(Some(Err("the upstream's answer was cut short".into()))),
             };
         };
-        let surface = stream.surface;
-        let last = match stream.tail.ending(surface.is_last, surface.is_last_unclosed) {
+        let (dialect, tail) = (stream.dialect, &stream.tail);
+        let event = || dialect.error_event(&lost(end), &self.record.id, tail.seen());
+        let last = match tail.ending(dialect) {
             Ending::Whole => {
                 self.record.end = End::Complete;
                 return Poll::Ready(None);
@@ -82,11 +82,8 @@ impl Relay {
                 self.record.end = End::Complete;
                 Bytes::from_static(b"\n\n")
             }
-            Ending::BetweenFrames => (surface.error_event)(&lost(end)),
-            Ending::InFrame => {
-                let event = (surface.error_event)(&lost(end));
-                Bytes::from([b"\n\n", &event[..]].concat())
-            }
+            Ending::BetweenFrames => Bytes::from(event()),
+            Ending::InFrame => Bytes::from([b"\n\n", &event()[..]].concat()),
         };
         if self.record.end == End::Complete && last.len() > 2 {
             self.record.end = End::UpstreamCut;

@@ -9,7 +9,7 @@ use http::{Method, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use serde::Serialize;
-use wire::ErrorBody;
+use wire::{Dialect, ErrorBody};
 
 use crate::relay::Relay;
 
@@ -60,9 +60,10 @@ impl Body for ReplyBody {
 }
 
 /// An error as a whole answer, with what tells a client whether to come back (requirements 5, 132).
-pub(crate) fn error_reply(error: &ErrorBody) -> Reply {
-    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let mut reply = bytes_reply(status, "application/json", error.json().into());
+pub(crate) fn error_reply(dialect: Dialect, id: &str, error: &ErrorBody) -> Reply {
+    let (status, body) = dialect.error(error, id);
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut reply = bytes_reply(status, "application/json", body.into());
     match error.retry_after_secs() {
         Some(secs) => reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(secs)),
         None => reply.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false")),
@@ -71,8 +72,14 @@ pub(crate) fn error_reply(error: &ErrorBody) -> Reply {
 }
 
 /// 405 with the methods that the path has.
-pub(crate) fn wrong_method(method: &Method, allow: &'static str) -> Reply {
-    let mut reply = error_reply(&ErrorBody::method_not_allowed(method.as_str(), allow));
+pub(crate) fn wrong_method(
+    dialect: Dialect,
+    id: &str,
+    method: &Method,
+    allow: &'static str,
+) -> Reply {
+    let error = ErrorBody::method_not_allowed(method.as_str(), allow);
+    let mut reply = error_reply(dialect, id, &error);
     reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
     reply
 }
@@ -83,14 +90,15 @@ pub(crate) fn json_reply<T: Serialize>(status: StatusCode, value: &T) -> Reply {
         Ok(body) => bytes_reply(status, "application/json", body.into()),
         Err(error) => {
             tracing::error!(%error, "an answer could not be written as JSON");
-            internal_error()
+            internal_error(Dialect::OpenaiChat, "")
         }
     }
 }
 
 /// The answer to a defect of ours; the log has the rest.
-pub(crate) fn internal_error() -> Reply {
-    error_reply(&ErrorBody::internal("the gateway failed to answer; its log has the request id"))
+pub(crate) fn internal_error(dialect: Dialect, id: &str) -> Reply {
+    let error = ErrorBody::internal("the gateway failed to answer; its log has the request id");
+    error_reply(dialect, id, &error)
 }
 
 /// A body of any type.

@@ -1,14 +1,27 @@
-//! Whether an SSE stream came to its proper end, seen from its last bytes alone.
+//! Whether an SSE stream came to its proper end, seen from its last frame.
 
-/// A last frame longer than this is not recognised; terminal events are far shorter.
+use wire::Dialect;
+
+/// The last bytes that are kept of a stream, where events have their numbers.
 const KEPT_BYTES: usize = 1024;
 
-/// The last bytes of a stream. One buffer, filled once; no allocation a chunk.
-#[derive(Debug, Default)]
+/// Of the last frame its beginning is kept, however long it is: terminal events of some dialects
+/// hold the whole answer and are told by their name, which comes first.
+const HEAD_BYTES: usize = 256;
+
+/// The end of a stream. Two buffers, filled once; no allocation a chunk.
+#[derive(Debug)]
 pub(crate) struct Tail {
     bytes: Vec<u8>,
-    /// Bytes before these were let go.
-    is_cut: bool,
+    head: Vec<u8>,
+    /// Line ends since the last other byte; two of them close a frame.
+    line_ends: u8,
+}
+
+impl Default for Tail {
+    fn default() -> Tail {
+        Tail { bytes: Vec::new(), head: Vec::new(), line_ends: 2 }
+    }
 }
 
 /// How a stream stood when its bytes ended.
@@ -26,67 +39,74 @@ pub(crate) enum Ending {
 
 impl Tail {
     pub(crate) fn push(&mut self, chunk: &[u8]) {
+        self.keep(chunk);
+        self.follow(chunk);
+    }
+
+    /// The last bytes, a kilobyte of them at least if there were so many.
+    pub(crate) fn seen(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How a stream of this dialect stands.
+    pub(crate) fn ending(&self, dialect: Dialect) -> Ending {
+        let is_closed = self.line_ends >= 2;
+        let frame = self.head.trim_ascii_end();
+        match (is_closed, dialect.is_last(frame, is_closed)) {
+            (true, true) => Ending::Whole,
+            (false, true) => Ending::Unclosed,
+            (true, false) => Ending::BetweenFrames,
+            (false, false) => Ending::InFrame,
+        }
+    }
+
+    fn keep(&mut self, chunk: &[u8]) {
         if chunk.len() >= KEPT_BYTES {
-            self.is_cut |= chunk.len() > KEPT_BYTES || !self.bytes.is_empty();
             self.bytes.clear();
             self.bytes.extend_from_slice(&chunk[chunk.len() - KEPT_BYTES..]);
             return;
         }
         if self.bytes.capacity() == 0 {
             self.bytes.reserve_exact(2 * KEPT_BYTES);
+            self.head.reserve_exact(HEAD_BYTES);
         }
         if self.bytes.len() + chunk.len() > 2 * KEPT_BYTES {
-            self.is_cut = true;
             self.bytes.drain(..self.bytes.len() - KEPT_BYTES);
         }
         self.bytes.extend_from_slice(chunk);
     }
 
-    /// `is_last` says whether a closed frame (without its blank line) ends a stream of the dialect;
-    /// `is_last_unclosed` the same of a frame that may be half written.
-    pub(crate) fn ending(
-        &self,
-        is_last: fn(&[u8]) -> bool,
-        is_last_unclosed: fn(&[u8]) -> bool,
-    ) -> Ending {
-        let is_closed = self.bytes.is_empty()
-            || self.bytes.ends_with(b"\n\n")
-            || self.bytes.ends_with(b"\r\n\r\n");
-        let frame = self.last_frame();
-        match (is_closed, frame) {
-            (true, Some(frame)) if is_last(frame) => Ending::Whole,
-            (false, Some(frame)) if is_last_unclosed(frame) => Ending::Unclosed,
-            (true, _) => Ending::BetweenFrames,
-            (false, _) => Ending::InFrame,
-        }
-    }
-
-    /// The last frame, if all of it is kept.
-    fn last_frame(&self) -> Option<&[u8]> {
-        let end = self.bytes.iter().rposition(|b| !matches!(b, b'\r' | b'\n'))? + 1;
-        let text = &self.bytes[..end];
-        let after = |blank: &[u8]| {
-            text.windows(blank.len()).rposition(|w| w == blank).map(|at| at + blank.len())
-        };
-        match after(b"\n\n").max(after(b"\r\n\r\n")) {
-            Some(start) => Some(&text[start..]),
-            None if self.is_cut => None,
-            None => Some(text),
+    /// Line by line, so that the length of a line costs one search.
+    fn follow(&mut self, chunk: &[u8]) {
+        for line in chunk.split_inclusive(|byte| *byte == b'\n') {
+            let (words, has_end) = match line.strip_suffix(b"\n") {
+                Some(words) => (words, true),
+                None => (line, false),
+            };
+            if words.iter().any(|byte| *byte != b'\r') {
+                if self.line_ends >= 2 {
+                    self.head.clear();
+                }
+                self.line_ends = 0;
+            }
+            let room = HEAD_BYTES - self.head.len();
+            self.head.extend_from_slice(&line[..line.len().min(room)]);
+            self.line_ends = self.line_ends.saturating_add(u8::from(has_end));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Ending, KEPT_BYTES, Tail};
-    use crate::surface::CHAT_COMPLETIONS;
+    use super::{Ending, HEAD_BYTES, KEPT_BYTES, Tail};
+    use wire::Dialect;
 
     fn ending(chunks: &[&[u8]]) -> Ending {
         let mut tail = Tail::default();
         for chunk in chunks {
             tail.push(chunk);
         }
-        tail.ending(CHAT_COMPLETIONS.is_last, CHAT_COMPLETIONS.is_last_unclosed)
+        tail.ending(Dialect::OpenaiChat)
     }
 
     // Requirement 122
@@ -135,5 +155,22 @@ mod tests {
             tail.push(&[b'x'; 700]);
         }
         assert_eq!(tail.bytes.capacity(), 2 * KEPT_BYTES);
+        assert_eq!(tail.head.len(), HEAD_BYTES);
+    }
+
+    #[test]
+    fn a_terminal_event_that_holds_the_whole_answer_is_known() {
+        let long = format!(
+            "event: response.output_text.delta\ndata: {{}}\n\nevent: response.completed\ndata: {{\"{}\"}}\n\n",
+            "x".repeat(10 * KEPT_BYTES)
+        );
+        for size in [1, 100, 3 * KEPT_BYTES, long.len()] {
+            let mut tail = Tail::default();
+            long.as_bytes().chunks(size).for_each(|chunk| tail.push(chunk));
+            assert_eq!(tail.ending(Dialect::OpenaiResponses), Ending::Whole, "chunks of {size}");
+            let mut cut = Tail::default();
+            long.as_bytes()[..long.len() - 9].chunks(size).for_each(|chunk| cut.push(chunk));
+            assert_eq!(cut.ending(Dialect::OpenaiResponses), Ending::InFrame, "chunks of {size}");
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The gateway against fake neurons, over real sockets on loopback.
 
 mod client;
+mod dialects;
 mod lists;
 mod refusals;
 mod streams;

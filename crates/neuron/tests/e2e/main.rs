@@ -3,6 +3,7 @@
 
 mod chat;
 mod client;
+mod dialects;
 mod errors;
 mod life;
 mod node;
