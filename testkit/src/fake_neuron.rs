@@ -225,7 +225,7 @@ async fn serve(mut socket: TcpStream, state: &State) -> std::io::Result<()> {
     let mut buffer = Vec::new();
     while let Some(request) = read_request(&mut socket, &mut buffer).await? {
         let path = request.target.split('?').next().unwrap_or_default().to_owned();
-        if path.starts_with("/v1/") {
+        if path.starts_with("/v1/") || path.ends_with("tokenize") {
             let answer = state.script().answer.clone();
             state.received.lock().unwrap_or_else(PoisonError::into_inner).push(request);
             if !play(&mut socket, answer, state).await? {

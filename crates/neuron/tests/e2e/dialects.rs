@@ -211,15 +211,15 @@ async fn models_are_listed_in_the_shape_of_who_asks() {
 #[tokio::test]
 async fn a_killed_engine_ends_every_dialects_stream_with_its_error() {
     // Requirements 121 and 122.
-    let node = Node::with(says("word ", 20)).await;
-    for (path, error) in [
-        ("/v1/completions", "data: {\"error\":"),
-        ("/v1/messages", "event: error\ndata: {\"type\":\"error\""),
-        ("/v1/responses", "event: response.failed\n"),
+    for (path, word, error) in [
+        ("/v1/completions", "\"text\":\"w\"", "data: {\"error\":"),
+        ("/v1/messages", "text_delta", "event: error\ndata: {\"type\":\"error\""),
+        ("/v1/responses", "output_text.delta", "event: response.failed\n"),
     ] {
+        let node = Node::with(says("word ", 20)).await;
         let limit = if path == "/v1/responses" { "max_output_tokens" } else { "max_tokens" };
         let mut stream = open(&node, path, json!({ limit: 3_000 })).await;
-        stream.read_until("word").await;
+        stream.read_until(word).await;
         let pid = node.report(MODEL).await.pid.unwrap();
         signal(pid, "-KILL");
         let sse = stream.rest().await;
@@ -232,6 +232,6 @@ async fn a_killed_engine_ends_every_dialects_stream_with_its_error() {
                 && report.status == control::ModelStatus::Ready
         })
         .await;
+        node.stop().await;
     }
-    node.stop().await;
 }
