@@ -81,6 +81,11 @@ pub trait Backend: Send + 'static {
     /// Room for one layer's recurrent state: `slots` times `elements` f32.
     fn state(&mut self, slots: usize, elements: usize) -> Self::State;
 
+    /// Copies block `from` of a layer's keys and values to block `to`.
+    fn copy_block(&mut self, cache: &mut Self::KvCache, from: usize, to: usize);
+    /// Copies slot `from` of a layer's recurrent state to slot `to`.
+    fn copy_state(&mut self, state: &mut Self::State, from: usize, to: usize);
+
     /// Sets the step that the following operations work on.
     fn begin_step(&mut self, inputs: StepInputs);
     /// Copies the first `rows` rows to the host, `[rows, cols]`.

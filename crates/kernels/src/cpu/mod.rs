@@ -106,6 +106,15 @@ impl Backend for Cpu {
         State { values: vec![0.0; slots * elements], elements }
     }
 
+    fn copy_block(&mut self, cache: &mut KvCache, from: usize, to: usize) {
+        cache.copy_block(from, to);
+    }
+
+    fn copy_state(&mut self, state: &mut State, from: usize, to: usize) {
+        let size = state.elements;
+        state.values.copy_within(from * size..(from + 1) * size, to * size);
+    }
+
     fn begin_step(&mut self, inputs: StepInputs) {
         self.step = inputs;
     }

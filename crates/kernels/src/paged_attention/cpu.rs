@@ -22,6 +22,13 @@ impl KvCache {
         Self { shape, keys: vec![0.0; elements], values: vec![0.0; elements] }
     }
 
+    /// Copies all heads' keys and values of one block to another.
+    pub fn copy_block(&mut self, from: usize, to: usize) {
+        let size = self.shape.kv_heads * self.shape.block_size * self.shape.head_dim;
+        self.keys.copy_within(from * size..(from + 1) * size, to * size);
+        self.values.copy_within(from * size..(from + 1) * size, to * size);
+    }
+
     /// Where the head's part of a block starts; it holds `block_size * head_dim` elements.
     pub fn offset(&self, block: u32, head: usize) -> usize {
         let tile = self.shape.block_size * self.shape.head_dim;
