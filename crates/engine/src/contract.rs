@@ -146,6 +146,22 @@ pub struct TokenRequest {
     pub isolation: u64,
 }
 
+impl TokenRequest {
+    /// The most probable tokens, `max_tokens` of them.
+    pub fn new(id: RequestId, prompt: Vec<u32>, max_tokens: u32) -> Self {
+        Self {
+            id,
+            prompt,
+            sampling: Sampling::greedy(),
+            max_tokens,
+            min_tokens: 0,
+            stop_tokens: Vec::new(),
+            boundaries: Vec::new(),
+            isolation: 0,
+        }
+    }
+}
+
 /// Why a request got no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum End {
