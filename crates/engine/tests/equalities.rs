@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use engine::{Engine, EngineSpec, RequestId, Sampling, TokenEngine, TokenRequest};
 
-const MODELS: [&str; 2] = ["qwen3", "qwen3_5"];
+const MODELS: [&str; 5] = ["qwen3", "qwen3_5", "qwen3_moe", "qwen3_5_moe", "qwen3_next"];
 
 fn spec(model: &str) -> EngineSpec {
     let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures");
