@@ -1,6 +1,5 @@
 //! The `neuron` program.
 #![forbid(unsafe_code)]
-#![forbid(unsafe_code)]
 
 use std::ffi::OsString;
 use std::io::{self, Write};
