@@ -8,6 +8,8 @@ use kernels::{Backend, SequenceRows, StepInputs};
 use model::comm::Comm;
 use model::{Cache, Capacity, Decoder, Scratch, Shard, Source};
 
+const MODELS: [&str; 5] = ["qwen3", "qwen3_5", "qwen3_moe", "qwen3_5_moe", "qwen3_next"];
+
 fn fixture(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(model)
 }
@@ -114,7 +116,7 @@ fn check(model: &str, path: &Path) {
 /// Requirements 58 and 107.
 #[test]
 fn safetensors_equal_transformers() {
-    for model in ["qwen3", "qwen3_5"] {
+    for model in MODELS {
         check(model, &fixture(model));
     }
 }
@@ -123,7 +125,7 @@ fn safetensors_equal_transformers() {
 #[test]
 fn converted_files_equal_transformers() {
     let directory = tempfile::tempdir().expect("a directory");
-    for model in ["qwen3", "qwen3_5"] {
+    for model in MODELS {
         let path = directory.path().join(format!("{model}.gguf"));
         model::convert(&fixture(model), &path, kernels::WeightType::F32).expect("it converts");
         check(model, &path);
@@ -186,7 +188,7 @@ fn eight_bit_files_agree_with_transformers() {
 /// The mutation that must be caught: a configuration that rotates by other angles.
 #[test]
 fn a_wrong_rotation_is_seen() {
-    for model in ["qwen3", "qwen3_5"] {
+    for model in MODELS {
         let directory = tempfile::tempdir().expect("a directory");
         let weights = fixture(model).join("model.safetensors");
         std::fs::copy(weights, directory.path().join("model.safetensors")).expect("a copy");
