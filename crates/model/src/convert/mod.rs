@@ -40,17 +40,21 @@ pub fn convert(source: &Path, out: &Path, ty: WeightType) -> Result<(), Error> {
         let reason = format!("{ty} cannot be written; possible: {}", good.join(", "));
         return Err(Error::refused(out, reason));
     }
-    let config = model.config();
+    write_model(&model, out, ty, Layout::gguf(model.config().architecture))
+}
+
+/// Writes a checkpoint with its matrices cut into the tensors of `layout`.
+fn write_model(model: &Source, out: &Path, ty: WeightType, layout: Layout) -> Result<(), Error> {
+    let target = &ModelConfig { layout, ..model.config().clone() };
     let mut header = Header::new();
-    metadata::put(&mut header, source, config, ty)?;
-    tokenizer::put(&mut header, source, config)?;
-    let target = ModelConfig { layout: Layout::gguf(config.architecture), ..config.clone() };
-    let names = TensorName::all(&target);
+    metadata::put(&mut header, model.path(), target, ty)?;
+    tokenizer::put(&mut header, model.path(), target)?;
+    let names = TensorName::all(target);
     for &name in &names {
-        header.declare(&name.gguf(&target), &name.shape(&target), stored_type(name, &target, ty));
+        header.declare(&name.gguf(target), &name.shape(target), stored_type(name, target, ty));
     }
     let part = PathBuf::from(format!("{}.part", out.display()));
-    let written = write(&part, &header, &model, &names, ty)
+    let written = write(&part, &header, model, &names, ty)
         .and_then(|()| fs::rename(&part, out).map_err(|e| Error::io(out, e)));
     if written.is_err() {
         // What is left would only be taken for a model. That it cannot be removed changes nothing.

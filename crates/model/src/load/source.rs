@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use super::{Mapped, Role, TensorName, TensorView, sniff};
 use crate::Error;
-use crate::config::{ExpertLayout, Json, LayerKind, ModelConfig, from_gguf, from_hf};
+use crate::config::{
+    DeltaConfig, ExpertLayout, Json, LayerKind, ModelConfig, ValueHeadOrder, from_gguf, from_hf,
+};
 use crate::gguf::Gguf;
 use crate::safetensors::{INDEX_FILE, SafeTensors};
 
@@ -123,7 +125,11 @@ impl Source {
     /// Sees from the first layer which tensors hold what.
     fn find_layout(&mut self) -> Result<(), Error> {
         let linear = LayerKind::LinearAttention;
-        if let Some(layer) = self.config.layers.iter().position(|&kind| kind == linear) {
+        let linear = self.config.layers.iter().position(|&kind| kind == linear);
+        // Tensors that go key head by key head make sense for grouped value heads only.
+        let grouped = |delta: &DeltaConfig| delta.value_head_order == ValueHeadOrder::Grouped;
+        let linear = linear.filter(|_| self.config.delta.as_ref().is_some_and(grouped));
+        if let Some(layer) = linear {
             let has = |role| self.has(TensorName::Layer(layer, role));
             let (fused_qkvz, fused_ba) = (has(Role::DeltaQkvz)?, has(Role::DeltaBa)?);
             self.config.layout.fused_qkvz = fused_qkvz;
