@@ -21,8 +21,12 @@ pub fn route(shape: &MoeShape, logits: &[f32]) -> Vec<Chosen> {
     let total: f32 = exponents.iter().sum();
     let mut order: Vec<usize> = (0..logits.len()).collect();
     // Logits, not probabilities: two logits can be apart and their exponents both round to zero.
-    order.sort_unstable_by(|&a, &b| logits[b].total_cmp(&logits[a]).then(a.cmp(&b)));
-    order.truncate(shape.top_k);
+    let best = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
+    if shape.top_k < order.len() {
+        // Numbers make the order total, so which are selected does not depend on how.
+        order.select_nth_unstable_by(shape.top_k, best);
+        order.truncate(shape.top_k);
+    }
     order.sort_unstable();
     let kept: f32 = order.iter().map(|&expert| exponents[expert]).sum();
     // The total divides out, but a total that is not a number must not.
