@@ -333,6 +333,18 @@ fn edited_model(name: &str, file: &str, edit: impl Fn(&mut Value)) -> tempfile::
     directory
 }
 
+#[test]
+fn a_prediction_layer_that_is_not_whole_is_left_out() {
+    let announced = edited_model("qwen3_5_moe", "config.json", |config| {
+        config["mtp_num_hidden_layers"] = 1.into();
+    });
+    let source = Source::open(announced.path()).unwrap();
+    let warning = "the multi-token prediction layer is left out: tensor `mtp.fc.weight` is missing";
+    assert_eq!((source.config().mtp_layers, source.warnings()), (0, &[warning.to_owned()][..]));
+    let whole = Source::open(&fixture("qwen3_5")).unwrap();
+    assert_eq!((whole.config().mtp_layers, whole.warnings().len()), (1, 0));
+}
+
 #[track_caller]
 fn refused(directory: &tempfile::TempDir, part: &str) {
     let out = directory.path().join("out.gguf");

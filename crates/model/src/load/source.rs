@@ -103,18 +103,14 @@ impl Source {
     /// Looks every tensor up once, so that a load cannot fail half way.
     fn checked(mut self) -> Result<Self, Error> {
         self.find_layout()?;
-        if self.config.mtp_layers > 0 {
-            let names: Vec<_> = TensorName::mtp(&self.config).collect();
-            for name in names {
-                if !self.has(name)? {
-                    // Checkpoints are often published without it. It speeds up and changes no
-                    // result.
-                    let missing = "the multi-token prediction layer is not in the files";
-                    self.warnings.push(missing.into());
-                    self.config.mtp_layers = 0;
-                    break;
-                }
-            }
+        if self.config.mtp_layers > 0
+            && let Some(name) = self.first_missing(TensorName::mtp(&self.config))?
+        {
+            // Checkpoints are often published without it. It speeds up and changes no result.
+            self.warnings.push(format!(
+                "the multi-token prediction layer is left out: tensor `{name}` is missing"
+            ));
+            self.config.mtp_layers = 0;
         }
         for name in TensorName::all(&self.config) {
             self.tensor(name)?;
@@ -145,6 +141,19 @@ impl Source {
             };
         }
         Ok(())
+    }
+
+    /// The name in the files of the first of `names` that they do not have.
+    fn first_missing(
+        &self,
+        names: impl Iterator<Item = TensorName>,
+    ) -> Result<Option<String>, Error> {
+        for name in names {
+            if !self.has(name)? {
+                return Ok(Some(self.file_name(name)));
+            }
+        }
+        Ok(None)
     }
 
     fn has(&self, name: TensorName) -> Result<bool, Error> {
