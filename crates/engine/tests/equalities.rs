@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use engine::{Engine, EngineSpec, RequestId, Sampling, TokenEngine, TokenRequest};
 use kernels::check::Noise;
 
-const MODELS: [&str; 2] = ["qwen3", "qwen3_5"];
+const MODELS: [&str; 5] = ["qwen3", "qwen3_5", "qwen3_moe", "qwen3_5_moe", "qwen3_next"];
 
 fn spec(model: &str) -> EngineSpec {
     let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures");
@@ -243,6 +243,33 @@ fn a_second_turn_computes_the_new_tokens_alone() {
         let other_key = TokenRequest { isolation: 9, ..turn_request(3, &turns) };
         assert_eq!(run_one(&mut engine, other_key).1, 0, "{model}: another key");
     }
+}
+
+/// E5 on GGUF files, where value heads lie in either order and experts are stacked; and a block of
+/// a quantised format is never cut.
+#[test]
+fn sharded_files_equal_solo() {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let file = |model: &str, ty| {
+        let path = directory.join(format!("{model}-{ty}.gguf"));
+        model::convert(&spec(model).source, &path, ty).expect("it converts");
+        EngineSpec { context: Some(256), max_running: 8, ..EngineSpec::new(path) }
+    };
+    let greedy = || {
+        let requests = requests().into_iter();
+        requests.map(|r| TokenRequest { sampling: Sampling::greedy(), ..r }).collect()
+    };
+    for model in ["qwen3_moe", "qwen3_5_moe", "qwen3_next"] {
+        let file = file(model, kernels::WeightType::F32);
+        let (solo, _) = run(&mut load(&file), greedy());
+        let (shared, _) = run(&mut load(&EngineSpec { world_size: 2, ..file }), greedy());
+        assert_eq!(shared, solo, "{model}");
+        assert_eq!(solo, run(&mut load(&spec(model)), greedy()).0, "{model}: the checkpoint");
+    }
+    let cut = EngineSpec { world_size: 2, ..file("qwen3_moe", kernels::WeightType::Q8_0) };
+    let error = engine::load(&cut, &mut |_, _| {}).err().expect("32 columns are one block");
+    let error = error.to_string();
+    assert!(error.contains("1 blocks of the columns of an expert"), "{error}");
 }
 
 /// An aborted request leaves nothing behind and changes nobody's answer. Requirements 73, 109.

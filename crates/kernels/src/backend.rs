@@ -2,6 +2,7 @@
 
 use crate::causal_conv1d::ConvShape;
 use crate::gated_delta_rule::DeltaShape;
+use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
 use crate::sample::SampleRow;
 use crate::weight::Weight;
@@ -165,6 +166,16 @@ pub trait Backend: Send + 'static {
 
     /// `out = silu(gate) * up` with `gate_up = [gate | up]`.
     fn swiglu(&mut self, gate_up: &Self::Tensor, out: &mut Self::Tensor);
+
+    /// `out = mixture(rms_norm(x, norm.0, norm.1))`; the experts are in [`crate::moe`].
+    fn moe(
+        &mut self,
+        shape: &MoeShape,
+        x: &Self::Tensor,
+        norm: (&Self::Vector, f32),
+        weights: &MoeWeights<Self::Matrix>,
+        out: &mut Self::Tensor,
+    );
 
     /// Logits of the step's `logit_rows`: `out[i] = rms_norm(x[logit_rows[i]]) · headᵀ`.
     fn logits(

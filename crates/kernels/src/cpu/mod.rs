@@ -6,6 +6,7 @@ use crate::backend::{Backend, KvShape, SequenceRows, StepInputs};
 use crate::causal_conv1d::ConvShape;
 use crate::gated_delta_rule::DeltaShape;
 use crate::linear::cpu::{Inputs, linear};
+use crate::moe::{self, MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
 use crate::paged_attention::cpu::KvCache;
 use crate::rms_norm::cpu::rms_norm;
@@ -305,6 +306,19 @@ impl Backend for Cpu {
         for (out, gate_up) in out.rows_mut(rows).chunks_exact_mut(cols).zip(gate_up) {
             swiglu::swiglu(gate_up, out);
         }
+    }
+
+    fn moe(
+        &mut self,
+        shape: &MoeShape,
+        x: &Tensor,
+        (norm, eps): (&Vec<f32>, f32),
+        weights: &MoeWeights<Weight>,
+        out: &mut Tensor,
+    ) {
+        let rows = self.step.rows();
+        let normed = norm_rows(x.rows(rows).chunks_exact(x.cols), norm, eps);
+        moe::cpu::moe(&self.pool, shape, weights, &normed, out.rows_mut(rows));
     }
 
     fn logits(&mut self, x: &Tensor, norm: &Vec<f32>, eps: f32, head: &Weight, out: &mut Tensor) {
