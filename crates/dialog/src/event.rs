@@ -88,6 +88,9 @@ pub enum Event {
         /// A piece of the arguments' JSON text.
         delta: String,
     },
+    /// A stop text of the request ended the answer; [`Event::Finished`] follows. The text itself is
+    /// not part of the answer.
+    StopText(String),
     /// The answer is complete.
     Finished {
         /// See [`FinishReason`].

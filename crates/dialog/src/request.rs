@@ -107,6 +107,8 @@ pub struct GenerateRequest {
     pub sampling: SamplingParams,
     /// Cap on generated tokens; `None` is the server's default.
     pub max_tokens: Option<u32>,
+    /// Cut `max_tokens` to what the context leaves instead of refusing the request.
+    pub fit_context: bool,
     /// No end-of-sequence token before this many.
     pub min_tokens: u32,
     /// Texts that end the answer; they are not part of it.
@@ -127,6 +129,7 @@ impl GenerateRequest {
             template_arguments: None,
             sampling: SamplingParams::default(),
             max_tokens: None,
+            fit_context: false,
             min_tokens: 0,
             stop: Vec::new(),
             ignore_eos: false,

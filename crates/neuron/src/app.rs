@@ -1,5 +1,6 @@
 //! The routes of a neuron and what every answer has in common.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -7,15 +8,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use control::Discovery;
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::request::Parts;
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use tokio::sync::Semaphore;
-use wire::ErrorBody;
+use wire::{Dialect, ErrorBody};
 
 use crate::auth::ApiKey;
 use crate::config::Config;
@@ -105,7 +107,14 @@ impl App {
 
 /// All routes.
 pub(crate) fn router(app: Arc<App>) -> Router {
-    Router::new()
+    let mut router = Router::new();
+    for dialect in Dialect::ALL {
+        let generate = move |state, asker, headers, body| {
+            generate::generate(dialect, state, asker, headers, body)
+        };
+        router = router.route(dialect.path(), post(generate));
+    }
+    router
         .route("/", get(control_routes::root))
         .route("/discovery", get(control_routes::discovery))
         .route("/health", get(control_routes::health))
@@ -117,7 +126,9 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/models/{*rest}", get(control_routes::one))
         .route("/v1/models", get(generate::list_models))
         .route("/v1/models/{*id}", get(generate::one_model))
-        .route("/v1/chat/completions", post(generate::chat_completions))
+        .route("/v1/messages/count_tokens", post(generate::count_tokens))
+        .route("/tokenize", post(generate::tokenize))
+        .route("/detokenize", post(generate::detokenize))
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authorise))
@@ -126,17 +137,48 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// An inference refusal, in the dialect of its path.
-pub(crate) fn inference_error(error: &ErrorBody) -> Response {
-    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let json = HeaderValue::from_static("application/json");
-    let mut response = (status, [(header::CONTENT_TYPE, json)], error.json()).into_response();
-    let retry = if error.should_retry() { "true" } else { "false" };
-    response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static(retry));
-    if let Some(secs) = error.retry_after_secs() {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(secs));
+/// Who hears of an error: in which dialect and under which id.
+#[derive(Clone, Debug)]
+pub(crate) struct Asker {
+    pub(crate) dialect: Dialect,
+    pub(crate) request_id: Arc<str>,
+}
+
+impl Asker {
+    fn new(uri: &Uri, headers: &HeaderMap, extensions: &Extensions) -> Self {
+        let has_version = headers.contains_key("anthropic-version");
+        let id = extensions.get::<RequestId>();
+        Self {
+            dialect: Dialect::of_request(uri.path(), has_version),
+            request_id: id.map_or_else(|| "".into(), |RequestId(id)| Arc::clone(id)),
+        }
     }
-    response
+
+    fn of(request: &Request) -> Self {
+        Self::new(request.uri(), request.headers(), request.extensions())
+    }
+
+    /// An inference refusal.
+    pub(crate) fn refuse(&self, error: &ErrorBody) -> Response {
+        let (status, body) = self.dialect.error(error, &self.request_id);
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let json = HeaderValue::from_static("application/json");
+        let mut response = (status, [(header::CONTENT_TYPE, json)], body).into_response();
+        let retry = if error.should_retry() { "true" } else { "false" };
+        response.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static(retry));
+        if let Some(secs) = error.retry_after_secs() {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(secs));
+        }
+        response
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Asker {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self::new(&parts.uri, &parts.headers, &parts.extensions))
+    }
 }
 
 /// Now, by the wall clock.
@@ -144,15 +186,18 @@ pub(crate) fn unix_secs() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
+/// Routes of the inference surface that have no version.
+const TOKEN_ROUTES: [&str; 2] = ["/tokenize", "/detokenize"];
+
 /// Whether a path speaks the inference dialects; the others speak the control plane's.
 fn is_inference(path: &str) -> bool {
-    path.starts_with("/v1/")
+    path.starts_with("/v1/") || TOKEN_ROUTES.contains(&path)
 }
 
 async fn unknown_path(request: Request) -> Response {
     let path = request.uri().path();
     if is_inference(path) {
-        return inference_error(&ErrorBody::route_not_found(path));
+        return Asker::of(&request).refuse(&ErrorBody::route_not_found(path));
     }
     let mut error = ControlError::bad_request(format!("no such path: {}", clip(path)));
     (error.status, error.code) = (StatusCode::NOT_FOUND, "not_found");
@@ -161,10 +206,14 @@ async fn unknown_path(request: Request) -> Response {
 
 async fn wrong_method(request: Request) -> Response {
     let path = request.uri().path();
-    let posts = ["/v1/chat/completions", "/models/load", "/models/unload"];
-    let allowed = if posts.contains(&path) { "POST" } else { "GET,HEAD" };
+    let posts = ["/v1/messages/count_tokens", "/models/load", "/models/unload"];
+    let mut generating = Dialect::ALL.iter().map(|dialect| dialect.path());
+    let is_post = posts.contains(&path) || TOKEN_ROUTES.contains(&path);
+    let allowed =
+        if is_post || generating.any(|other| other == path) { "POST" } else { "GET,HEAD" };
     let mut response = if is_inference(path) {
-        inference_error(&ErrorBody::method_not_allowed(request.method().as_str(), allowed))
+        let error = ErrorBody::method_not_allowed(request.method().as_str(), allowed);
+        Asker::of(&request).refuse(&error)
     } else {
         let message = format!("this path takes {allowed}");
         let mut error = ControlError::bad_request(message);
@@ -179,17 +228,17 @@ async fn wrong_method(request: Request) -> Response {
 async fn authorise(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let open = request.uri().path() == "/health" && request.method() == Method::GET;
     match &app.key {
-        Some(key) if !open && !key.opens(request.headers()) => refuse_key(request.uri().path()),
+        Some(key) if !open && !key.opens(request.headers()) => refuse_key(&request),
         _ => next.run(request).await,
     }
 }
 
-fn refuse_key(path: &str) -> Response {
+fn refuse_key(request: &Request) -> Response {
     let message = "this node needs an api key: send it as `Authorization: Bearer` or `x-api-key`";
-    let mut response = if is_inference(path) {
+    let mut response = if is_inference(request.uri().path()) {
         let mut error = ErrorBody::invalid_request(message);
         (error.status, error.code) = (401, Some("invalid_api_key"));
-        inference_error(&error)
+        Asker::of(request).refuse(&error)
     } else {
         let mut error = ControlError::bad_request(message);
         (error.status, error.code) = (StatusCode::UNAUTHORIZED, "invalid_api_key");
@@ -203,13 +252,14 @@ fn refuse_key(path: &str) -> Response {
 /// Requirement 129: a handler's panic is a 500 and the daemon lives.
 async fn catch_panic(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
+    let asker = Asker::of(&request);
     match AssertUnwindSafe(next.run(request)).catch_unwind().await {
         Ok(response) => response,
         Err(_) => {
             tracing::error!(path, "a handler panicked; the panic's message is above");
             let message = "the server made a mistake; it was logged";
             if is_inference(&path) {
-                return inference_error(&ErrorBody::internal(message));
+                return asker.refuse(&ErrorBody::internal(message));
             }
             let mut error = ControlError::bad_request(message);
             (error.status, error.code) = (StatusCode::INTERNAL_SERVER_ERROR, "internal_error");
@@ -227,7 +277,11 @@ async fn name_request(mut request: Request, next: Next) -> Response {
     });
     let text: Arc<str> = id.to_str().unwrap_or_default().into();
     request.extensions_mut().insert(RequestId(text));
+    let dialect = Asker::of(&request).dialect;
     let mut response = next.run(request).await;
+    if let Some(name) = dialect.request_id_header() {
+        response.headers_mut().insert(HeaderName::from_static(name), id.clone());
+    }
     response.headers_mut().insert(REQUEST_ID, id);
     response
 }

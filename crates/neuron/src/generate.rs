@@ -2,6 +2,8 @@
 
 mod admit;
 mod answer;
+mod count;
+mod prompt;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,17 +11,18 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use control::ModelStatus;
 use http::{HeaderMap, header};
 use tokio::time::Instant;
 use wire::models::Model;
-use wire::openai_chat::{Collector, Stream};
-use wire::{ErrorBody, models as wire_models};
+use wire::{Dialect, ErrorBody, EventStream, Projector, Stamp, models as wire_models};
 
-use crate::app::{App, RequestId, inference_error, unix_secs};
+pub(crate) use count::{count_tokens, detokenize, tokenize};
+
+use crate::app::{App, Asker, unix_secs};
 use crate::body::{self, BodyError};
 use crate::served::Served;
 use admit::Admitted;
@@ -29,54 +32,61 @@ use answer::Answer;
 const FIRST_KEEP_ALIVE: Duration = Duration::from_secs(1);
 const NEXT_KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// `POST /v1/chat/completions`
-pub(crate) async fn chat_completions(
+/// A request in any of the dialects.
+pub(crate) async fn generate(
+    dialect: Dialect,
     State(app): State<Arc<App>>,
-    Extension(RequestId(request_id)): Extension<RequestId>,
+    asker: Asker,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
     let arrived = std::time::Instant::now();
     let answered = async {
-        let body = body::read(&headers, body, app.body_limit).await;
-        let body = body.map_err(|error| refuse_body(error, app.body_limit))?;
-        let admitted = admit::admit(&app, Arc::clone(&request_id), body, arrived).await?;
-        tell(admitted).await
+        let body = read_body(&app, &headers, body).await?;
+        let id = Arc::clone(&asker.request_id);
+        let admitted = admit::admit(&app, dialect, id, body, arrived).await?;
+        tell(admitted, &asker).await
     };
     answered.await.unwrap_or_else(|error| {
-        log_refusal(&request_id, &error);
-        inference_error(&error)
+        log_refusal(&asker.request_id, &error);
+        asker.refuse(&error)
     })
 }
 
+async fn read_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, ErrorBody> {
+    let body = body::read(headers, body, app.body_limit).await;
+    body.map_err(|error| refuse_body(error, app.body_limit))
+}
+
 /// Streams and whole bodies come out of the same events (requirement 110).
-async fn tell(admitted: Admitted) -> Result<Response, ErrorBody> {
-    let Admitted { answer, options } = admitted;
-    let id = format!("chatcmpl-{}", uuid::Uuid::new_v4().simple());
-    let model = answer.model().to_owned();
-    if options.stream {
-        let projector = Stream::new(id, model, unix_secs(), &options);
-        return Ok(stream(answer, projector));
-    }
-    let mut answer = answer;
-    let mut collector = Collector::new(id, model, unix_secs());
+async fn tell(admitted: Admitted, asker: &Asker) -> Result<Response, ErrorBody> {
+    let Admitted { mut answer, reply } = admitted;
+    let stamp = Stamp {
+        nonce: uuid::Uuid::new_v4().simple().to_string(),
+        request_id: asker.request_id.to_string(),
+        model: answer.model().to_owned(),
+        created: unix_secs(),
+    };
+    let mut collector = match reply.projector(stamp) {
+        Projector::Stream(projector) => return Ok(stream(answer, projector)),
+        Projector::Body(collector) => collector,
+    };
     while let Some(events) = answer.next().await {
         for event in &events {
             collector.event(event);
         }
     }
-    let json = [(header::CONTENT_TYPE, "application/json")];
-    Ok((json, collector.finish()?).into_response())
+    Ok(json(collector.finish()?))
 }
 
 struct Sse {
     answer: Answer,
-    projector: Stream,
+    projector: Box<dyn EventStream>,
     /// When to speak up if nothing else does.
     keep_alive_at: Instant,
 }
 
-fn stream(answer: Answer, projector: Stream) -> Response {
+fn stream(answer: Answer, projector: Box<dyn EventStream>) -> Response {
     let sse = Sse { answer, projector, keep_alive_at: Instant::now() + FIRST_KEEP_ALIVE };
     let frames = futures_util::stream::unfold(sse, |mut sse| async {
         let bytes = next_frames(&mut sse).await?;
@@ -108,21 +118,28 @@ async fn next_frames(sse: &mut Sse) -> Option<Bytes> {
 }
 
 /// `GET /v1/models`: what answers, or will again without being asked (requirement 69).
-pub(crate) async fn list_models(State(app): State<Arc<App>>) -> Response {
+pub(crate) async fn list_models(State(app): State<Arc<App>>, asker: Asker) -> Response {
     let list = app.models.list();
     let models: Vec<Model> = list.iter().filter_map(|served| entry(&app, served)).collect();
-    json(wire_models::list(&models))
+    json(match asker.dialect {
+        Dialect::Anthropic => wire_models::anthropic_list(&models),
+        _ => wire_models::list(&models),
+    })
 }
 
 /// `GET /v1/models/{id}`
 pub(crate) async fn one_model(
     State(app): State<Arc<App>>,
+    asker: Asker,
     path: Result<Path<String>, PathRejection>,
 ) -> Response {
     let id = path.map_or_else(|_| "not UTF-8".to_owned(), |Path(id)| id);
     match app.models.get(&id).and_then(|served| entry(&app, &served)) {
+        Some(model) if asker.dialect == Dialect::Anthropic => {
+            json(wire_models::anthropic_one(&model))
+        }
         Some(model) => json(wire_models::one(&model)),
-        None => inference_error(&ErrorBody::model_not_found(&id)),
+        None => asker.refuse(&ErrorBody::model_not_found(&id)),
     }
 }
 

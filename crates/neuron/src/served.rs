@@ -91,7 +91,7 @@ impl Served {
             endpoint: ready.then(|| base_url.to_owned()),
             capabilities: view.assets.as_ref().map_or_else(Vec::new, |a| a.capabilities()),
             limit: Limit { context: info.map_or(0, |info| info.context), output: None },
-            dialects: vec!["openai_chat".to_owned()],
+            dialects: wire::Dialect::ALL.iter().map(|dialect| dialect.name().to_owned()).collect(),
             progress: view.progress,
             error: view.error.clone(),
             pid: view.pid,

@@ -25,6 +25,8 @@ pub(crate) struct Story {
     pub(crate) request_id: Arc<str>,
     /// Its model.
     pub(crate) served: Arc<Served>,
+    /// The language of its caller.
+    pub(crate) dialect: wire::Dialect,
     /// Whether it streams.
     pub(crate) stream: bool,
     /// When it came.
@@ -76,6 +78,7 @@ impl Drop for Story {
         tracing::info!(
             request_id = &*self.request_id,
             model = self.served.id,
+            dialect = self.dialect.name(),
             stream = self.stream,
             reason,
             client_gone = self.outcome.is_none(),

@@ -17,6 +17,8 @@ pub struct Stopped {
     pub text: String,
     /// Whether a stop text has come; the answer ends with `text`.
     pub hit: bool,
+    /// The stop text that has come.
+    pub by: Option<String>,
 }
 
 impl StopMatcher {
@@ -33,14 +35,15 @@ impl StopMatcher {
             let start = self.held.find(stop.as_str())?;
             Some((start + stop.len(), start))
         });
-        if let Some((_, start)) = found.min() {
+        if let Some((end, start)) = found.min() {
+            let by = Some(self.held[start..end].to_owned());
             self.held.truncate(start);
-            return Stopped { text: std::mem::take(&mut self.held), hit: true };
+            return Stopped { text: std::mem::take(&mut self.held), hit: true, by };
         }
         let longest = self.stops.iter().map(|stop| partial_suffix(&self.held, stop)).max();
         let keep_from = self.held.len() - longest.unwrap_or(0);
         let held = self.held.split_off(keep_from);
-        Stopped { text: std::mem::replace(&mut self.held, held), hit: false }
+        Stopped { text: std::mem::replace(&mut self.held, held), hit: false, by: None }
     }
 
     /// What was held back, when no more text comes.
@@ -92,6 +95,8 @@ mod tests {
         let mut matcher = StopMatcher::new(["<end>".to_owned()]);
         assert_eq!(matcher.push("a <").text, "a ");
         assert_eq!(matcher.push("b").text, "<b");
+        assert_eq!(matcher.push("x<e").by, None);
+        assert_eq!(matcher.push("nd>y").by.as_deref(), Some("<end>"));
     }
 
     proptest! {

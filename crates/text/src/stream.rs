@@ -52,6 +52,7 @@ pub struct TextStream {
     call_id_prefix: String,
     calls: u32,
     stopped: bool,
+    stop_text: Option<String>,
     reasoning_tokens: u32,
 }
 
@@ -68,6 +69,7 @@ impl TextStream {
             call_id_prefix: options.call_id_prefix,
             calls: 0,
             stopped: false,
+            stop_text: None,
             reasoning_tokens: 0,
         }
     }
@@ -116,6 +118,7 @@ impl TextStream {
         }
         let said = self.tools.finish();
         self.said(said, &mut events);
+        events.extend(self.stop_text.take().map(Event::StopText));
         let reason = match reason {
             _ if self.tools.called() => FinishReason::ToolCalls,
             _ if self.stopped => FinishReason::Stop,
@@ -160,6 +163,7 @@ impl TextStream {
                     self.said(said, events);
                     if stopped.hit {
                         self.stopped = true;
+                        self.stop_text = stopped.by;
                         return;
                     }
                 }

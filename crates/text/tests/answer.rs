@@ -162,6 +162,7 @@ struct Answer {
     text: String,
     calls: Vec<(String, String, String)>,
     reason: Option<FinishReason>,
+    stop_text: Option<String>,
     reasoning_tokens: u32,
 }
 
@@ -186,6 +187,7 @@ fn answer<'a>(
             Event::ToolArguments { index, delta } => {
                 answer.calls[index as usize].2.push_str(&delta);
             }
+            Event::StopText(text) => answer.stop_text = Some(text),
             other => panic!("{other:?} is not for a text stream to say"),
         }
     }

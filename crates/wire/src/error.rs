@@ -40,6 +40,14 @@ pub enum WireError {
         /// The value, clipped.
         found: String,
     },
+    /// A field names something that an earlier request made; nothing is kept.
+    #[error("{param} `{id}` not found: nothing is stored here, send the whole conversation")]
+    NotStored {
+        /// The field.
+        param: String,
+        /// What it names, clipped.
+        id: String,
+    },
     /// A field asks for something that would change the answer and that is not done here.
     #[error("{param} is not supported: {advice}")]
     Unsupported {
@@ -51,11 +59,16 @@ pub enum WireError {
 }
 
 impl WireError {
+    pub(crate) fn not_stored(param: &str, id: &str) -> Self {
+        Self::NotStored { param: param.to_owned(), id: clip(id) }
+    }
+
     /// The field at fault, when it is one field.
     pub fn param(&self) -> Option<&str> {
         match self {
             Self::Missing { param }
             | Self::Invalid { param, .. }
+            | Self::NotStored { param, .. }
             | Self::Unsupported { param, .. } => Some(param),
             Self::EmptyBody | Self::Syntax { .. } | Self::NotAnObject { .. } => None,
         }
@@ -65,6 +78,7 @@ impl WireError {
         match self {
             Self::Missing { .. } => Some("missing_required_parameter"),
             Self::Invalid { .. } => Some("invalid_value"),
+            Self::NotStored { .. } => Some("previous_response_not_found"),
             Self::Unsupported { .. } => Some("unsupported_parameter"),
             Self::EmptyBody | Self::Syntax { .. } | Self::NotAnObject { .. } => None,
         }

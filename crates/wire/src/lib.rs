@@ -8,12 +8,27 @@
 //! and the node can never read two different models out of one body.
 #![forbid(unsafe_code)]
 
+mod answer;
+pub mod anthropic;
+mod dialect;
 pub mod error;
 mod fields;
 pub mod models;
 pub mod openai_chat;
+pub mod openai_completions;
+pub mod openai_responses;
 mod peek;
+mod projector;
+#[cfg(test)]
+mod sample;
+mod sampling;
 pub mod sse;
+pub mod tokenize;
+mod tools;
+mod usage;
+mod wishes;
 
+pub use dialect::{Dialect, Reply};
 pub use error::{ErrorBody, Retry, WireError};
 pub use peek::{Peek, peek};
+pub use projector::{EventCollector, EventStream, Projector, Stamp};

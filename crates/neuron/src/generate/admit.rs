@@ -4,17 +4,15 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use control::ModelStatus;
 use dialog::{Defaults, GenerateRequest, SamplingParams};
 use engine::{EngineInfo, Refusal, Sampling, TokenRequest};
-use text::{Prepared, StreamOptions, TextError, TextModel, TextStream};
-use wire::ErrorBody;
-use wire::openai_chat::{self, ReplyOptions};
+use text::{Prepared, StreamOptions, TextModel, TextStream};
+use wire::{Dialect, ErrorBody, Reply};
 
 use super::answer::Answer;
+use super::prompt::{self, Read, unavailable};
 use crate::app::App;
 use crate::live::{Ending, NotTaken, Times};
-use crate::served::Served;
 use crate::story::{Outcome, Story};
 
 /// Cap on generated tokens where the request names none (requirement 25).
@@ -25,41 +23,30 @@ const DEFAULT_MAX_TOKENS: u32 = 8192;
 const FALLBACK_TEMPERATURE: f32 = 0.7;
 const FALLBACK_TOP_P: f32 = 0.95;
 
-/// Bodies up to here are worked on where they arrive; a larger one would hold up its neighbours.
-const LIGHT_BODY_BYTES: usize = 16 << 10;
-
 /// A request that the engine has accepted.
 pub(super) struct Admitted {
     pub(super) answer: Answer,
-    pub(super) options: ReplyOptions,
+    pub(super) reply: Reply,
 }
 
 /// Takes a body to an accepted request. Nothing has been sent to the client yet, so that every
 /// refusal on the way is an HTTP status (requirement 7).
 pub(super) async fn admit(
     app: &App,
+    dialect: Dialect,
     request_id: Arc<str>,
     body: Bytes,
     arrived: Instant,
 ) -> Result<Admitted, ErrorBody> {
-    let heavy = body.len() > LIGHT_BODY_BYTES;
-    let parse = move || openai_chat::parse(&body).map_err(|error| ErrorBody::from(&error));
-    let (request, options) = off_thread(app, heavy, parse).await??;
-    let served = app.models.get(&request.model);
-    let served = served.ok_or_else(|| ErrorBody::model_not_found(&request.model))?;
-    let (model, info) = ready(&served)?;
-    let text = Arc::clone(&model);
-    let prepare = move || {
-        let prepared = text.prepare(&request);
-        (request, prepared)
-    };
-    let (request, prepared) = off_thread(app, heavy, prepare).await?;
-    let prepared = prepared.map_err(|error| refuse_text(&error))?;
+    let parse = move |body: &[u8]| dialect.parse(body);
+    let read = prompt::read(app, dialect.prompt_field(), body, parse).await?;
+    let Read { request, also: reply, served, model, info, prepared } = read;
     let token_request = token_request(&request, &prepared, &model, &info)?;
     let mut story = Story {
         request_id,
         served: Arc::clone(&served),
-        stream: options.stream,
+        dialect,
+        stream: reply.is_stream(),
         arrived,
         usage: dialog::Usage {
             prompt_tokens: prepared.tokens.len() as u32,
@@ -81,88 +68,7 @@ pub(super) async fn admit(
     let call_id_prefix = uuid::Uuid::new_v4().simple().to_string();
     let stream = StreamOptions::new(&request, &prepared, &call_id_prefix[..12]);
     let answer = Answer::new(ticket, TextStream::new(model, stream), story);
-    Ok(Admitted { answer, options })
-}
-
-/// Runs heavy work on a thread of its own, as many at once as there are cores.
-async fn off_thread<T: Send + 'static>(
-    app: &App,
-    heavy: bool,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ErrorBody> {
-    if !heavy {
-        return Ok(work());
-    }
-    let failed = || ErrorBody::internal("the server made a mistake; it was logged");
-    let permit = Arc::clone(&app.heavy_work).acquire_owned().await.map_err(|_| failed())?;
-    let done = tokio::task::spawn_blocking(move || {
-        let done = work();
-        drop(permit);
-        done
-    });
-    done.await.map_err(|_| failed())
-}
-
-fn ready(served: &Served) -> Result<(Arc<TextModel>, EngineInfo), ErrorBody> {
-    let view = served.view();
-    match (&view.assets, &view.info) {
-        (Some(assets), Some(info)) if view.status == ModelStatus::Ready => {
-            Ok((Arc::clone(&assets.text), info.clone()))
-        }
-        _ => {
-            drop(view);
-            Err(unavailable(served))
-        }
-    }
-}
-
-/// Why a model that exists does not answer now, and when to come back.
-fn unavailable(served: &Served) -> ErrorBody {
-    match served.view().status {
-        ModelStatus::Absent => ErrorBody::model_not_found(&served.id),
-        ModelStatus::Failed => {
-            let message = "the model could not be loaded; its operator finds the reason in \
-                           GET /models of the node";
-            ErrorBody::engine_failed(message, 30)
-        }
-        ModelStatus::Draining => ErrorBody::draining("the model is being unloaded", 5),
-        ModelStatus::Restarting => {
-            let message = "the engine died and is being started again, try again soon";
-            ErrorBody::engine_failed(message, 2)
-        }
-        // Ready: it became so between two looks.
-        ModelStatus::Downloading | ModelStatus::Loading | ModelStatus::Ready => {
-            ErrorBody::loading(&served.id, 2)
-        }
-    }
-}
-
-fn refuse_text(error: &TextError) -> ErrorBody {
-    let message = error.to_string();
-    let about = |param: &str| {
-        let mut body = ErrorBody::invalid_request(error.to_string());
-        body.param = Some(param.to_owned());
-        body
-    };
-    match error {
-        TextError::Refused(_) | TextError::RenderFailed(_) => {
-            ErrorBody::template_render_failed(message)
-        }
-        TextError::PromptTooLong { at_least, limit } => {
-            ErrorBody::context_length_exceeded(*limit, *at_least, 0)
-        }
-        TextError::ReservedArgument(_) => about("chat_template_kwargs"),
-        TextError::NoTemplate
-        | TextError::ImageInput
-        | TextError::TooLarge
-        | TextError::NoFreeSentinel
-        | TextError::UnknownToken { .. }
-        | TextError::EmptyPrompt => about("messages"),
-        TextError::BadTokenizer(_) | TextError::BadTemplate(_) | TextError::BadModelFile { .. } => {
-            tracing::error!("a loaded model's text side failed: {message}");
-            ErrorBody::internal("the model's tokenizer failed on this prompt")
-        }
-    }
+    Ok(Admitted { answer, reply })
 }
 
 fn refuse_ending(ending: Ending) -> ErrorBody {
@@ -186,7 +92,7 @@ fn token_request(
     info: &EngineInfo,
 ) -> Result<TokenRequest, ErrorBody> {
     let prompt = u32::try_from(prepared.tokens.len()).unwrap_or(u32::MAX);
-    let max_tokens = max_tokens(prompt, request.max_tokens, info.context)?;
+    let max_tokens = max_tokens(prompt, request.max_tokens, info.context, request.fit_context)?;
     let sampling = sampling(&request.sampling, &model.defaults);
     if let Some((token, _)) = sampling.logit_bias.iter().find(|(id, _)| *id >= info.vocab_size) {
         let size = info.vocab_size;
@@ -209,16 +115,16 @@ fn token_request(
     })
 }
 
-fn max_tokens(prompt: u32, asked: Option<u32>, context: u32) -> Result<u32, ErrorBody> {
+fn max_tokens(prompt: u32, asked: Option<u32>, context: u32, fit: bool) -> Result<u32, ErrorBody> {
     let left = context.saturating_sub(prompt);
     match asked {
         _ if left == 0 => {
             Err(ErrorBody::context_length_exceeded(context, prompt, asked.unwrap_or(0)))
         }
-        Some(asked) if asked > left => {
+        Some(asked) if asked > left && !fit => {
             Err(ErrorBody::context_length_exceeded(context, prompt, asked))
         }
-        Some(asked) => Ok(asked),
+        Some(asked) => Ok(asked.min(left)),
         None => Ok(left.min(DEFAULT_MAX_TOKENS)),
     }
 }
@@ -262,13 +168,16 @@ mod tests {
     #[test]
     fn the_output_cap_fits_the_context() {
         // Requirement 25.
-        assert_eq!(max_tokens(10, None, 100).unwrap(), 90);
-        assert_eq!(max_tokens(10, None, 100_000).unwrap(), 8192);
-        assert_eq!(max_tokens(10, Some(90), 100).unwrap(), 90);
-        let refused = max_tokens(10, Some(91), 100).unwrap_err();
+        assert_eq!(max_tokens(10, None, 100, false).unwrap(), 90);
+        assert_eq!(max_tokens(10, None, 100_000, false).unwrap(), 8192);
+        assert_eq!(max_tokens(10, Some(90), 100, false).unwrap(), 90);
+        let refused = max_tokens(10, Some(91), 100, false).unwrap_err();
         assert_eq!((refused.status, refused.code), (400, Some("context_length_exceeded")));
         assert!(refused.message.contains("maximum context length is 100 tokens"));
         assert!(refused.message.contains("101"));
-        assert!(max_tokens(100, None, 100).is_err());
+        assert!(max_tokens(100, None, 100, false).is_err());
+        // Agents of some dialects ask for a fixed large number.
+        assert_eq!(max_tokens(10, Some(32_000), 100, true).unwrap(), 90);
+        assert!(max_tokens(100, Some(1), 100, true).is_err());
     }
 }

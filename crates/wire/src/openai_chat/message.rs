@@ -1,10 +1,11 @@
 //! `messages` -> conversation.
 
-use dialog::{Json, Message, Part, Role, ToolCall};
+use dialog::{Message, Part, Role, ToolCall};
 use serde_json::value::RawValue;
 
 use crate::WireError;
 use crate::fields::{self, Object};
+use crate::tools::arguments;
 
 /// Reads all messages, each error under its own path such as `messages[2].role`.
 pub(super) fn conversation(body: &Object<'_>) -> Result<Vec<Message>, WireError> {
@@ -117,21 +118,4 @@ fn tool_call(fields: &Object<'_>) -> Result<ToolCall, WireError> {
     let function = fields.object("function")?.ok_or_else(|| fields.missing("function"))?;
     let name = function.text("name")?.ok_or_else(|| function.missing("name"))?;
     Ok(ToolCall { id, name, arguments: arguments(&function)? })
-}
-
-/// Requirement 19: templates get an object even where the wire carries a string that holds one.
-fn arguments(function: &Object<'_>) -> Result<Json, WireError> {
-    let Some(raw) = function.raw("arguments") else { return Ok(Json("{}".to_owned())) };
-    let text = match raw.get().starts_with('"') {
-        true => fields::text(raw, || function.at("arguments"))?,
-        false => raw.get().to_owned(),
-    };
-    let text = text.trim();
-    if text.is_empty() {
-        return Ok(Json("{}".to_owned()));
-    }
-    match serde_json::from_str::<serde_json::Value>(text) {
-        Ok(serde_json::Value::Object(_)) => Ok(Json(text.to_owned())),
-        _ => Err(function.wrong("arguments", "must be a JSON object or a string that holds one")),
-    }
 }

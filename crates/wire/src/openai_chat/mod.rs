@@ -14,4 +14,4 @@ mod types;
 mod tests;
 
 pub use parse::{ReplyOptions, parse};
-pub use project::{Collector, Stream};
+pub use project::{Collector, Stream, shows_words};

@@ -4,9 +4,12 @@ use dialog::{Event, FinishReason, Timings, Usage};
 
 use super::ReplyOptions;
 use super::types::{
-    Answer, Call, CallDelta, Choice, Chunk, ChunkChoice, Completion, Delta, Function,
-    FunctionDelta, TimingsBody, UsageBody, finish_reason,
+    Call, CallDelta, Choice, Chunk, ChunkChoice, Completion, Delta, Function, FunctionDelta,
+    Message, finish_reason,
 };
+use crate::answer::{Answer, Block, Kind};
+use crate::projector::{EventCollector, EventStream};
+use crate::usage::{TimingsBody, UsageBody};
 use crate::{ErrorBody, sse};
 
 /// Turns the events of one answer into server-sent events.
@@ -64,6 +67,7 @@ impl Stream {
                 self.call(&mut out, *index, Some((id, name)), "");
             }
             Event::ToolArguments { index, delta } => self.call(&mut out, *index, None, delta),
+            Event::StopText(_) => {}
             Event::Finished { reason, usage, timings } => {
                 self.finish(&mut out, *reason, usage, timings);
             }
@@ -166,50 +170,18 @@ pub struct Collector {
     id: String,
     model: String,
     created: u64,
-    text: String,
-    reasoning: String,
-    calls: Vec<(u32, Call)>,
-    end: Option<Result<(FinishReason, Usage, Timings), ErrorBody>>,
+    answer: Answer,
 }
 
 impl Collector {
     /// A body with this id, model and time (Unix seconds).
     pub fn new(id: impl Into<String>, model: impl Into<String>, created: u64) -> Self {
-        Self {
-            id: id.into(),
-            model: model.into(),
-            created,
-            text: String::new(),
-            reasoning: String::new(),
-            calls: Vec::new(),
-            end: None,
-        }
+        Self { id: id.into(), model: model.into(), created, answer: Answer::default() }
     }
 
     /// Takes the next event; events after the end change nothing.
     pub fn event(&mut self, event: &Event) {
-        if self.end.is_some() {
-            return;
-        }
-        match event {
-            Event::Started { .. } => {}
-            Event::Text(text) => self.text.push_str(text),
-            Event::Reasoning(text) => self.reasoning.push_str(text),
-            Event::ToolCall { index, id, name } => {
-                let function = Function { name: name.clone(), arguments: String::new() };
-                self.calls.push((*index, Call { id: id.clone(), kind: "function", function }));
-            }
-            Event::ToolArguments { index, delta } => {
-                let call = self.calls.iter_mut().rev().find(|(at, _)| at == index);
-                if let Some((_, call)) = call {
-                    call.function.arguments.push_str(delta);
-                }
-            }
-            Event::Finished { reason, usage, timings } => {
-                self.end = Some(Ok((*reason, *usage, *timings)));
-            }
-            Event::Failed(failure) => self.end = Some(Err(ErrorBody::from_failure(failure))),
-        }
+        self.answer.take(event);
     }
 
     /// The body of a complete answer.
@@ -218,15 +190,10 @@ impl Collector {
     ///
     /// The failure that ended the answer; an answer that has not ended is a fault of ours.
     pub fn finish(self) -> Result<Vec<u8>, ErrorBody> {
-        let Some(end) = self.end else {
-            return Err(ErrorBody::internal("the answer ended without its last event"));
-        };
-        let (reason, usage, timings) = end?;
-        let mut calls: Vec<Call> = self.calls.into_iter().map(|(_, call)| call).collect();
-        for call in calls.iter_mut().filter(|call| call.function.arguments.is_empty()) {
-            call.function.arguments.push_str("{}");
-        }
-        let silent = self.text.is_empty() && !calls.is_empty();
+        let end = self.answer.end()?;
+        let calls: Vec<Call<'_>> = self.answer.blocks().iter().filter_map(call).collect();
+        let text = self.answer.joined(&Kind::Text);
+        let silent = text.is_empty() && !calls.is_empty();
         let completion = Completion {
             id: &self.id,
             object: "chat.completion",
@@ -234,19 +201,54 @@ impl Collector {
             model: &self.model,
             choices: [Choice {
                 index: 0,
-                message: Answer {
+                message: Message {
                     role: "assistant",
-                    content: (!silent).then_some(&self.text),
+                    content: (!silent).then_some(&text),
                     refusal: None,
-                    reasoning_content: &self.reasoning,
+                    reasoning_content: &self.answer.joined(&Kind::Reasoning),
                     tool_calls: &calls,
                 },
                 logprobs: None,
-                finish_reason: finish_reason(reason),
+                finish_reason: finish_reason(end.reason),
             }],
-            usage: UsageBody::from(&usage),
-            timings: TimingsBody::new(&usage, &timings),
+            usage: UsageBody::from(&end.usage),
+            timings: TimingsBody::new(&end.usage, &end.timings),
         };
         Ok(serde_json::to_vec(&completion).expect("wire types always serialise"))
+    }
+}
+
+fn call(block: &Block) -> Option<Call<'_>> {
+    let Kind::Call { id, name } = &block.kind else { return None };
+    Some(Call { id, kind: "function", function: Function { name, arguments: &block.text } })
+}
+
+/// Whether a piece of a stream carries generated words; the role chunk's are empty.
+pub fn shows_words(piece: &[u8]) -> bool {
+    // The key's end matches `reasoning_content` too.
+    sse::has_filled(piece, b"content\":") || sse::holds(piece, b"\"tool_calls\":")
+}
+
+impl EventStream for Stream {
+    fn event(&mut self, event: &Event) -> Vec<u8> {
+        Stream::event(self, event)
+    }
+
+    fn keep_alive(&self) -> &'static [u8] {
+        Stream::keep_alive(self)
+    }
+
+    fn ended(&self) -> bool {
+        Stream::ended(self)
+    }
+}
+
+impl EventCollector for Collector {
+    fn event(&mut self, event: &Event) {
+        Collector::event(self, event);
+    }
+
+    fn finish(self: Box<Self>) -> Result<Vec<u8>, ErrorBody> {
+        Collector::finish(*self)
     }
 }

@@ -1,7 +1,9 @@
 //! The shapes that go out. Clients validate them strictly: documented keys are never left out.
 
-use dialog::{FinishReason, Timings, Usage};
+use dialog::FinishReason;
 use serde::Serialize;
+
+use crate::usage::{TimingsBody, UsageBody};
 
 #[derive(Serialize)]
 pub(super) struct Chunk<'a> {
@@ -68,105 +70,34 @@ pub(super) struct Completion<'a> {
 #[derive(Serialize)]
 pub(super) struct Choice<'a> {
     pub(super) index: u32,
-    pub(super) message: Answer<'a>,
+    pub(super) message: Message<'a>,
     pub(super) logprobs: Option<()>,
     pub(super) finish_reason: &'static str,
 }
 
 #[derive(Serialize)]
-pub(super) struct Answer<'a> {
+pub(super) struct Message<'a> {
     pub(super) role: &'static str,
     pub(super) content: Option<&'a str>,
     pub(super) refusal: Option<()>,
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(super) reasoning_content: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    pub(super) tool_calls: &'a [Call],
+    pub(super) tool_calls: &'a [Call<'a>],
 }
 
 #[derive(Serialize)]
-pub(super) struct Call {
-    pub(super) id: String,
+pub(super) struct Call<'a> {
+    pub(super) id: &'a str,
     #[serde(rename = "type")]
     pub(super) kind: &'static str,
-    pub(super) function: Function,
+    pub(super) function: Function<'a>,
 }
 
 #[derive(Serialize)]
-pub(super) struct Function {
-    pub(super) name: String,
-    pub(super) arguments: String,
-}
-
-/// Requirement 24: the details are parts of the totals, and left out when zero.
-#[derive(Clone, Copy, Serialize)]
-pub(super) struct UsageBody {
-    prompt_tokens: u32,
-    completion_tokens: u32,
-    total_tokens: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prompt_tokens_details: Option<PromptDetails>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    completion_tokens_details: Option<CompletionDetails>,
-}
-
-#[derive(Clone, Copy, Serialize)]
-struct PromptDetails {
-    cached_tokens: u32,
-}
-
-#[derive(Clone, Copy, Serialize)]
-struct CompletionDetails {
-    reasoning_tokens: u32,
-}
-
-impl From<&Usage> for UsageBody {
-    fn from(usage: &Usage) -> Self {
-        let cached = (usage.cached_tokens > 0)
-            .then_some(PromptDetails { cached_tokens: usage.cached_tokens });
-        let reasoning = (usage.reasoning_tokens > 0)
-            .then_some(CompletionDetails { reasoning_tokens: usage.reasoning_tokens });
-        Self {
-            prompt_tokens: usage.prompt_tokens,
-            completion_tokens: usage.completion_tokens,
-            total_tokens: u64::from(usage.prompt_tokens) + u64::from(usage.completion_tokens),
-            prompt_tokens_details: cached,
-            completion_tokens_details: reasoning,
-        }
-    }
-}
-
-/// Field names as llama-server's, so that its clients show them.
-#[derive(Clone, Copy, Serialize)]
-pub(super) struct TimingsBody {
-    queue_ms: f64,
-    prompt_n: u32,
-    prompt_ms: f64,
-    prompt_per_second: f64,
-    predicted_n: u32,
-    predicted_ms: f64,
-    predicted_per_second: f64,
-}
-
-impl TimingsBody {
-    pub(super) fn new(usage: &Usage, timings: &Timings) -> Self {
-        let computed = usage.prompt_tokens.saturating_sub(usage.cached_tokens);
-        // Requirement 114: the decode window opens with the first token, which it does not count.
-        let decoded = usage.completion_tokens.saturating_sub(1);
-        Self {
-            queue_ms: timings.queue_ms,
-            prompt_n: computed,
-            prompt_ms: timings.prompt_ms,
-            prompt_per_second: per_second(computed, timings.prompt_ms),
-            predicted_n: usage.completion_tokens,
-            predicted_ms: timings.predicted_ms,
-            predicted_per_second: per_second(decoded, timings.predicted_ms),
-        }
-    }
-}
-
-fn per_second(count: u32, milliseconds: f64) -> f64 {
-    if milliseconds > 0.0 { f64::from(count) * 1000.0 / milliseconds } else { 0.0 }
+pub(super) struct Function<'a> {
+    pub(super) name: &'a str,
+    pub(super) arguments: &'a str,
 }
 
 pub(super) fn finish_reason(reason: FinishReason) -> &'static str {

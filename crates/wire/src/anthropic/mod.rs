@@ -1,0 +1,35 @@
+//! `POST /v1/messages` and `POST /v1/messages/count_tokens`.
+//!
+//! Stated choices where the field leaves room:
+//!
+//! - A one-line text block of `system` that begins with `x-anthropic-billing-header:` is left out
+//!   of the prompt: it changes with each request, and with it at the front no prompt ever shares
+//!   its prefix with the one before. It is the only edit made to what a caller says.
+//! - `max_tokens` above what the context leaves is cut to it, as agents ask for a fixed large one.
+//! - Without `thinking` the model is told not to think; `adaptive` leaves it to the model's
+//!   template; `enabled` turns it on. `budget_tokens` is checked and bounds nothing: `max_tokens`
+//!   does.
+//! - A thinking block that is sent back counts if it was signed here for the same model, or not
+//!   signed at all; others are dropped, as are `redacted_thinking` and blocks of server tools.
+//! - An answer cannot be begun by the caller: a conversation that ends with the assistant is
+//!   refused.
+//! - `is_error` of a tool result is not shown to the model, whose templates have no place for it;
+//!   the result's own words are.
+//! - Unknown fields, betas and tools of other types than `custom` are ignored.
+
+mod content;
+mod error;
+mod message;
+mod parse;
+mod project;
+mod signature;
+mod tools;
+mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use error::{error, error_event};
+pub use parse::{ReplyOptions, parse, parse_count};
+pub use project::{Collector, Stream, is_last, shows_words};
+pub use types::token_count;

@@ -1,0 +1,106 @@
+//! Body -> request.
+
+use dialog::{GenerateRequest, Message, Prompt, Reasoning, Role};
+
+use super::{message, tools};
+use crate::fields::{self, Object};
+use crate::sampling::{min_tokens, sampling, stop};
+use crate::wishes::{self, refuse};
+use crate::{WireError, peek};
+
+/// How the caller wants the answer told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReplyOptions {
+    /// Event by event instead of one body.
+    pub stream: bool,
+}
+
+/// Reads a request for a message.
+///
+/// # Errors
+///
+/// The first field found wrong, by its path, with the value and the allowed range; a field that
+/// would change the answer and is not honoured is refused by name.
+pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> {
+    let body = fields::body(body)?;
+    let model = peek::model(&body)?;
+    let stream = body.flag("stream")?.unwrap_or(false);
+    let max_tokens = body.integer("max_tokens", 1..=i64::from(i32::MAX))?;
+    let max_tokens = max_tokens.ok_or_else(|| body.missing("max_tokens"))?;
+    refuse_what_is_not_done(&body)?;
+    let conversation = message::conversation(&body, &model)?;
+    refuse_begun_answer(&body, &conversation)?;
+    let max_tokens = u32::try_from(max_tokens).ok();
+    let request = GenerateRequest {
+        sampling: sampling(&body)?,
+        max_tokens,
+        fit_context: true,
+        min_tokens: min_tokens(&body, max_tokens)?,
+        stop: stop(&body, "stop_sequences", MOST_STOPS)?,
+        ignore_eos: body.flag("ignore_eos")?.unwrap_or(false),
+        ..prompt(&body, model, conversation)?
+    };
+    Ok((request, ReplyOptions { stream }))
+}
+
+/// Reads a request for the number of tokens of a prompt. Everything that shapes the prompt counts,
+/// and nothing else is looked at.
+///
+/// # Errors
+///
+/// As [`parse`], for the fields that shape a prompt.
+pub fn parse_count(body: &[u8]) -> Result<GenerateRequest, WireError> {
+    let body = fields::body(body)?;
+    let model = peek::model(&body)?;
+    let conversation = message::conversation(&body, &model)?;
+    prompt(&body, model, conversation)
+}
+
+const MOST_STOPS: usize = 16;
+
+fn prompt(
+    body: &Object<'_>,
+    model: String,
+    conversation: Vec<Message>,
+) -> Result<GenerateRequest, WireError> {
+    let (tools, tool_choice) = tools::offer(body)?;
+    let reasoning = reasoning(body)?;
+    let prompt = Prompt::Chat(conversation);
+    Ok(GenerateRequest { tools, tool_choice, reasoning, ..GenerateRequest::new(model, prompt) })
+}
+
+/// Requirement 23: thoughts that nobody asked for are not generated.
+fn reasoning(body: &Object<'_>) -> Result<Reasoning, WireError> {
+    const LEAST_BUDGET: i64 = 1024;
+    let Some(thinking) = body.object("thinking")? else { return Ok(Reasoning::Off) };
+    match thinking.text("type")?.as_deref() {
+        None => Err(thinking.missing("type")),
+        Some("disabled") => Ok(Reasoning::Off),
+        Some("adaptive") => Ok(Reasoning::ModelDefault),
+        Some("enabled") => {
+            thinking.integer("budget_tokens", LEAST_BUDGET..=i64::from(i32::MAX))?;
+            Ok(Reasoning::On)
+        }
+        Some(_) => Err(thinking.wrong("type", "must be adaptive, enabled or disabled")),
+    }
+}
+
+fn refuse_what_is_not_done(body: &Object<'_>) -> Result<(), WireError> {
+    refuse(body, wishes::NOT_DONE)?;
+    wishes::one_choice(body)?;
+    wishes::text_format(body, "output_format")?;
+    match body.object("output_config")? {
+        Some(config) => wishes::text_format(&config, "format"),
+        None => Ok(()),
+    }
+}
+
+fn refuse_begun_answer(body: &Object<'_>, turns: &[Message]) -> Result<(), WireError> {
+    match turns.last() {
+        Some(last) if last.role == Role::Assistant => {
+            let advice = "the last one must be the user's, an answer cannot be begun for the model";
+            Err(body.unsupported("messages", advice))
+        }
+        _ => Ok(()),
+    }
+}

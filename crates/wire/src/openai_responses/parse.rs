@@ -1,0 +1,89 @@
+//! Body -> request.
+
+use dialog::{GenerateRequest, Prompt, Reasoning};
+use serde_json::value::RawValue;
+
+use super::{Echo, input, tools};
+use crate::fields::{self, Object};
+use crate::sampling::{FOUR_STOPS, min_tokens, sampling, stop};
+use crate::wishes::{self, refuse};
+use crate::{WireError, peek};
+
+/// How the caller wants the answer told.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ReplyOptions {
+    /// Event by event instead of one body.
+    pub stream: bool,
+    /// What every response repeats.
+    pub echo: Echo,
+}
+
+/// Reads a request for a response.
+///
+/// # Errors
+///
+/// The first field found wrong, by its path, with the value and the allowed range; a field that
+/// would change the answer and is not honoured is refused by name.
+pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> {
+    let body = fields::body(body)?;
+    let model = peek::model(&body)?;
+    let stream = body.flag("stream")?.unwrap_or(false);
+    let max_tokens = max_tokens(&body)?;
+    refuse_what_is_not_done(&body)?;
+    let conversation = input::conversation(&body)?;
+    let (tools, tool_choice) = tools::offer(&body)?;
+    let request = GenerateRequest {
+        tools,
+        tool_choice,
+        reasoning: reasoning(&body)?,
+        sampling: sampling(&body)?,
+        max_tokens,
+        fit_context: true,
+        min_tokens: min_tokens(&body, max_tokens)?,
+        stop: stop(&body, "stop", FOUR_STOPS)?,
+        ignore_eos: body.flag("ignore_eos")?.unwrap_or(false),
+        ..GenerateRequest::new(model, Prompt::Chat(conversation))
+    };
+    let echo = Echo::new(&body, &request)?;
+    Ok((request, ReplyOptions { stream, echo }))
+}
+
+/// The caller's cap on generated tokens.
+pub(crate) fn max_tokens(body: &Object<'_>) -> Result<Option<u32>, WireError> {
+    let most = body.integer("max_output_tokens", 1..=i64::from(i32::MAX))?;
+    Ok(most.and_then(|tokens| u32::try_from(tokens).ok()))
+}
+
+fn reasoning(body: &Object<'_>) -> Result<Reasoning, WireError> {
+    let Some(reasoning) = body.object("reasoning")? else { return Ok(Reasoning::ModelDefault) };
+    match reasoning.text("effort")?.as_deref() {
+        None => Ok(Reasoning::ModelDefault),
+        Some("none") => Ok(Reasoning::Off),
+        Some("minimal" | "low" | "medium" | "high" | "xhigh") => Ok(Reasoning::On),
+        Some(_) => {
+            Err(reasoning.wrong("effort", "must be one of none, minimal, low, medium, high, xhigh"))
+        }
+    }
+}
+
+/// Fields of this dialect that are not honoured, with the values that ask for nothing.
+const NOT_DONE: &[(&str, &[&str])] =
+    &[("background", &["false"]), ("conversation", &[]), ("prompt", &[])];
+
+fn refuse_what_is_not_done(body: &Object<'_>) -> Result<(), WireError> {
+    if let Some(id) = body.text("previous_response_id")? {
+        return Err(WireError::not_stored("previous_response_id", &id));
+    }
+    refuse(body, NOT_DONE)?;
+    refuse(body, wishes::NOT_DONE)?;
+    wishes::one_choice(body)?;
+    body.flag("store")?;
+    if let Some(text) = body.object("text")? {
+        wishes::text_format(&text, "format")?;
+    }
+    let wanted = body.array("include")?.unwrap_or_default();
+    if wanted.iter().any(|raw| RawValue::get(raw) == "\"message.output_text.logprobs\"") {
+        return Err(body.unsupported("include", "logprobs are not served"));
+    }
+    Ok(())
+}

@@ -1,0 +1,75 @@
+//! Token counts and times as OpenAI's completion dialects tell them.
+
+use dialog::{Timings, Usage};
+use serde::Serialize;
+
+/// Requirement 24: the details are parts of the totals, and left out when zero.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct UsageBody {
+    prompt_tokens: u32,
+    completion_tokens: u32,
+    total_tokens: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_tokens_details: Option<PromptDetails>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    completion_tokens_details: Option<CompletionDetails>,
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct PromptDetails {
+    cached_tokens: u32,
+}
+
+#[derive(Clone, Copy, Serialize)]
+struct CompletionDetails {
+    reasoning_tokens: u32,
+}
+
+impl From<&Usage> for UsageBody {
+    fn from(usage: &Usage) -> Self {
+        let cached = (usage.cached_tokens > 0)
+            .then_some(PromptDetails { cached_tokens: usage.cached_tokens });
+        let reasoning = (usage.reasoning_tokens > 0)
+            .then_some(CompletionDetails { reasoning_tokens: usage.reasoning_tokens });
+        Self {
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            total_tokens: u64::from(usage.prompt_tokens) + u64::from(usage.completion_tokens),
+            prompt_tokens_details: cached,
+            completion_tokens_details: reasoning,
+        }
+    }
+}
+
+/// Field names as llama-server's, so that its clients show them.
+#[derive(Clone, Copy, Serialize)]
+pub(crate) struct TimingsBody {
+    queue_ms: f64,
+    prompt_n: u32,
+    prompt_ms: f64,
+    prompt_per_second: f64,
+    predicted_n: u32,
+    predicted_ms: f64,
+    predicted_per_second: f64,
+}
+
+impl TimingsBody {
+    pub(crate) fn new(usage: &Usage, timings: &Timings) -> Self {
+        let computed = usage.prompt_tokens.saturating_sub(usage.cached_tokens);
+        // Requirement 114: the decode window opens with the first token, which it does not count.
+        let decoded = usage.completion_tokens.saturating_sub(1);
+        Self {
+            queue_ms: timings.queue_ms,
+            prompt_n: computed,
+            prompt_ms: timings.prompt_ms,
+            prompt_per_second: per_second(computed, timings.prompt_ms),
+            predicted_n: usage.completion_tokens,
+            predicted_ms: timings.predicted_ms,
+            predicted_per_second: per_second(decoded, timings.predicted_ms),
+        }
+    }
+}
+
+fn per_second(count: u32, milliseconds: f64) -> f64 {
+    if milliseconds > 0.0 { f64::from(count) * 1000.0 / milliseconds } else { 0.0 }
+}

@@ -1,0 +1,69 @@
+//! Wishes that would change an answer and are not done: refused by name, never ignored.
+
+use serde_json::value::RawValue;
+
+use crate::WireError;
+use crate::fields::Object;
+
+/// Fields that other servers know, in whatever dialect, with the values that ask for nothing
+/// (requirement 106).
+pub(crate) const NOT_DONE: &[(&str, &[&str])] = &[
+    ("top_logprobs", &["0"]),
+    ("prompt_logprobs", &["0"]),
+    ("echo", &["false"]),
+    ("suffix", &["\"\""]),
+    ("best_of", &["1"]),
+    ("grammar", &["\"\""]),
+    ("json_schema", &[]),
+    ("structured_outputs", &[]),
+    ("guided_json", &[]),
+    ("guided_regex", &[]),
+    ("guided_choice", &[]),
+    ("guided_grammar", &[]),
+    ("use_beam_search", &["false"]),
+    ("length_penalty", &["1", "1.0"]),
+    ("stop_token_ids", &["[]"]),
+    ("bad_words", &["[]"]),
+    ("allowed_token_ids", &[]),
+    ("include_stop_str_in_output", &["false"]),
+    ("skip_special_tokens", &["true"]),
+    ("repeat_last_n", &[]),
+    ("typical_p", &["1", "1.0"]),
+    ("top_a", &["0", "0.0"]),
+    ("tfs_z", &["1", "1.0"]),
+    ("mirostat", &["0"]),
+    ("dry_multiplier", &["0", "0.0"]),
+    ("xtc_probability", &["0", "0.0"]),
+];
+
+/// Refuses the first field of `wishes` that asks for something.
+pub(crate) fn refuse(body: &Object<'_>, wishes: &[(&str, &[&str])]) -> Result<(), WireError> {
+    for (name, neutral) in wishes {
+        let asked = body.raw(name).map(RawValue::get);
+        if asked.is_some_and(|value| !neutral.contains(&value)) {
+            return Err(body.unsupported(name, "leave it out"));
+        }
+    }
+    Ok(())
+}
+
+/// One answer a request.
+pub(crate) fn one_choice(body: &Object<'_>) -> Result<(), WireError> {
+    if body.integer("n", 1..=128)?.unwrap_or(1) > 1 {
+        return Err(body.unsupported("n", "values above 1 are not served, send several requests"));
+    }
+    Ok(())
+}
+
+/// The format that an answer must have, as `response_format` or `text.format` says it.
+pub(crate) fn text_format(parent: &Object<'_>, name: &str) -> Result<(), WireError> {
+    let Some(format) = parent.object(name)? else { return Ok(()) };
+    match format.text("type")?.as_deref() {
+        None => Err(format.missing("type")),
+        Some("text") => Ok(()),
+        Some("json_object" | "json_schema") => {
+            Err(parent.unsupported(name, "only the type text is served"))
+        }
+        Some(_) => Err(format.wrong("type", "must be text, json_object or json_schema")),
+    }
+}
