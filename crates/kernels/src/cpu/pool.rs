@@ -94,6 +94,14 @@ impl Pool {
         drop(finish);
         assert!(!shared.panicked.swap(false, Ordering::Relaxed), "a kernel task panicked");
     }
+
+    /// The same for short tasks: they are handed out in runs, and a few are not handed out at all.
+    pub fn run_in_runs(&self, tasks: usize, task: impl Fn(usize) + Sync) {
+        const RUN: usize = 8;
+        self.run(tasks.div_ceil(RUN), |run| {
+            (run * RUN..((run + 1) * RUN).min(tasks)).for_each(&task);
+        });
+    }
 }
 
 /// Waits until no worker can still call the operation's closure.
@@ -189,22 +197,24 @@ impl<'a> Columns<'a> {
         Self { start, len, stride, columns, _matrix: std::marker::PhantomData }
     }
 
-    /// Writes, or adds to, column `column` of these, in row `row`.
+    /// Writes, or adds, `values` to the columns from `column` of these, in row `row`.
     ///
     /// # Safety
-    /// No other task touches the element at the same time.
+    /// No other task touches the elements at the same time.
     ///
     /// # Panics
-    /// When the element is outside.
-    pub unsafe fn put(&self, row: usize, column: usize, value: f32, add: bool) {
-        assert!(column < self.columns.len());
+    /// When an element is outside.
+    pub unsafe fn put(&self, row: usize, column: usize, values: &[f32], add: bool) {
+        assert!(column + values.len() <= self.columns.len());
         let at = row * self.stride + self.columns.start + column;
-        assert!(at < self.len, "row {row} of a matrix of {} rows", self.len / self.stride);
-        // SAFETY: `at` is within the matrix, which is borrowed for as long as these columns, and
-        // the caller is alone with the element.
-        unsafe {
-            let element = self.start.add(at);
-            *element = if add { *element + value } else { value };
+        assert!(at + values.len() <= self.len, "row {row} of {}", self.len / self.stride);
+        // SAFETY: the elements are within the matrix, which is borrowed for as long as these
+        // columns, and the caller is alone with them.
+        let out = unsafe { std::slice::from_raw_parts_mut(self.start.add(at), values.len()) };
+        if add {
+            out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
+        } else {
+            out.copy_from_slice(values);
         }
     }
 }

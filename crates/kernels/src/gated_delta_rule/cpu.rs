@@ -1,7 +1,8 @@
 //! The recurrence on the CPU: one task a sequence and value head, tokens in order.
 
 use super::DeltaShape;
-use crate::linear::cpu::dot_f32;
+use crate::cpu::vector::dot;
+use crate::cpu::widest::{fused, widest};
 use crate::rms_norm::cpu::sum_of_squares;
 
 /// Queries and keys of one token, normalised; scratch of a task.
@@ -18,7 +19,7 @@ pub fn softplus(x: f32) -> f32 {
 
 /// One value head and one token.
 ///
-/// `row` is the projection's row after the convolution, `state` `[value_dim, key_dim]`, `out`
+/// `row` is the projection's row after the convolution, `state` `[key_dim, value_dim]`, `out`
 /// `[value_dim]`.
 pub fn gated_delta_rule(
     shape: &DeltaShape,
@@ -43,12 +44,64 @@ pub fn gated_delta_rule(
     let keep = (decay * softplus(a + dt_bias)).exp();
     // Decay and both reads happen in one pass over the old state:
     // o = S q with S = keep S_old + u kᵀ is keep (S_old q) + u (k·q).
-    let kq = dot_f32(k, q);
-    for ((v, out), state) in v.iter().zip(out).zip(state.chunks_exact_mut(shape.key_dim)) {
-        let u = beta * (v - keep * dot_f32(state, k));
-        *out = keep * dot_f32(state, q) + u * kq;
-        for (state, k) in state.iter_mut().zip(k) {
-            *state = keep * *state + u * k;
+    let kq = dot(k, q);
+    update(state, q, k, v, out, [beta, keep, kq]);
+}
+
+widest! {
+    fn update(
+        state: &mut [f32],
+        q: &[f32],
+        k: &[f32],
+        v: &[f32],
+        out: &mut [f32],
+        factors: [f32; 3],
+    ) {
+        let mut at = 0;
+        while at + 64 <= v.len() {
+            columns::<FMA, 64>(state, q, k, v, out, factors, at);
+            at += 64;
+        }
+        while at + 8 <= v.len() {
+            columns::<FMA, 8>(state, q, k, v, out, factors, at);
+            at += 8;
+        }
+        for at in at..v.len() {
+            columns::<FMA, 1>(state, q, k, v, out, factors, at);
+        }
+    }
+}
+
+/// `W` values side by side: their columns of the state are read once for `k` and `q`, and once
+/// more to be changed.
+#[inline(always)]
+fn columns<const FMA: bool, const W: usize>(
+    state: &mut [f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &mut [f32],
+    [beta, keep, kq]: [f32; 3],
+    at: usize,
+) {
+    let dim = v.len();
+    let (mut from_k, mut from_q) = ([0.0f32; W], [0.0f32; W]);
+    for ((row, k), q) in state.chunks_exact(dim).zip(k).zip(q) {
+        let row: &[f32; W] = row[at..].first_chunk().expect("within the row");
+        for lane in 0..W {
+            from_k[lane] = fused::<FMA>(row[lane], *k, from_k[lane]);
+            from_q[lane] = fused::<FMA>(row[lane], *q, from_q[lane]);
+        }
+    }
+    let mut u = [0.0f32; W];
+    for lane in 0..W {
+        u[lane] = beta * (v[at + lane] - keep * from_k[lane]);
+        out[at + lane] = keep * from_q[lane] + u[lane] * kq;
+    }
+    for (row, k) in state.chunks_exact_mut(dim).zip(k) {
+        let row: &mut [f32; W] = row[at..].first_chunk_mut().expect("within the row");
+        for lane in 0..W {
+            row[lane] = fused::<FMA>(u[lane], *k, keep * row[lane]);
         }
     }
 }
