@@ -29,10 +29,17 @@ struct Job {
 // SAFETY: the closure behind the pointer is `Sync` and outlives the job.
 unsafe impl Send for Job {}
 
+/// What is behind the lock.
+struct Posted {
+    job: Option<Job>,
+    /// Workers that sleep: waking nobody would still be a call into the kernel.
+    sleeping: usize,
+}
+
 struct Shared {
     /// Counts operations; a worker compares it with the last one it saw.
     epoch: AtomicUsize,
-    job: Mutex<Option<Job>>,
+    posted: Mutex<Posted>,
     wake: Condvar,
     next: AtomicUsize,
     busy: AtomicUsize,
@@ -48,7 +55,7 @@ impl Pool {
         }
         let shared = Arc::new(Shared {
             epoch: AtomicUsize::new(0),
-            job: Mutex::new(None),
+            posted: Mutex::new(Posted { job: None, sleeping: 0 }),
             wake: Condvar::new(),
             next: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
@@ -86,9 +93,15 @@ impl Pool {
         let job = Job { task, tasks };
         shared.next.store(0, Ordering::Relaxed);
         shared.busy.store(self.workers.len(), Ordering::Relaxed);
-        *shared.job.lock().expect("the pool's lock") = Some(job);
-        shared.epoch.fetch_add(1, Ordering::Release);
-        shared.wake.notify_all();
+        let sleeping = {
+            let mut posted = shared.posted.lock().expect("the pool's lock");
+            posted.job = Some(job);
+            shared.epoch.fetch_add(1, Ordering::Release);
+            posted.sleeping
+        };
+        if sleeping > 0 {
+            shared.wake.notify_all();
+        }
         let finish = Finish(shared);
         shared.take_tasks(job);
         drop(finish);
@@ -140,12 +153,14 @@ impl Shared {
             }
             std::hint::spin_loop();
         }
-        let mut job = self.job.lock().expect("the pool's lock");
+        let mut posted = self.posted.lock().expect("the pool's lock");
         while self.epoch.load(Ordering::Acquire) == *seen {
-            job = self.wake.wait(job).expect("the pool's lock");
+            posted.sleeping += 1;
+            posted = self.wake.wait(posted).expect("the pool's lock");
+            posted.sleeping -= 1;
         }
         *seen = self.epoch.load(Ordering::Acquire);
-        if self.stop.load(Ordering::Acquire) { None } else { *job }
+        if self.stop.load(Ordering::Acquire) { None } else { posted.job }
     }
 
     fn take_tasks(&self, job: Job) {
@@ -165,7 +180,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         let Some(shared) = &self.shared else { return };
         {
-            let _job = shared.job.lock();
+            let _posted = shared.posted.lock();
             shared.stop.store(true, Ordering::Release);
             shared.epoch.fetch_add(1, Ordering::Release);
         }

@@ -5,11 +5,12 @@ use crate::cpu::vector::dot;
 use crate::cpu::widest::{fused, widest};
 use crate::rms_norm::cpu::sum_of_squares;
 
-/// Queries and keys of one token, normalised; scratch of a task.
+/// Queries and keys of one token, normalised, and what is written; scratch of a task.
 #[derive(Default)]
 pub struct Scratch {
     q: Vec<f32>,
     k: Vec<f32>,
+    u: Vec<f32>,
 }
 
 /// `log(1 + exp(x))`. Above 20 that is `x` in single precision, and `exp` would overflow later.
@@ -36,7 +37,8 @@ pub fn gated_delta_rule(
     let v_start = 2 * shape.key_cols() + head * shape.value_dim;
     unit(&row[q_start..q_start + shape.key_dim], (shape.key_dim as f32).sqrt(), &mut scratch.q);
     unit(&row[k_start..k_start + shape.key_dim], 1.0, &mut scratch.k);
-    let (q, k) = (&scratch.q[..], &scratch.k[..]);
+    scratch.u.resize(shape.value_dim, 0.0);
+    let Scratch { q, k, u } = scratch;
     let v = &row[v_start..v_start + shape.value_dim];
     let b = row[shape.b_offset() + head];
     let a = row[shape.b_offset() + shape.value_heads + head];
@@ -45,7 +47,7 @@ pub fn gated_delta_rule(
     // Decay and both reads happen in one pass over the old state:
     // o = S q with S = keep S_old + u kᵀ is keep (S_old q) + u (k·q).
     let kq = dot(k, q);
-    update(state, q, k, v, out, [beta, keep, kq]);
+    update(state, q, k, v, u, out, [beta, keep, kq]);
 }
 
 widest! {
@@ -54,54 +56,62 @@ widest! {
         q: &[f32],
         k: &[f32],
         v: &[f32],
+        u: &mut [f32],
         out: &mut [f32],
         factors: [f32; 3],
     ) {
         let mut at = 0;
         while at + 64 <= v.len() {
-            columns::<FMA, 64>(state, q, k, v, out, factors, at);
+            columns::<FMA, 16, 4>(state, q, k, v, u, out, factors, at);
             at += 64;
         }
         while at + 8 <= v.len() {
-            columns::<FMA, 8>(state, q, k, v, out, factors, at);
+            columns::<FMA, 8, 1>(state, q, k, v, u, out, factors, at);
             at += 8;
         }
         for at in at..v.len() {
-            columns::<FMA, 1>(state, q, k, v, out, factors, at);
+            columns::<FMA, 1, 1>(state, q, k, v, u, out, factors, at);
+        }
+        let keep = factors[1];
+        for (row, k) in state.chunks_exact_mut(v.len()).zip(k) {
+            for (state, u) in row.iter_mut().zip(u.iter()) {
+                *state = fused::<FMA>(*u, *k, keep * *state);
+            }
         }
     }
 }
 
-/// `W` values side by side: their columns of the state are read once for `k` and `q`, and once
-/// more to be changed.
+/// `P` registers of `W` values side by side: their columns of the state are read once, for `k`
+/// and `q`.
 #[inline(always)]
-fn columns<const FMA: bool, const W: usize>(
-    state: &mut [f32],
+fn columns<const FMA: bool, const W: usize, const P: usize>(
+    state: &[f32],
     q: &[f32],
     k: &[f32],
     v: &[f32],
+    u: &mut [f32],
     out: &mut [f32],
     [beta, keep, kq]: [f32; 3],
     at: usize,
 ) {
     let dim = v.len();
-    let (mut from_k, mut from_q) = ([0.0f32; W], [0.0f32; W]);
+    let (mut from_k, mut from_q) = ([[0.0f32; W]; P], [[0.0f32; W]; P]);
     for ((row, k), q) in state.chunks_exact(dim).zip(k).zip(q) {
-        let row: &[f32; W] = row[at..].first_chunk().expect("within the row");
-        for lane in 0..W {
-            from_k[lane] = fused::<FMA>(row[lane], *k, from_k[lane]);
-            from_q[lane] = fused::<FMA>(row[lane], *q, from_q[lane]);
+        let row: &[[f32; W]; P] = row[at..].as_chunks().0.first_chunk().expect("within the row");
+        for part in 0..P {
+            for lane in 0..W {
+                from_k[part][lane] = fused::<FMA>(row[part][lane], *k, from_k[part][lane]);
+            }
+            for lane in 0..W {
+                from_q[part][lane] = fused::<FMA>(row[part][lane], *q, from_q[part][lane]);
+            }
         }
     }
-    let mut u = [0.0f32; W];
-    for lane in 0..W {
-        u[lane] = beta * (v[at + lane] - keep * from_k[lane]);
-        out[at + lane] = keep * from_q[lane] + u[lane] * kq;
-    }
-    for (row, k) in state.chunks_exact_mut(dim).zip(k) {
-        let row: &mut [f32; W] = row[at..].first_chunk_mut().expect("within the row");
+    for part in 0..P {
         for lane in 0..W {
-            row[lane] = fused::<FMA>(u[lane], *k, keep * row[lane]);
+            let value = at + part * W + lane;
+            u[value] = beta * (v[value] - keep * from_k[part][lane]);
+            out[value] = keep * from_q[part][lane] + u[value] * kq;
         }
     }
 }

@@ -17,7 +17,7 @@ pub const TASK_ROWS: usize = 4;
 const TOGETHER: usize = 8;
 
 /// Columns of the result that are summed at a time.
-const COLUMNS: usize = 32;
+const COLUMNS: usize = 16;
 
 /// A task's memory.
 #[derive(Default)]
@@ -182,6 +182,15 @@ fn weigh<const N: usize>(
         }
         column += width;
     }
+    // Later rows see a few tokens more.
+    for n in 1..N {
+        let out = &mut out[n * head.dim..(n + 1) * head.dim];
+        for token in ends[0]..ends[n] {
+            let (block, within) = (token / head.block_size, token % head.block_size);
+            let values = &head.values(block)[within * head.dim..][..head.dim];
+            add_weighted(weights[n * stride + token], values, out);
+        }
+    }
 }
 
 widest! {
@@ -197,29 +206,28 @@ widest! {
         let mut sums = [[0.0f32; W]; N];
         for block in 0..stride / head.block_size {
             let first = block * head.block_size;
-            let values = head.values(block).chunks_exact(head.dim);
-            for (token, values) in (first..ends[0]).zip(values) {
+            let count = ends[0].saturating_sub(first).min(head.block_size);
+            let weights: [&[f32]; N] = std::array::from_fn(|n| &weights[n][first..][..count]);
+            let values = &head.values(block)[..count * head.dim];
+            for (token, values) in values.chunks_exact(head.dim).enumerate() {
                 let values: &[f32; W] = values[column..].first_chunk().expect("within the row");
                 for n in 0..N {
+                    let weight = weights[n][token];
                     for lane in 0..W {
-                        sums[n][lane] = fused::<FMA>(values[lane], weights[n][token], sums[n][lane]);
+                        sums[n][lane] = fused::<FMA>(values[lane], weight, sums[n][lane]);
                     }
-                }
-            }
-        }
-        // Later rows see a few tokens more.
-        for n in 1..N {
-            for token in ends[0]..ends[n] {
-                let (block, within) = (token / head.block_size, token % head.block_size);
-                let values = &head.values(block)[within * head.dim + column..];
-                let values: &[f32; W] = values.first_chunk().expect("within the row");
-                for lane in 0..W {
-                    sums[n][lane] = fused::<FMA>(values[lane], weights[n][token], sums[n][lane]);
                 }
             }
         }
         for (n, sums) in sums.iter().enumerate() {
             out[n * head.dim + column..][..W].copy_from_slice(sums);
+        }
+    }
+
+    /// `out += weight * values`.
+    fn add_weighted(weight: f32, values: &[f32], out: &mut [f32]) {
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = fused::<FMA>(*value, weight, *out);
         }
     }
 }

@@ -44,7 +44,7 @@ fn check(gated: bool, tokens: usize, scale: f32) -> f64 {
     let row = Noise::new(5).values(shape.cols(), scale);
     let mut worst = 0.0f64;
     for kv_head in 0..2 {
-        let mut got = vec![f32::NAN; 3 * 16];
+        let mut got = [f32::NAN; 3 * 16];
         let mut rows = [(&row[..], &mut got[..])];
         attend(&shape, &cache, &blocks, tokens - 1, kv_head, &mut rows, &mut Scratch::default());
         for (at, got) in got.chunks_exact(16).enumerate() {

@@ -93,9 +93,8 @@ unsafe fn scales<F: Format>(scale: __m256, min_scale: __m256, bytes: *const u8) 
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn quads<F: Format>(lines: *const Line, row: usize) -> [__m256i; 8] {
     // SAFETY: the caller has the chunk's lines there, and `row` is at most half a line in.
-    let line = |at: usize| unsafe {
-        _mm256_load_si256(lines.add(at).cast::<u8>().add(4 * row).cast())
-    };
+    let line =
+        |at: usize| unsafe { _mm256_load_si256(lines.add(at).cast::<u8>().add(4 * row).cast()) };
     let mut quads = [_mm256_setzero_si256(); 8];
     if F::LAYOUT.bits == 8 {
         for (at, quad) in quads.iter_mut().enumerate() {

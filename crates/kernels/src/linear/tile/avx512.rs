@@ -64,9 +64,8 @@ unsafe fn scales<F: Format>(scale: __m512, min_scale: __m512, bytes: *const u8) 
         return [scale; 2];
     }
     // SAFETY: both kinds hold two times sixteen bytes.
-    let [first, second] = unsafe {
-        [_mm_loadu_si128(bytes.cast()), _mm_loadu_si128(bytes.add(TILE).cast())]
-    };
+    let [first, second] =
+        unsafe { [_mm_loadu_si128(bytes.cast()), _mm_loadu_si128(bytes.add(TILE).cast())] };
     if layout.has_minimums {
         let first = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(first));
         let second = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(second));
