@@ -2,9 +2,8 @@
 
 use super::{Expert, MoeShape, MoeWeights, route};
 use crate::cpu::pool::Pool;
-use crate::linear::cpu::{Inputs, linear};
+use crate::linear::cpu::{Inputs, Matrix, linear};
 use crate::swiglu::swiglu;
-use crate::weight::Weight;
 
 /// A row that an expert works on.
 #[derive(Clone, Copy)]
@@ -17,13 +16,13 @@ struct Share {
 pub fn moe(
     pool: &Pool,
     shape: &MoeShape,
-    weights: &MoeWeights<Weight>,
+    weights: &MoeWeights<Matrix>,
     x: &[f32],
     out: &mut [f32],
 ) {
     let router = &weights.router;
-    assert_eq!((router.rows, weights.experts.len()), (shape.experts, shape.experts), "experts");
-    let hidden = router.cols;
+    assert_eq!((router.rows(), weights.experts.len()), (shape.experts, shape.experts), "experts");
+    let hidden = router.cols();
     let mut shares: Vec<Vec<Share>> = vec![Vec::new(); shape.experts];
     let logits = project(pool, router, x);
     for (row, logits) in logits.chunks_exact(shape.experts).enumerate() {
@@ -51,10 +50,10 @@ pub fn moe(
 }
 
 /// Adds what an expert makes of `x` to the rows of `out` that `x` was taken from.
-fn add_expert(pool: &Pool, expert: &Expert<Weight>, x: &[f32], shares: &[Share], out: &mut [f32]) {
-    let (hidden, ffn) = (expert.down.rows, expert.down.cols);
+fn add_expert(pool: &Pool, expert: &Expert<Matrix>, x: &[f32], shares: &[Share], out: &mut [f32]) {
+    let (hidden, ffn) = (expert.down.rows(), expert.down.cols());
     let mut gate_up = vec![0.0; shares.len() * 2 * ffn];
-    let inputs = Inputs::new(x, hidden, &[&expert.gate, &expert.up]);
+    let inputs = Inputs::new(pool, x, hidden, &[&expert.gate, &expert.up]);
     linear(pool, &inputs, &expert.gate, &mut gate_up, 2 * ffn, 0, false);
     linear(pool, &inputs, &expert.up, &mut gate_up, 2 * ffn, ffn, false);
     let mut activated = vec![0.0; shares.len() * ffn];
@@ -71,9 +70,9 @@ fn add_expert(pool: &Pool, expert: &Expert<Weight>, x: &[f32], shares: &[Share],
 }
 
 /// `x · matrixᵀ`.
-fn project(pool: &Pool, matrix: &Weight, x: &[f32]) -> Vec<f32> {
-    let mut out = vec![0.0; x.len() / matrix.cols * matrix.rows];
-    let inputs = Inputs::new(x, matrix.cols, &[matrix]);
-    linear(pool, &inputs, matrix, &mut out, matrix.rows, 0, false);
+fn project(pool: &Pool, matrix: &Matrix, x: &[f32]) -> Vec<f32> {
+    let mut out = vec![0.0; x.len() / matrix.cols() * matrix.rows()];
+    let inputs = Inputs::new(pool, x, matrix.cols(), &[matrix]);
+    linear(pool, &inputs, matrix, &mut out, matrix.rows(), 0, false);
     out
 }

@@ -1,6 +1,7 @@
 use super::{Expert, MoeShape, MoeWeights, SharedExpert, cpu, reference, route};
 use crate::check::{Noise, error_ratio, widen};
 use crate::cpu::pool::Pool;
+use crate::linear::cpu::Matrix;
 use crate::quant::{WeightType, encoder};
 use crate::weight::Weight;
 
@@ -34,9 +35,28 @@ fn weights(ty: WeightType, shared: bool) -> MoeWeights<Weight> {
     MoeWeights { router, experts, shared }
 }
 
+/// The weights as the CPU keeps them.
+fn loaded(pool: &Pool, weights: &MoeWeights<Weight>) -> MoeWeights<Matrix> {
+    let matrix = |weight: &Weight| Matrix::new(weight, pool);
+    let expert = |expert: &Expert<Weight>| Expert {
+        gate: matrix(&expert.gate),
+        up: matrix(&expert.up),
+        down: matrix(&expert.down),
+    };
+    MoeWeights {
+        router: matrix(&weights.router),
+        experts: weights.experts.iter().map(expert).collect(),
+        shared: weights.shared.as_ref().map(|shared| SharedExpert {
+            gate: matrix(&shared.gate),
+            expert: expert(&shared.expert),
+        }),
+    }
+}
+
 fn mixture(threads: usize, shape: &MoeShape, weights: &MoeWeights<Weight>, x: &[f32]) -> Vec<f32> {
     let mut out = vec![f32::NAN; x.len()];
-    cpu::moe(&Pool::new(threads), shape, weights, x, &mut out);
+    let pool = Pool::new(threads);
+    cpu::moe(&pool, shape, &loaded(&pool, weights), x, &mut out);
     out
 }
 
