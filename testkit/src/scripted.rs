@@ -6,8 +6,8 @@ use std::time::Duration;
 use std::{fs, io, thread};
 
 use engine::{
-    End, EngineInfo, Fault, Gauges, RankBytes, Refusal, RequestId, StepReport, TokenEngine,
-    TokenRequest, TokenUpdate,
+    End, EngineInfo, Fault, Gauges, RankBytes, Refusal, RequestId, Started, StepReport,
+    TokenEngine, TokenRequest, TokenUpdate,
 };
 use serde::{Deserialize, Serialize};
 
@@ -122,16 +122,17 @@ impl ScriptedEngine {
             block_size: BLOCK_SIZE,
             kv_blocks,
             state_slots: script.max_running,
+            checkpoint_slots: 0,
             ranks: vec![RankBytes { weights: 8 << 20, kv: 1 << 20, state: 0, workspace: 0 }],
         };
         Self { script, info, running: Vec::new(), waiting: VecDeque::new(), steps: 0 }
     }
 
-    fn admit(&mut self) -> Vec<RequestId> {
+    fn admit(&mut self) -> Vec<Started> {
         let mut started = Vec::new();
         while self.running.len() < self.info.max_running as usize {
             let Some(request) = self.waiting.pop_front() else { break };
-            started.push(request.id);
+            started.push(Started { id: request.id, cached_tokens: 0 });
             self.running.push(Running { request, generated: 0 });
         }
         started
@@ -230,13 +231,10 @@ impl TokenEngine for ScriptedEngine {
 
 #[cfg(test)]
 mod tests {
-    use engine::Sampling;
-
     use super::*;
 
     fn request(id: RequestId, prompt: Vec<u32>, max_tokens: u32) -> TokenRequest {
-        let sampling = Sampling::greedy();
-        TokenRequest { id, prompt, sampling, max_tokens, min_tokens: 0, stop_tokens: vec![9] }
+        TokenRequest { stop_tokens: vec![9], ..TokenRequest::new(id, prompt, max_tokens) }
     }
 
     fn run(engine: &mut ScriptedEngine) -> Vec<TokenUpdate> {
@@ -269,9 +267,9 @@ mod tests {
         let mut engine = ScriptedEngine::new(script);
         engine.submit(request(1, vec![5], 100)).unwrap();
         engine.submit(request(2, vec![6], 1)).unwrap();
-        assert_eq!(engine.step().unwrap().started, [1]);
+        assert_eq!(engine.step().unwrap().started[0].id, 1);
         engine.abort(1);
-        assert_eq!(engine.step().unwrap().started, [2]);
+        assert_eq!(engine.step().unwrap().started[0].id, 2);
         assert!(engine.is_idle());
     }
 

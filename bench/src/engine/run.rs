@@ -65,6 +65,8 @@ fn spec(options: &Options, threads: u32) -> EngineSpec {
         token_budget: TOKEN_BUDGET,
         kv_blocks: Some(blocks),
         threads: Some(threads),
+        // Every prompt is to be computed.
+        prefix_cache: false,
         ..EngineSpec::new(&options.model)
     }
 }
@@ -87,6 +89,8 @@ impl Bench<'_> {
             max_tokens,
             min_tokens: 0,
             stop_tokens: Vec::new(),
+            boundaries: Vec::new(),
+            isolation: 0,
         })?;
         Ok(())
     }

@@ -21,8 +21,12 @@ pub struct EngineSpec {
     pub kv_blocks: Option<u32>,
     /// Ranks that share the model.
     pub world_size: u32,
-    /// Threads of a CPU rank; the machine's cores by default.
+    /// Threads of a CPU rank; 1 by default.
     pub threads: Option<u32>,
+    /// Whether requests reuse what earlier ones computed.
+    pub prefix_cache: bool,
+    /// Recurrent states that the prefix cache keeps; `max_running` times 4 by default.
+    pub checkpoints: Option<u32>,
 }
 
 impl EngineSpec {
@@ -36,6 +40,8 @@ impl EngineSpec {
             kv_blocks: None,
             world_size: 1,
             threads: None,
+            prefix_cache: true,
+            checkpoints: None,
         }
     }
 }
@@ -70,8 +76,10 @@ pub struct EngineInfo {
     pub block_size: u32,
     /// KV blocks in all.
     pub kv_blocks: u32,
-    /// Recurrent state slots in all; 0 for a model without recurrent layers.
+    /// Recurrent state slots for running requests; 0 for a model without recurrent layers.
     pub state_slots: u32,
+    /// Further slots, for states that the prefix cache keeps.
+    pub checkpoint_slots: u32,
     /// Per rank.
     pub ranks: Vec<RankBytes>,
 }
@@ -131,6 +139,27 @@ pub struct TokenRequest {
     pub min_tokens: u32,
     /// Tokens that end the answer; the ending one is reported like any other.
     pub stop_tokens: Vec<u32>,
+    /// Positions of the prompt at which later prompts may part from it: ends of messages, say. The
+    /// prefix cache keeps recurrent state there.
+    pub boundaries: Vec<u32>,
+    /// Requests reuse what was computed for the same key alone.
+    pub isolation: u64,
+}
+
+impl TokenRequest {
+    /// The most probable tokens, `max_tokens` of them.
+    pub fn new(id: RequestId, prompt: Vec<u32>, max_tokens: u32) -> Self {
+        Self {
+            id,
+            prompt,
+            sampling: Sampling::greedy(),
+            max_tokens,
+            min_tokens: 0,
+            stop_tokens: Vec::new(),
+            boundaries: Vec::new(),
+            isolation: 0,
+        }
+    }
 }
 
 /// Why a request got no further.
@@ -155,6 +184,15 @@ pub struct TokenUpdate {
     pub end: Option<End>,
 }
 
+/// A request's first step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// The request.
+    pub id: RequestId,
+    /// Tokens of its prompt that the prefix cache supplied.
+    pub cached_tokens: u32,
+}
+
 /// Counts after a step, cheap enough to send with each.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gauges {
@@ -172,7 +210,7 @@ pub struct Gauges {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StepReport {
     /// Requests that this step worked on for the first time.
-    pub started: Vec<RequestId>,
+    pub started: Vec<Started>,
     /// Requests with news.
     pub updates: Vec<TokenUpdate>,
     /// Prompt tokens computed.

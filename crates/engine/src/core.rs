@@ -6,11 +6,11 @@ use kernels::cpu::Cpu;
 use scheduler::{NewRequest, Occupancy, Refused, Sampled, Scheduler, StepPlan, Update};
 
 use crate::contract::{
-    End, EngineInfo, Fault, Gauges, Refusal, RequestId, StepReport, TokenEngine, TokenRequest,
-    TokenUpdate,
+    End, EngineInfo, Fault, Gauges, Refusal, RequestId, Started, StepReport, TokenEngine,
+    TokenRequest, TokenUpdate,
 };
 use crate::executor::Executor;
-use crate::inputs::step_inputs;
+use crate::inputs::{checkpoint_positions, step_work};
 use crate::sampler::RequestSampler;
 
 /// An engine with its model loaded.
@@ -42,14 +42,14 @@ impl Engine {
     }
 
     /// Marks the requests that a plan works on for the first time.
-    fn started(&mut self, plan: &StepPlan) -> Vec<RequestId> {
+    fn started(&mut self, plan: &StepPlan) -> Vec<Started> {
         let mut started = Vec::new();
         for entry in &plan.entries {
             if let Some(live) = self.samplers.get_mut(&entry.request)
                 && !live.started
             {
                 live.started = true;
-                started.push(entry.request);
+                started.push(Started { id: entry.request, cached_tokens: entry.start });
             }
         }
         started
@@ -84,8 +84,14 @@ impl TokenEngine for Engine {
         let sampler = RequestSampler::new(&request);
         let (id, prompt, max_tokens) =
             (request.id, request.prompt.len() as u32, request.max_tokens);
-        let new =
-            NewRequest { id, prompt: request.prompt, max_tokens, stop_tokens: request.stop_tokens };
+        let new = NewRequest {
+            id,
+            max_tokens,
+            stop_tokens: request.stop_tokens,
+            boundaries: checkpoint_positions(&request.boundaries, prompt),
+            isolation: request.isolation,
+            prompt: request.prompt,
+        };
         self.scheduler.add(new).map_err(|refused| match refused {
             Refused::TooLong { limit } => Refusal::TooLong { prompt, max_tokens, context: limit },
             Refused::QueueFull { waiting } => Refusal::QueueFull { waiting },
@@ -122,7 +128,7 @@ impl TokenEngine for Engine {
                 self.samplers[&entry.request].sampler.row(position)
             })
             .collect();
-        let chosen = self.executor.step(step_inputs(&plan), &rows)?;
+        let chosen = self.executor.step(&step_work(&plan), &rows)?;
         let sampled: Vec<_> = chosen
             .into_iter()
             .map(|token| token.map_or(Sampled::NotFinite, Sampled::Token))

@@ -4,10 +4,11 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use kernels::Backend;
 use kernels::sample::SampleRow;
-use kernels::{Backend, StepInputs};
 
 use crate::contract::Fault;
+use crate::inputs::StepWork;
 use crate::rank::Rank;
 
 /// All ranks of a model.
@@ -17,7 +18,7 @@ pub(crate) struct Executor<B: Backend> {
 }
 
 struct Follower {
-    steps: Option<SyncSender<StepInputs>>,
+    steps: Option<SyncSender<StepWork>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -33,16 +34,16 @@ impl<B: Backend> Executor<B> {
     /// One step on every rank.
     pub(crate) fn step(
         &mut self,
-        inputs: StepInputs,
+        work: &StepWork,
         rows: &[SampleRow],
     ) -> Result<Vec<Option<u32>>, Fault> {
         for (at, follower) in self.followers.iter().enumerate() {
             let steps = follower.steps.as_ref().expect("taken only when dropped");
-            if steps.send(inputs.clone()).is_err() {
+            if steps.send(work.clone()).is_err() {
                 return Err(Fault(format!("rank {} has ended", at + 1)));
             }
         }
-        Ok(self.first.step(inputs, rows))
+        Ok(self.first.step(work, rows))
     }
 }
 
@@ -58,9 +59,9 @@ impl Follower {
     }
 }
 
-fn follow<B: Backend>(mut rank: Rank<B>, queue: &Receiver<StepInputs>) {
-    while let Ok(inputs) = queue.recv() {
-        rank.forward(inputs);
+fn follow<B: Backend>(mut rank: Rank<B>, queue: &Receiver<StepWork>) {
+    while let Ok(work) = queue.recv() {
+        rank.forward(&work);
     }
 }
 

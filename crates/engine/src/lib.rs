@@ -15,7 +15,7 @@ mod rank;
 mod sampler;
 
 pub use contract::{
-    End, EngineInfo, EngineSpec, Fault, Gauges, RankBytes, Refusal, RequestId, Sampling,
+    End, EngineInfo, EngineSpec, Fault, Gauges, RankBytes, Refusal, RequestId, Sampling, Started,
     StepReport, TokenEngine, TokenRequest, TokenUpdate,
 };
 pub use core::Engine;

@@ -14,6 +14,8 @@ use crate::rank::Rank;
 const BLOCK_SIZE: u32 = 16;
 /// Requests that may wait before new ones are refused.
 const MAX_WAITING: u32 = 1024;
+/// Recurrent states that the prefix cache keeps for each request that may run.
+const CHECKPOINTS_PER_REQUEST: u32 = 4;
 /// Bytes that keys and values take at most when the caller does not say how many blocks.
 const DEFAULT_KV_BYTES: u64 = 4 << 30;
 
@@ -83,12 +85,17 @@ fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
     let config = source.config();
     let (context, kv_blocks) = context_and_blocks(spec, config)?;
     let recurrent = config.delta.is_some();
+    let checkpoints = match spec.checkpoints {
+        _ if !recurrent || !spec.prefix_cache => 0,
+        Some(checkpoints) => checkpoints,
+        None => spec.max_running.saturating_mul(CHECKPOINTS_PER_REQUEST),
+    };
     let capacity = Capacity {
         max_rows: spec.token_budget as usize,
         max_logit_rows: spec.max_running.min(spec.token_budget) as usize,
         kv_blocks: kv_blocks as usize,
         block_size: BLOCK_SIZE as usize,
-        state_slots: if recurrent { spec.max_running as usize } else { 0 },
+        state_slots: if recurrent { (spec.max_running + checkpoints) as usize } else { 0 },
     };
     let limits = Limits {
         token_budget: spec.token_budget,
@@ -98,6 +105,8 @@ fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
         block_size: BLOCK_SIZE,
         kv_blocks,
         state_slots: recurrent.then_some(spec.max_running),
+        prefix_cache: spec.prefix_cache,
+        checkpoint_slots: checkpoints,
     };
     let weights = weight_bytes(source)?;
     let ranks = (0..spec.world_size as usize).map(|rank| {
@@ -118,7 +127,8 @@ fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
         max_running: spec.max_running,
         block_size: BLOCK_SIZE,
         kv_blocks,
-        state_slots: capacity.state_slots as u32,
+        state_slots: limits.state_slots.unwrap_or(0),
+        checkpoint_slots: checkpoints,
         ranks: ranks.collect::<Result<_, model::Error>>()?,
     };
     Ok(Room { info, limits, capacity })

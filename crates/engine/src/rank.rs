@@ -1,9 +1,12 @@
 //! One rank: a device, its share of the model, and the memory for running it.
 
+use kernels::Backend;
 use kernels::sample::SampleRow;
-use kernels::{Backend, StepInputs};
 use model::comm::Comm;
 use model::{Cache, Capacity, Decoder, Scratch, Shard, Source};
+use scheduler::Copy;
+
+use crate::inputs::StepWork;
 
 /// See the module.
 pub(crate) struct Rank<B: Backend> {
@@ -30,8 +33,8 @@ impl<B: Backend> Rank<B> {
 
     /// Computes the step's rows and chooses a token for each row whose logits are wanted. `None`
     /// where a row is not finite.
-    pub(crate) fn step(&mut self, inputs: StepInputs, rows: &[SampleRow]) -> Vec<Option<u32>> {
-        self.forward(inputs);
+    pub(crate) fn step(&mut self, work: &StepWork, rows: &[SampleRow]) -> Vec<Option<u32>> {
+        self.forward(work);
         if rows.is_empty() {
             return Vec::new();
         }
@@ -40,8 +43,14 @@ impl<B: Backend> Rank<B> {
     }
 
     /// The part of a step that every rank takes.
-    pub(crate) fn forward(&mut self, inputs: StepInputs) {
+    pub(crate) fn forward(&mut self, work: &StepWork) {
         let Self { backend, decoder, cache, scratch, comm } = self;
-        decoder.forward(backend, comm, cache, scratch, inputs);
+        for copy in &work.copies {
+            match *copy {
+                Copy::State { from, to } => cache.copy_state(backend, from as usize, to as usize),
+                Copy::Block { from, to } => cache.copy_block(backend, from as usize, to as usize),
+            }
+        }
+        decoder.forward(backend, comm, cache, scratch, work.inputs.clone());
     }
 }

@@ -83,6 +83,8 @@ mod tests {
             max_tokens: 9,
             min_tokens,
             stop_tokens: vec![2],
+            boundaries: vec![],
+            isolation: 0,
         }
     }
 

@@ -7,12 +7,18 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use engine::{Engine, EngineSpec, RequestId, Sampling, TokenEngine, TokenRequest};
+use kernels::check::Noise;
 
-const MODELS: [&str; 2] = ["qwen3", "qwen3_5"];
+const MODELS: [&str; 5] = ["qwen3", "qwen3_5", "qwen3_moe", "qwen3_5_moe", "qwen3_next"];
 
 fn spec(model: &str) -> EngineSpec {
     let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures");
-    EngineSpec { context: Some(256), max_running: 8, ..EngineSpec::new(fixtures.join(model)) }
+    EngineSpec {
+        context: Some(256),
+        max_running: 8,
+        prefix_cache: false,
+        ..EngineSpec::new(fixtures.join(model))
+    }
 }
 
 fn load(spec: &EngineSpec) -> Engine {
@@ -43,6 +49,8 @@ fn requests() -> Vec<TokenRequest> {
                 max_tokens: 24,
                 min_tokens: 0,
                 stop_tokens: vec![],
+                boundaries: vec![],
+                isolation: 0,
             }
         })
         .collect()
@@ -141,6 +149,129 @@ fn sharded_equals_solo() {
     }
 }
 
+/// A conversation of `turns` messages, each with its end; edits change one of them.
+fn conversation(noise: &mut Noise, turns: usize) -> Vec<Vec<u32>> {
+    let mut turn = || {
+        let length = 3 + noise.below(20);
+        (0..length).map(|_| noise.below(250) as u32).collect()
+    };
+    (0..turns).map(|_| turn()).collect()
+}
+
+fn turn_request(id: u64, turns: &[Vec<u32>]) -> TokenRequest {
+    let mut boundaries = Vec::new();
+    let mut prompt = Vec::new();
+    for turn in turns {
+        prompt.extend(turn);
+        boundaries.push(prompt.len() as u32);
+    }
+    TokenRequest {
+        id,
+        prompt,
+        sampling: Sampling::greedy(),
+        max_tokens: 6,
+        min_tokens: 0,
+        stop_tokens: vec![],
+        boundaries,
+        isolation: 0,
+    }
+}
+
+/// Runs one request and returns its tokens and how many of its prompt were cached.
+fn run_one(engine: &mut Engine, request: TokenRequest) -> (Vec<u32>, u32) {
+    engine.submit(request).expect("there is room");
+    let (mut tokens, mut cached) = (Vec::new(), 0);
+    while !engine.is_idle() {
+        let report = engine.step().expect("no fault");
+        cached += report.started.iter().map(|started| started.cached_tokens).sum::<u32>();
+        tokens.extend(report.updates.into_iter().flat_map(|update| update.tokens));
+    }
+    assert_idle(engine);
+    (tokens, cached)
+}
+
+/// E6: what the prefix cache supplies is what would have been computed, after 50 random
+/// conversations that grow, fork and are edited. Requirements 46, 47, 50 and 51.
+#[test]
+fn prefix_hit_equals_cold() {
+    for model in MODELS {
+        let cold_spec = EngineSpec { token_budget: 16, ..spec(model) };
+        // Few blocks and few states, so that both are evicted all the time.
+        let warm_spec = EngineSpec {
+            prefix_cache: true,
+            kv_blocks: Some(40),
+            checkpoints: Some(5),
+            ..cold_spec.clone()
+        };
+        let (mut cold, mut warm) = (load(&cold_spec), load(&warm_spec));
+        let mut noise = Noise::new(50);
+        let (mut id, mut reused, mut prompted) = (0, 0, 0);
+        for _ in 0..50 {
+            let mut turns = conversation(&mut noise, 2);
+            for _ in 0..4 {
+                id += 1;
+                let request = turn_request(id, &turns);
+                prompted += request.prompt.len() as u32;
+                let (want, nothing) = run_one(&mut cold, request.clone());
+                let (got, cached) = run_one(&mut warm, request);
+                assert_eq!(got, want, "{model}, request {id}, {cached} tokens cached");
+                assert_eq!(nothing, 0);
+                reused += cached;
+                if noise.below(4) == 0 {
+                    let edited = noise.below(turns.len());
+                    turns[edited] = conversation(&mut noise, 1).remove(0);
+                } else {
+                    turns.push(got);
+                    turns.extend(conversation(&mut noise, 1));
+                }
+            }
+        }
+        assert!(reused * 3 > prompted, "{model}: {reused} of {prompted} tokens were cached");
+    }
+}
+
+/// The second turn of a long conversation computes only what is new.
+#[test]
+fn a_second_turn_computes_the_new_tokens_alone() {
+    for model in MODELS {
+        let mut engine = load(&EngineSpec { prefix_cache: true, ..spec(model) });
+        let mut turns = vec![(0..200).collect::<Vec<u32>>(), vec![3, 4]];
+        let (answer, _) = run_one(&mut engine, turn_request(1, &turns));
+        turns.extend([answer, vec![7, 8, 9]]);
+        let (_, cached) = run_one(&mut engine, turn_request(2, &turns));
+        assert!(cached >= 192, "{model}: {cached} tokens");
+        let other_key = TokenRequest { isolation: 9, ..turn_request(3, &turns) };
+        assert_eq!(run_one(&mut engine, other_key).1, 0, "{model}: another key");
+    }
+}
+
+/// E5 on GGUF files, where value heads lie in either order and experts are stacked; and a block of
+/// a quantised format is never cut.
+#[test]
+fn sharded_files_equal_solo() {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let file = |model: &str, ty| {
+        let path = directory.join(format!("{model}-{ty}.gguf"));
+        model::convert(&spec(model).source, &path, ty).expect("it converts");
+        EngineSpec { context: Some(256), max_running: 8, ..EngineSpec::new(path) }
+    };
+    let greedy = || {
+        let requests = requests().into_iter();
+        requests.map(|r| TokenRequest { sampling: Sampling::greedy(), ..r }).collect()
+    };
+    for model in ["qwen3_moe", "qwen3_5_moe", "qwen3_next"] {
+        let file = file(model, kernels::WeightType::F32);
+        let (solo, _) = run(&mut load(&file), greedy());
+        let (shared, _) = run(&mut load(&EngineSpec { world_size: 2, ..file }), greedy());
+        assert_eq!(shared, solo, "{model}");
+        assert_eq!(solo, run(&mut load(&spec(model)), greedy()).0, "{model}: the checkpoint");
+    }
+    let cut = EngineSpec { world_size: 2, ..file("qwen3_moe", kernels::WeightType::Q8_0) };
+    let error = engine::load(&cut, &mut |_, _| {}).err().expect("32 columns are one block");
+    let error = error.to_string();
+    assert!(error.contains("1 blocks of the columns of an expert"), "{error}");
+}
+
 /// An aborted request leaves nothing behind and changes nobody's answer. Requirements 73, 109.
 #[test]
 fn an_abort_frees_and_disturbs_nobody() {
@@ -186,6 +317,8 @@ fn answers_end_where_they_should() {
         max_tokens,
         min_tokens,
         stop_tokens: stop_tokens.to_vec(),
+        boundaries: vec![],
+        isolation: 0,
     };
     for model in MODELS {
         let mut engine = load(&spec(model));
@@ -212,6 +345,8 @@ fn impossible_requests_are_refused() {
         max_tokens,
         min_tokens: 0,
         stop_tokens: vec![],
+        boundaries: vec![],
+        isolation: 0,
     };
     let error = engine.submit(request(vec![1; 250], 7)).unwrap_err();
     assert!(error.to_string().contains("context of 256"), "{error}");

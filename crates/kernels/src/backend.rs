@@ -2,6 +2,7 @@
 
 use crate::causal_conv1d::ConvShape;
 use crate::gated_delta_rule::DeltaShape;
+use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
 use crate::sample::SampleRow;
 use crate::weight::Weight;
@@ -80,6 +81,11 @@ pub trait Backend: Send + 'static {
     fn kv_cache(&mut self, shape: KvShape) -> Self::KvCache;
     /// Room for one layer's recurrent state: `slots` times `elements` f32.
     fn state(&mut self, slots: usize, elements: usize) -> Self::State;
+
+    /// Copies block `from` of a layer's keys and values to block `to`.
+    fn copy_block(&mut self, cache: &mut Self::KvCache, from: usize, to: usize);
+    /// Copies slot `from` of a layer's recurrent state to slot `to`.
+    fn copy_state(&mut self, state: &mut Self::State, from: usize, to: usize);
 
     /// Sets the step that the following operations work on.
     fn begin_step(&mut self, inputs: StepInputs);
@@ -160,6 +166,16 @@ pub trait Backend: Send + 'static {
 
     /// `out = silu(gate) * up` with `gate_up = [gate | up]`.
     fn swiglu(&mut self, gate_up: &Self::Tensor, out: &mut Self::Tensor);
+
+    /// `out = mixture(rms_norm(x, norm.0, norm.1))`; the experts are in [`crate::moe`].
+    fn moe(
+        &mut self,
+        shape: &MoeShape,
+        x: &Self::Tensor,
+        norm: (&Self::Vector, f32),
+        weights: &MoeWeights<Self::Matrix>,
+        out: &mut Self::Tensor,
+    );
 
     /// Logits of the step's `logit_rows`: `out[i] = rms_norm(x[logit_rows[i]]) · headᵀ`.
     fn logits(

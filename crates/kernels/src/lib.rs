@@ -14,6 +14,7 @@
 //! | [`gated_delta_rule`] | `[rows, q | k | v | z | b | a]`, state | `[rows, values]` |
 //! | [`gated_norm`] | `[rows, values]`, `z` | the same, in place |
 //! | [`swiglu`] | `[rows, gate | up]` | `[rows, ffn]` |
+//! | [`moe`] | `[rows, hidden]` | the same, by the experts that a router chooses |
 //! | [`sample`] | logits `[rows, vocab]` | token ids |
 
 mod backend;
@@ -24,6 +25,7 @@ pub mod embed;
 pub mod gated_delta_rule;
 pub mod gated_norm;
 pub mod linear;
+pub mod moe;
 pub mod paged_attention;
 pub mod quant;
 pub mod rms_norm;

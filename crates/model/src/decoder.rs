@@ -10,6 +10,7 @@ use crate::config::ModelConfig;
 use crate::delta_net::{DeltaNet, DeltaState, delta_shapes};
 use crate::load::{Source, TensorName};
 use crate::mlp::Mlp;
+use crate::moe::Moe;
 use crate::shard::Shard;
 use crate::step::Step;
 use crate::weights::norm;
@@ -20,10 +21,16 @@ pub(crate) enum Mixer<B: Backend> {
     DeltaNet(DeltaNet<B>),
 }
 
-/// `hidden += mixer(norm(hidden)); hidden += mlp(norm(hidden))`.
+/// What a layer makes of each token by itself.
+pub(crate) enum FeedForward<B: Backend> {
+    Dense(Mlp<B>),
+    Moe(Moe<B>),
+}
+
+/// `hidden += mixer(norm(hidden)); hidden += feed_forward(norm(hidden))`.
 pub(crate) struct Layer<B: Backend> {
     pub(crate) mixer: Mixer<B>,
-    pub(crate) mlp: Mlp<B>,
+    pub(crate) feed_forward: FeedForward<B>,
 }
 
 /// One rank's share of a model.
@@ -73,7 +80,10 @@ pub(crate) struct Widths {
     pub(crate) attended: usize,
     pub(crate) projected: usize,
     pub(crate) remembered: usize,
+    /// Of a dense feed-forward layer; 0 if there is none.
     pub(crate) ffn: usize,
+    /// Of the widest expert; 0 if there is none.
+    pub(crate) expert: usize,
     pub(crate) vocab: usize,
 }
 
@@ -91,6 +101,13 @@ impl Widths {
             projected: delta.map_or(0, |shape| shape.cols()),
             remembered: delta.map_or(0, |shape| shape.value_cols()),
             ffn: shard.share("feed-forward columns", config.ffn)?.len(),
+            expert: match &config.moe {
+                Some(moe) => {
+                    let widest = moe.ffn.max(moe.shared_ffn.unwrap_or(0));
+                    shard.share("columns of an expert", widest)?.len()
+                }
+                None => 0,
+            },
             vocab: config.vocab_size,
         })
     }
@@ -188,7 +205,10 @@ impl<B: Backend> Decoder<B> {
                 }
                 _ => unreachable!("the cache was made for other layers"),
             }
-            layer.mlp.forward(&mut step, scratch);
+            match &layer.feed_forward {
+                FeedForward::Dense(mlp) => mlp.forward(&mut step, scratch),
+                FeedForward::Moe(moe) => moe.forward(&mut step, scratch),
+            }
         }
         let head = self.head.as_ref().unwrap_or(&self.embedding);
         let Scratch { hidden, logits, .. } = scratch;

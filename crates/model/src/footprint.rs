@@ -49,9 +49,16 @@ pub fn footprint(
         + widths.attended
         + widths.projected
         + widths.remembered
-        + 3 * widths.ffn;
+        + 3 * widths.ffn
+        + mixture_cols(&widths);
     let workspace = (capacity.max_rows * row + capacity.max_logit_rows * widths.vocab) as u64;
     Ok(Footprint { kv_bytes: kv * F32, state_bytes: state * F32, workspace_bytes: workspace * F32 })
+}
+
+/// What a mixture of experts holds of a row on its way: it comes and goes with the operation, and
+/// is largest when all rows want one expert. That is its input, its output and what is between.
+fn mixture_cols(widths: &Widths) -> usize {
+    if widths.expert == 0 { 0 } else { 2 * widths.hidden + 3 * widths.expert }
 }
 
 /// Bytes of the tensors that a model needs, as its files hold them.

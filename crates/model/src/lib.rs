@@ -16,6 +16,7 @@ pub mod gguf;
 mod linear;
 pub mod load;
 mod mlp;
+mod moe;
 mod quant_names;
 pub mod safetensors;
 mod shard;
@@ -23,7 +24,10 @@ mod step;
 mod weights;
 
 pub use cache::Cache;
-pub use config::{Architecture, DeltaConfig, LayerKind, ModelConfig, ValueHeadOrder};
+pub use config::{
+    Architecture, DeltaConfig, ExpertLayout, LayerKind, Layout, ModelConfig, MoeConfig,
+    ValueHeadOrder,
+};
 pub use convert::{convert, stored_type};
 pub use decoder::{Capacity, Decoder, Scratch};
 pub use error::Error;

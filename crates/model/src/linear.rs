@@ -29,9 +29,22 @@ impl<B: Backend> RowParallel<B> {
             return;
         }
         backend.project(x, &self.matrix, partial);
+        add_sum(backend, comm, rows, partial, residual);
+    }
+}
+
+/// `residual += sum over ranks of partial`, of which `partial` keeps the sum.
+pub(crate) fn add_sum<B: Backend>(
+    backend: &mut B,
+    comm: &Comm,
+    rows: usize,
+    partial: &mut B::Tensor,
+    residual: &mut B::Tensor,
+) {
+    if !comm.is_solo() {
         let mut values = backend.read(partial, rows);
         comm.all_reduce(&mut values);
         backend.write(partial, &values);
-        backend.add(partial, residual);
     }
+    backend.add(partial, residual);
 }

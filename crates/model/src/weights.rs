@@ -21,9 +21,9 @@ impl<'a> LayerWeights<'a> {
         self.source.config()
     }
 
-    /// A matrix that shares the file's bytes.
+    /// A matrix that shares the file's bytes where they lie together.
     pub(crate) fn matrix(&self, role: Role) -> Result<Weight, Error> {
-        Ok(self.tensor(role)?.weight())
+        self.source.matrix(TensorName::Layer(self.layer, role))
     }
 
     /// A small tensor in f32, as the file has it.

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use kernels::quant::WeightType;
-use model::{Architecture, LayerKind, Role, Source, TensorName, ValueHeadOrder};
+use model::{
+    Architecture, ExpertLayout, LayerKind, Layout, Role, Source, TensorName, ValueHeadOrder,
+};
 
 fn open(name: &str) -> Source {
     let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/fixtures", name].iter().collect();
@@ -46,4 +48,26 @@ fn the_hybrid_checkpoint_opens() {
     let a = source.tensor(TensorName::Layer(0, Role::DeltaA)).unwrap();
     assert_eq!((a.name, a.ty), ("model.layers.0.linear_attn.A_log", WeightType::F32));
     assert_eq!(TensorName::all(config).len(), 3 + 6 * 14 + 2 * 11 + 4 + 11);
+}
+
+/// Each of the three keeps its experts in another way.
+#[test]
+fn the_checkpoints_with_experts_open() {
+    let dense = open("qwen3_moe");
+    assert_eq!(dense.config().layout, Layout::default());
+    assert_eq!(TensorName::all(dense.config()).len(), 2 + 3 * (8 + 1 + 3 * 8));
+    let hybrid = open("qwen3_5_moe");
+    let fused = Layout { experts: ExpertLayout::Fused, ..Layout::default() };
+    assert_eq!(hybrid.config().layout, fused);
+    assert_eq!(TensorName::all(hybrid.config()).len(), 3 + 3 * 11 + 8 + 4 * (1 + 2 + 4));
+    let next = open("qwen3_next");
+    let single = Layout { experts: ExpertLayout::Single, fused_qkvz: true, fused_ba: true };
+    assert_eq!(next.config().layout, single);
+    assert_eq!(TensorName::all(next.config()).len(), 3 + 3 * 9 + 8 + 4 * (1 + 24 + 4));
+
+    let up = hybrid.matrix(TensorName::Layer(0, Role::ExpertUp(1))).unwrap();
+    let whole = hybrid.tensor(TensorName::Layer(0, Role::ExpertsGateUp)).unwrap();
+    assert_eq!((up.rows, up.cols), (16, 64));
+    assert_eq!(up.row(0), whole.row(2 * 16 + 16), "up follows gate");
+    assert_eq!(up.row(0).as_ptr(), whole.row(48).as_ptr(), "experts are mapped, not copied");
 }

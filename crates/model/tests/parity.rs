@@ -8,6 +8,8 @@ use kernels::{Backend, SequenceRows, StepInputs};
 use model::comm::Comm;
 use model::{Cache, Capacity, Decoder, Scratch, Shard, Source};
 
+const MODELS: [&str; 5] = ["qwen3", "qwen3_5", "qwen3_moe", "qwen3_5_moe", "qwen3_next"];
+
 fn fixture(model: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(model)
 }
@@ -114,7 +116,7 @@ fn check(model: &str, path: &Path) {
 /// Requirements 58 and 107.
 #[test]
 fn safetensors_equal_transformers() {
-    for model in ["qwen3", "qwen3_5"] {
+    for model in MODELS {
         check(model, &fixture(model));
     }
 }
@@ -123,7 +125,7 @@ fn safetensors_equal_transformers() {
 #[test]
 fn converted_files_equal_transformers() {
     let directory = tempfile::tempdir().expect("a directory");
-    for model in ["qwen3", "qwen3_5"] {
+    for model in MODELS {
         let path = directory.path().join(format!("{model}.gguf"));
         model::convert(&fixture(model), &path, kernels::WeightType::F32).expect("it converts");
         check(model, &path);
@@ -183,23 +185,84 @@ fn eight_bit_files_agree_with_transformers() {
     assert!(same * 100 >= positions * 95, "sprout: {same} of {positions} positions");
 }
 
+/// A copy of a fixture whose configuration is another one.
+fn altered(model: &str, alter: impl Fn(&mut serde_json::Value)) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a directory");
+    let weights = fixture(model).join("model.safetensors");
+    std::fs::copy(weights, directory.path().join("model.safetensors")).expect("a copy");
+    let config = std::fs::read_to_string(fixture(model).join("config.json")).expect("config");
+    let mut config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
+    alter(&mut config);
+    std::fs::write(directory.path().join("config.json"), config.to_string()).expect("a file");
+    directory
+}
+
+#[track_caller]
+fn is_seen(model: &str, alter: impl Fn(&mut serde_json::Value)) {
+    let directory = altered(model, alter);
+    let expected = expected(model);
+    let logits = Runner::new(directory.path()).logits(&expected.prompt);
+    let difference = largest_difference(&logits, &expected.logits);
+    assert!(difference > 1e-3, "{model}: only {difference}");
+}
+
 /// The mutation that must be caught: a configuration that rotates by other angles.
 #[test]
 fn a_wrong_rotation_is_seen() {
-    for model in ["qwen3", "qwen3_5"] {
-        let directory = tempfile::tempdir().expect("a directory");
-        let weights = fixture(model).join("model.safetensors");
-        std::fs::copy(weights, directory.path().join("model.safetensors")).expect("a copy");
-        let config = std::fs::read_to_string(fixture(model).join("config.json")).expect("config");
-        let mut config: serde_json::Value = serde_json::from_str(&config).expect("JSON");
-        let theta = find(&mut config, "rope_theta").expect("a rotation");
-        *theta = (theta.as_f64().expect("a number") * 4.0).into();
-        std::fs::write(directory.path().join("config.json"), config.to_string()).expect("a file");
-        let expected = expected(model);
-        let logits = Runner::new(directory.path()).logits(&expected.prompt);
-        let difference = largest_difference(&logits, &expected.logits);
-        assert!(difference > 1e-3, "{model}: only {difference}");
+    for model in MODELS {
+        is_seen(model, |config| {
+            let theta = find(config, "rope_theta").expect("a rotation");
+            *theta = (theta.as_f64().expect("a number") * 4.0).into();
+        });
     }
+}
+
+/// So are an expert less, and weights that do not add up to 1.
+#[test]
+fn a_wrong_routing_is_seen() {
+    for model in ["qwen3_moe", "qwen3_5_moe", "qwen3_next"] {
+        is_seen(model, |config| config["num_experts_per_tok"] = 2.into());
+    }
+    for model in ["qwen3_moe", "qwen3_next"] {
+        is_seen(model, |config| config["norm_topk_prob"] = false.into());
+    }
+}
+
+/// The dense model as the text part of a vision model: other names, another nesting, and tensors
+/// that nobody asks for.
+#[test]
+fn the_text_of_a_vision_model_equals_transformers() {
+    let directory = altered("qwen3", |config| {
+        let mut text = config.take();
+        text["model_type"] = "qwen3_vl_text".into();
+        *config = serde_json::json!({
+            "model_type": "qwen3_vl", "text_config": text, "vision_config": {"depth": 1},
+            "tie_word_embeddings": true,
+        });
+    });
+    let path = directory.path().join("model.safetensors");
+    let bytes = std::fs::read(&path).expect("the copy");
+    let (length, rest) = bytes.split_first_chunk::<8>().expect("a header");
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let header: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(header).expect("JSON");
+    let renamed = header.into_iter().map(|(name, value)| match name.strip_prefix("model.") {
+        Some(rest) => (format!("model.language_model.{rest}"), value),
+        None => (name, value),
+    });
+    let mut header: serde_json::Map<_, _> = renamed.collect();
+    let end = data.len();
+    let tower = serde_json::json!({"dtype": "BF16", "shape": [2], "data_offsets": [end, end + 4]});
+    header.insert("model.visual.blocks.0.norm1.weight".into(), tower);
+    let header = serde_json::to_vec(&header).expect("JSON");
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header);
+    bytes.extend_from_slice(data);
+    bytes.extend([0; 4]);
+    std::fs::write(&path, bytes).expect("a file");
+    check("qwen3", directory.path());
+    let source = Source::open(directory.path()).expect("it opens");
+    assert_eq!(source.warnings(), ["the vision part is not loaded: text only"]);
 }
 
 /// The value of the first key of this name, wherever it is nested.

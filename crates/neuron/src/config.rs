@@ -17,7 +17,7 @@ use toml::de::{DeTable, DeValue};
 pub const DEFAULT_PATH: &str = "/etc/neuron/neuron.toml";
 
 /// Every key that a file may have; `default_models` is a list of tables.
-const KEYS: [&str; 23] = [
+const KEYS: [&str; 24] = [
     "listen",
     "api_key_file",
     "advertise_url",
@@ -39,6 +39,7 @@ const KEYS: [&str; 23] = [
     "harness.*.max_running",
     "harness.*.token_budget",
     "harness.*.threads",
+    "harness.*.prefix_cache",
     "harness.*.step_timeout_secs",
     "harness.*.engine_command",
 ];
@@ -82,8 +83,10 @@ pub struct Native {
     pub max_running: u32,
     /// Tokens that one step may compute.
     pub token_budget: u32,
-    /// Threads of a model on the CPU; by default what the engine finds best.
+    /// Threads of a model on the CPU; 1 by default.
     pub threads: Option<u32>,
+    /// Whether requests reuse what earlier ones computed for the same beginning of a prompt.
+    pub prefix_cache: bool,
     /// An engine with work that reports no step for this long is killed and started again.
     pub step_timeout_secs: u64,
     /// Another program to run as the engine child, with its arguments.
@@ -111,6 +114,7 @@ impl Default for Native {
             max_running: 16,
             token_budget: 512,
             threads: None,
+            prefix_cache: true,
             step_timeout_secs: 300,
             engine_command: None,
         }

@@ -45,6 +45,8 @@ pub(crate) struct StepCounts {
     pub(crate) steps: u64,
     /// Prompt tokens computed in all.
     pub(crate) prompt_tokens: u64,
+    /// Prompt tokens that the prefix cache supplied in all.
+    pub(crate) cached_tokens: u64,
     /// Tokens generated in all.
     pub(crate) generated_tokens: u64,
 }
@@ -59,6 +61,8 @@ impl StepCounts {
         self.last_step = Some(Instant::now());
         self.steps += 1;
         self.prompt_tokens += u64::from(report.prefill_tokens);
+        let cached = report.started.iter().map(|started| u64::from(started.cached_tokens));
+        self.cached_tokens += cached.sum::<u64>();
         self.generated_tokens += u64::from(report.decode_tokens);
     }
 }

@@ -194,7 +194,7 @@ fn checked_length(length: [u8; 4]) -> Result<usize, LinkError> {
 mod tests {
     use std::io::Cursor;
 
-    use engine::{End, Sampling, TokenUpdate};
+    use engine::{End, Sampling, Started, TokenUpdate};
     use proptest::prelude::*;
 
     use super::*;
@@ -210,6 +210,8 @@ mod tests {
                 max_tokens,
                 min_tokens: 0,
                 stop_tokens: vec![2, 7],
+                boundaries: vec![1, 9],
+                isolation: seed,
             },
         )
     }
@@ -234,7 +236,10 @@ mod tests {
             .prop_map(|(id, tokens, end)| TokenUpdate { id, tokens, end });
         (prop::collection::vec(update, 0..20), any::<u32>(), any::<u64>()).prop_map(
             |(updates, running, step_micros)| StepReport {
-                started: updates.iter().map(|update| update.id).collect(),
+                started: updates
+                    .iter()
+                    .map(|update| Started { id: update.id, cached_tokens: 5 })
+                    .collect(),
                 updates,
                 step_micros,
                 gauges: Gauges { running, ..Gauges::default() },

@@ -74,6 +74,8 @@ pub(crate) struct Times {
     pub(crate) first_token: Option<Instant>,
     /// Its latest token.
     pub(crate) last_token: Option<Instant>,
+    /// How much of its prompt the prefix cache supplied in that first step.
+    pub(crate) cached_tokens: u32,
 }
 
 /// What [`Ticket::next`] brings.
@@ -178,9 +180,11 @@ impl Live {
         table.quiet_since = Some(now);
         // Its first step began before it was reported.
         let began = now.checked_sub(Duration::from_micros(report.step_micros)).unwrap_or(now);
-        for id in &report.started {
-            if let Some(queue) = table.requests.get(id) {
-                queue.news().times.started.get_or_insert(began);
+        for started in &report.started {
+            if let Some(queue) = table.requests.get(&started.id) {
+                let mut news = queue.news();
+                news.times.started.get_or_insert(began);
+                news.times.cached_tokens = started.cached_tokens;
             }
         }
         for update in &report.updates {
@@ -308,19 +312,21 @@ impl Drop for Ticket {
 
 #[cfg(test)]
 mod tests {
-    use engine::{Sampling, TokenUpdate};
+    use engine::{Started, TokenUpdate};
 
     use super::*;
 
     fn request() -> TokenRequest {
-        let sampling = Sampling::greedy();
-        let stop_tokens = vec![];
-        TokenRequest { id: 0, prompt: vec![1], sampling, max_tokens: 4, min_tokens: 0, stop_tokens }
+        TokenRequest::new(0, vec![1], 4)
     }
 
     fn report(id: RequestId, tokens: &[u32], end: Option<End>) -> StepReport {
         let updates = vec![TokenUpdate { id, tokens: tokens.to_vec(), end }];
-        StepReport { started: vec![id], updates, ..StepReport::default() }
+        StepReport {
+            started: vec![Started { id, cached_tokens: 3 }],
+            updates,
+            ..StepReport::default()
+        }
     }
 
     fn open() -> (Arc<Live>, mpsc::Receiver<ToChild>) {

@@ -20,10 +20,15 @@ struct Metric {
     value: fn(&View, usize) -> f64,
 }
 
-const METRICS: [Metric; 13] = [
+const METRICS: [Metric; 14] = [
     counter("neuron_prompt_tokens_total", "Prompt tokens computed.", |v, _| {
         v.steps.prompt_tokens as f64
     }),
+    counter(
+        "neuron_cached_prompt_tokens_total",
+        "Prompt tokens out of the prefix cache.",
+        |v, _| v.steps.cached_tokens as f64,
+    ),
     counter("neuron_generated_tokens_total", "Tokens generated.", |v, _| {
         v.steps.generated_tokens as f64
     }),

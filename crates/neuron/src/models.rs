@@ -225,6 +225,7 @@ impl Models {
             token_budget: native.token_budget,
             world_size: ranks.unwrap_or(1),
             threads: native.threads,
+            prefix_cache: native.prefix_cache,
             ..EngineSpec::new(source)
         })
     }

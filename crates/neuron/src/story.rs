@@ -84,6 +84,7 @@ impl Drop for Story {
             client_gone = self.outcome.is_none(),
             prompt_tokens = self.usage.prompt_tokens,
             completion_tokens = self.usage.completion_tokens,
+            cached_tokens = self.usage.cached_tokens,
             reasoning_tokens = self.usage.reasoning_tokens,
             queue_ms = timings.queue_ms.round(),
             prompt_ms = timings.prompt_ms.round(),

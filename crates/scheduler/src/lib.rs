@@ -8,6 +8,7 @@
 
 mod blocks;
 mod plan;
+mod prefix;
 mod request;
 mod state_slots;
 
@@ -16,10 +17,11 @@ mod tests;
 
 use std::collections::VecDeque;
 
-pub use plan::{Entry, Sampled, StepPlan, Update};
+pub use plan::{Copy, Entry, Sampled, StepPlan, Update};
 pub use request::{End, NewRequest, RequestId};
 
 use blocks::BlockPool;
+use prefix::{Hit, PrefixCache};
 use request::Request;
 use state_slots::StateSlots;
 
@@ -40,6 +42,10 @@ pub struct Limits {
     pub kv_blocks: u32,
     /// Recurrent state slots; `None` for a model without recurrent layers.
     pub state_slots: Option<u32>,
+    /// Whether requests reuse what earlier ones computed.
+    pub prefix_cache: bool,
+    /// Further slots, numbered after `state_slots`, in which the prefix cache keeps states.
+    pub checkpoint_slots: u32,
 }
 
 /// Why a request was not taken.
@@ -66,7 +72,7 @@ pub struct Occupancy {
     pub running: u32,
     /// Requests in the line.
     pub waiting: u32,
-    /// KV blocks that no request holds.
+    /// KV blocks that no request holds, those of the prefix cache included.
     pub kv_blocks_free: u32,
     /// State slots that no request holds.
     pub state_slots_free: u32,
@@ -80,6 +86,7 @@ pub struct Scheduler {
     waiting: VecDeque<Request>,
     blocks: BlockPool,
     slots: StateSlots,
+    prefix: PrefixCache,
 }
 
 impl Scheduler {
@@ -91,7 +98,8 @@ impl Scheduler {
             running: Vec::new(),
             waiting: VecDeque::new(),
             blocks: BlockPool::new(limits.kv_blocks),
-            slots: StateSlots::new(limits.state_slots),
+            slots: StateSlots::new(limits.state_slots, limits.checkpoint_slots),
+            prefix: PrefixCache::new(limits.block_size),
         }
     }
 
@@ -148,7 +156,7 @@ impl Scheduler {
         Occupancy {
             running: self.running.len() as u32,
             waiting: self.waiting.len() as u32,
-            kv_blocks_free: self.blocks.free(),
+            kv_blocks_free: self.blocks.available(),
             state_slots_free: self.slots.free(),
         }
     }
@@ -162,7 +170,9 @@ impl Scheduler {
         self.plan_running(&mut plan, &mut budget, |missing| missing > 1);
         self.admit(&mut plan, &mut budget);
         assert!(plan.tokens() <= self.limits.token_budget, "the plan exceeds its budget");
-        (!plan.entries.is_empty()).then_some(plan)
+        let nothing = plan.entries.is_empty();
+        assert!(!nothing || plan.copies.is_empty(), "copies that no step would make");
+        (!nothing).then_some(plan)
     }
 
     /// Books what a step computed and sampled. `sampled` holds one item for each entry of the plan
@@ -179,6 +189,8 @@ impl Scheduler {
             };
             let request = &mut self.running[at];
             request.num_computed = entry.start + entry.tokens.len() as u32;
+            self.keep_blocks(at);
+            let request = &mut self.running[at];
             let Some(&sampled) = sampled else { continue };
             let update = request.accept(sampled);
             if update.end.is_some() {
@@ -208,7 +220,8 @@ impl Scheduler {
                 at += 1;
                 continue;
             }
-            let count = missing.min(*budget);
+            self.keep_state(at, plan);
+            let count = self.share(&self.running[at], *budget);
             if !self.reserve_or_preempt(at, count, plan, budget) {
                 // The request itself was preempted: whoever follows has moved up to `at`.
                 continue;
@@ -217,6 +230,22 @@ impl Scheduler {
             *budget -= count;
             at += 1;
         }
+    }
+
+    /// How many tokens of a request a step computes: what the budget allows, but not past a
+    /// boundary, where the state has to be kept as it is there.
+    fn share(&self, request: &Request, budget: u32) -> u32 {
+        let count = request.missing().min(budget);
+        match request.to_boundary() {
+            Some(distance) if self.keeps_states() => count.min(distance),
+            _ => count,
+        }
+    }
+
+    fn keeps_states(&self) -> bool {
+        self.limits.prefix_cache
+            && self.limits.state_slots.is_some()
+            && self.limits.checkpoint_slots > 0
     }
 
     /// Takes the blocks for `count` more tokens of `running[at]`. While there are none, the
@@ -230,7 +259,10 @@ impl Scheduler {
     ) -> bool {
         loop {
             let needed = self.running[at].blocks_needed(count, self.limits.block_size);
-            if self.blocks.take(needed, &mut self.running[at].blocks) {
+            if needed <= self.blocks.available() {
+                let mut table = std::mem::take(&mut self.running[at].blocks);
+                self.take_blocks(needed, &mut table);
+                self.running[at].blocks = table;
                 return true;
             }
             let youngest = self.running.len() - 1;
@@ -244,32 +276,113 @@ impl Scheduler {
         }
     }
 
+    /// Moves `count` blocks to the end of `table`; what the prefix cache keeps makes room.
+    fn take_blocks(&mut self, count: u32, table: &mut Vec<u32>) {
+        while self.blocks.free() < count {
+            let evicted = self.prefix.evict_block(&mut self.blocks, &mut self.slots);
+            assert!(evicted, "available blocks are free or kept by the cache");
+        }
+        table.extend((0..count).map(|_| self.blocks.take()));
+    }
+
     /// Admits from the front of the line only, so that nobody is overtaken. A request enters when
     /// all its present tokens have room, not merely its first chunk: two half-admitted prompts
     /// would preempt one another for ever.
     fn admit(&mut self, plan: &mut StepPlan, budget: &mut u32) {
         while *budget > 0 && (self.running.len() as u32) < self.limits.max_running {
             let Some(front) = self.waiting.front() else { return };
-            let all = front.blocks_needed(front.missing(), self.limits.block_size);
-            if all > self.blocks.free() || !self.slots.has_room() {
+            let hit = if self.limits.prefix_cache {
+                let recurrent = self.limits.state_slots.is_some();
+                self.prefix.find(front.isolation, front.tokens(), recurrent)
+            } else {
+                Hit::default()
+            };
+            let all = (front.tokens().len() as u32).div_ceil(self.limits.block_size);
+            let new = all - hit.nodes.len() as u32;
+            let held = self.prefix.unheld(&hit.nodes, &self.blocks);
+            if new + held > self.blocks.available() || !self.slots.has_room() {
                 return;
             }
             let Some(mut request) = self.waiting.pop_front() else { return };
-            let count = request.missing().min(*budget);
-            let first = request.blocks_needed(count, self.limits.block_size);
-            let taken = self.blocks.take(first, &mut request.blocks);
-            assert!(taken, "a part of what is free can be taken");
             request.slot = self.slots.take();
+            self.reuse(&mut request, &hit, plan);
+            let count = self.share(&request, *budget);
+            let first = request.blocks_needed(count, self.limits.block_size);
+            self.take_blocks(first, &mut request.blocks);
             plan.entries.push(request.entry(count));
             *budget -= count;
             self.running.push(request);
         }
     }
 
-    /// Frees what a request holds and forgets what was computed: a preempted request starts from
-    /// its first token again, since recurrent state cannot be rebuilt from anywhere else.
+    /// Lets a request begin where the prefix cache ends.
+    fn reuse(&mut self, request: &mut Request, hit: &Hit, plan: &mut StepPlan) {
+        for node in &hit.nodes {
+            request.blocks.push(self.prefix.hold(*node, &mut self.blocks));
+        }
+        request.nodes.clone_from(&hit.nodes);
+        request.num_computed = hit.tokens;
+        if let (Some(from), Some(to)) = (hit.slot, request.slot) {
+            plan.copies.push(Copy::State { from, to });
+        }
+        if let Some(from) = hit.tail_block {
+            // The request goes on in the middle of this block, and so may others.
+            self.take_blocks(1, &mut request.blocks);
+            let to = request.blocks[request.blocks.len() - 1];
+            plan.copies.push(Copy::Block { from, to });
+        }
+    }
+
+    /// Keeps the blocks of `running[at]` that have been filled.
+    fn keep_blocks(&mut self, at: usize) {
+        if !self.limits.prefix_cache {
+            return;
+        }
+        let size = self.limits.block_size as usize;
+        let request = &mut self.running[at];
+        for full in request.nodes.len()..request.num_computed as usize / size {
+            let place = request.place();
+            let (block, tokens) =
+                (request.blocks[full], &request.tokens()[full * size..(full + 1) * size]);
+            let (node, block) = self.prefix.insert(place, tokens, block, &mut self.blocks);
+            request.nodes.push(node);
+            request.blocks[full] = block;
+        }
+    }
+
+    /// Keeps the recurrent state of `running[at]` when it stands at a boundary: the step copies it
+    /// before it computes on.
+    fn keep_state(&mut self, at: usize, plan: &mut StepPlan) {
+        let request = &self.running[at];
+        let Some(from) = request.slot.filter(|_| self.keeps_states() && request.is_at_boundary())
+        else {
+            return;
+        };
+        let size = self.limits.block_size as usize;
+        let computed = request.num_computed as usize;
+        let (place, start) = (request.place(), request.nodes.len() * size);
+        let tail = &request.tokens()[start..computed];
+        if self.prefix.has_checkpoint(place, tail) {
+            return;
+        }
+        let tail_block = if tail.is_empty() { None } else { Some(request.blocks[start / size]) };
+        let slot = self.slots.take_checkpoint().or_else(|| {
+            self.prefix.evict_checkpoint(&mut self.blocks, &mut self.slots);
+            self.slots.take_checkpoint()
+        });
+        let Some(to) = slot else { return };
+        self.prefix.add_checkpoint(place, tail, tail_block, to, &mut self.blocks);
+        plan.copies.push(Copy::State { from, to });
+    }
+
+    /// Frees what a request holds and forgets what was computed. When it is admitted again, the
+    /// prefix cache may still have most of it.
     fn release(&mut self, request: &mut Request) {
-        self.blocks.give_back(&mut request.blocks);
+        self.prefix.let_go(&request.nodes, &mut self.blocks);
+        for block in request.blocks.drain(..).skip(request.nodes.len()) {
+            self.blocks.let_go(block);
+        }
+        request.nodes.clear();
         self.slots.give_back(request.slot.take());
         request.num_computed = 0;
     }

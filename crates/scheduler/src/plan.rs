@@ -2,12 +2,32 @@
 
 use crate::{End, RequestId};
 
+/// What is copied before anything is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Copy {
+    /// The recurrent state of slot `from`, of every layer, to slot `to`.
+    State {
+        /// Where it is.
+        from: u32,
+        /// Where it goes.
+        to: u32,
+    },
+    /// The keys and values of block `from`, of every layer, to block `to`.
+    Block {
+        /// Where they are.
+        from: u32,
+        /// Where they go.
+        to: u32,
+    },
+}
+
 /// One request's share of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The request.
     pub request: RequestId,
-    /// Tokens already in the caches; 0 means that recurrent state starts from zero.
+    /// Tokens already in the caches; 0 means that recurrent state starts from zero. In a request's
+    /// first entry these are the tokens that the prefix cache supplied.
     pub start: u32,
     /// The tokens to compute, at positions `start..start + tokens.len()`.
     pub tokens: Vec<u32>,
@@ -22,6 +42,9 @@ pub struct Entry {
 /// One step, for all requests that take part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StepPlan {
+    /// Made one after the other, before any entry is computed: a slot or block that one of them
+    /// overwrites may have been the source of an earlier one.
+    pub copies: Vec<Copy>,
     /// At most one entry a request.
     pub entries: Vec<Entry>,
 }

@@ -1,5 +1,6 @@
 //! A request as the scheduler sees it: tokens, and how many of them are computed.
 
+use crate::prefix::Place;
 use crate::{Entry, Sampled, Update};
 
 /// Names a request for as long as it lives; chosen by whoever submits it.
@@ -16,6 +17,11 @@ pub struct NewRequest {
     pub max_tokens: u32,
     /// Tokens that end the answer.
     pub stop_tokens: Vec<u32>,
+    /// Positions of the prompt after which later prompts may go on differently: there
+    /// recurrent state is worth keeping.
+    pub boundaries: Vec<u32>,
+    /// Requests share a prefix with those of the same key alone.
+    pub isolation: u64,
 }
 
 /// Why a request is over.
@@ -38,12 +44,21 @@ pub(crate) struct Request {
     stop_tokens: Vec<u32>,
     /// Tokens whose keys, values and state are in the caches.
     pub(crate) num_computed: u32,
+    /// The first ones are those of `nodes`, the others are its own.
     pub(crate) blocks: Vec<u32>,
+    /// Places of the prefix cache that it holds, from the root on.
+    pub(crate) nodes: Vec<u64>,
     pub(crate) slot: Option<u32>,
+    boundaries: Vec<u32>,
+    pub(crate) isolation: u64,
 }
 
 impl Request {
     pub(crate) fn new(new: NewRequest) -> Self {
+        let mut boundaries = new.boundaries;
+        boundaries.retain(|at| (1..=new.prompt.len() as u32).contains(at));
+        boundaries.sort_unstable();
+        boundaries.dedup();
         Self {
             id: new.id,
             prompt_len: new.prompt.len() as u32,
@@ -52,8 +67,31 @@ impl Request {
             stop_tokens: new.stop_tokens,
             num_computed: 0,
             blocks: Vec::new(),
+            nodes: Vec::new(),
             slot: None,
+            boundaries,
+            isolation: new.isolation,
         }
+    }
+
+    pub(crate) fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Whether the state after the tokens computed so far is worth keeping.
+    pub(crate) fn is_at_boundary(&self) -> bool {
+        self.boundaries.binary_search(&self.num_computed).is_ok()
+    }
+
+    /// Tokens until the next boundary, if one is ahead.
+    pub(crate) fn to_boundary(&self) -> Option<u32> {
+        let next = self.boundaries.partition_point(|at| *at <= self.num_computed);
+        self.boundaries.get(next).map(|at| at - self.num_computed)
+    }
+
+    /// The last place of the prefix cache that it holds.
+    pub(crate) fn place(&self) -> Place {
+        self.nodes.last().map_or(Place::Root(self.isolation), |node| Place::Node(*node))
     }
 
     /// Tokens known and not computed; at least 1 for every live request.

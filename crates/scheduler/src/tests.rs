@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 
-use crate::{End, Limits, NewRequest, Refused, Sampled, Scheduler, StepPlan};
+use crate::{Copy, End, Limits, NewRequest, Refused, Sampled, Scheduler, StepPlan};
 
 fn limits() -> Limits {
     Limits {
@@ -15,12 +15,18 @@ fn limits() -> Limits {
         block_size: 4,
         kv_blocks: 16,
         state_slots: Some(4),
+        prefix_cache: false,
+        checkpoint_slots: 0,
     }
+}
+
+fn cached() -> Limits {
+    Limits { prefix_cache: true, checkpoint_slots: 6, ..limits() }
 }
 
 fn request(id: u64, prompt: u32, max_tokens: u32) -> NewRequest {
     let prompt = (0..prompt).map(|token| token + 100 * id as u32).collect();
-    NewRequest { id, prompt, max_tokens, stop_tokens: vec![7] }
+    NewRequest { id, prompt, max_tokens, stop_tokens: vec![7], boundaries: vec![], isolation: 0 }
 }
 
 /// Stands in for the model: the next token depends on nothing but the request and its position.
@@ -128,11 +134,137 @@ fn a_stop_token_ends_and_frees() {
     assert_eq!(scheduler.occupancy().state_slots_free, 4);
 }
 
+/// A prompt that is the beginning of another one's is not computed twice.
+fn second_prompt_starts_at(
+    limits: Limits,
+    first: &[u32],
+    boundaries: &[u32],
+    second: &[u32],
+) -> u32 {
+    let mut scheduler = Scheduler::new(limits);
+    let new = |id, prompt: &[u32]| NewRequest {
+        id,
+        prompt: prompt.to_vec(),
+        max_tokens: 1,
+        stop_tokens: vec![],
+        boundaries: boundaries.to_vec(),
+        isolation: 0,
+    };
+    scheduler.add(new(1, first)).unwrap();
+    while step(&mut scheduler).is_some() {}
+    scheduler.add(new(2, second)).unwrap();
+    step(&mut scheduler).unwrap().entries[0].start
+}
+
+#[test]
+fn dense_models_reuse_full_blocks() {
+    let dense = Limits { state_slots: None, ..cached() };
+    let prompt: Vec<u32> = (0..20).collect();
+    let start = |second: &[u32]| second_prompt_starts_at(dense, &prompt, &[], second);
+    assert_eq!(start(&prompt), 16, "one token is left to compute");
+    assert_eq!(start(&prompt[..17]), 16);
+    assert_eq!(start(&prompt[..16]), 12);
+    let mut other = prompt.clone();
+    other[9] = 99;
+    assert_eq!(start(&other), 8, "up to the block in which they differ");
+    assert_eq!(second_prompt_starts_at(limits(), &prompt, &[], &prompt), 0, "the cache is off");
+}
+
+/// Requirement 51: recurrent state is reused at the exact position where it was kept, or not.
+#[test]
+fn recurrent_models_reuse_checkpoints() {
+    let prompt: Vec<u32> = (0..20).collect();
+    let start = |boundaries: &[u32], second: &[u32]| {
+        second_prompt_starts_at(cached(), &prompt, boundaries, second)
+    };
+    assert_eq!(start(&[], &prompt), 0, "blocks without a state are of no use");
+    assert_eq!(start(&[7, 13], &prompt), 13);
+    assert_eq!(start(&[7, 13], &prompt[..13]), 7);
+    assert_eq!(start(&[8], &prompt), 8);
+    assert_eq!(start(&[2], &prompt), 2, "within the first block");
+    let mut other = prompt.clone();
+    other[12] = 99;
+    assert_eq!(start(&[7, 13], &other), 7);
+    other[6] = 99;
+    assert_eq!(start(&[7, 13], &other), 0);
+}
+
+#[test]
+fn other_isolation_keys_share_nothing() {
+    let starts = |limits, boundaries: &[u32]| {
+        let mut scheduler = Scheduler::new(limits);
+        [5, 6, 5].map(|isolation| {
+            let id = u64::from(scheduler.occupancy().waiting) + 1;
+            let (prompt, boundaries) = ((0..20).collect(), boundaries.to_vec());
+            let new = NewRequest { prompt, isolation, boundaries, ..request(id, 1, 1) };
+            scheduler.add(new).unwrap();
+            let plan = step(&mut scheduler).unwrap();
+            while step(&mut scheduler).is_some() {}
+            plan.entries[0].start
+        })
+    };
+    assert_eq!(starts(Limits { state_slots: None, ..cached() }, &[]), [0, 0, 16]);
+    assert_eq!(starts(cached(), &[14]), [0, 0, 14]);
+    assert_eq!(starts(cached(), &[2]), [0, 0, 2]);
+}
+
+/// What a device would hold: the tokens that each place of a block and each state was made from.
+#[derive(Default)]
+struct Device {
+    blocks: HashMap<u32, Vec<Option<u32>>>,
+    states: HashMap<u32, Vec<u32>>,
+}
+
+impl Device {
+    /// Executes a plan, and fails when an entry would read anything but its own prefix.
+    fn run(&mut self, plan: &StepPlan, tokens: &HashMap<u64, Vec<u32>>, limits: &Limits) {
+        for copy in &plan.copies {
+            match *copy {
+                Copy::State { from, to } => {
+                    let state = self.states.get(&from).cloned().expect("a state to copy");
+                    self.states.insert(to, state);
+                }
+                Copy::Block { from, to } => {
+                    let block = self.blocks.get(&from).cloned().expect("a block to copy");
+                    self.blocks.insert(to, block);
+                }
+            }
+        }
+        let size = limits.block_size as usize;
+        for entry in &plan.entries {
+            let known = &tokens[&entry.request];
+            let (start, end) = (entry.start as usize, entry.start as usize + entry.tokens.len());
+            for at in 0..start {
+                let found = self.blocks[&entry.blocks[at / size]][at % size];
+                assert_eq!(found, Some(known[at]), "request {} reads {at}", entry.request);
+            }
+            if let Some(slot) = entry.slot {
+                let state = self.states.entry(slot).or_default();
+                if start == 0 {
+                    state.clear();
+                }
+                assert_eq!(*state, known[..start], "the state of request {}", entry.request);
+                state.extend(&known[start..end]);
+            }
+            for at in start..end {
+                let block = self.blocks.entry(entry.blocks[at / size]).or_default();
+                block.resize(size, None);
+                block[at % size] = Some(known[at]);
+            }
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Operation {
+    /// A prompt that begins like some others do, and then goes its own way.
     Add {
-        prompt: u32,
+        family: u32,
+        common: u32,
+        own: u32,
         max_tokens: u32,
+        boundaries: Vec<u32>,
+        key: u64,
     },
     Abort {
         pick: usize,
@@ -146,8 +278,19 @@ enum Operation {
 
 fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
-        3 => (1u32..40, 1u32..20)
-            .prop_map(|(prompt, max_tokens)| Operation::Add { prompt, max_tokens }),
+        3 => (
+            (0u32..2, 0u32..30, 1u32..10, 1u32..20),
+            prop::collection::vec(0u32..40, 0..4),
+            0u64..2,
+        )
+            .prop_map(|((family, common, own, max_tokens), boundaries, key)| Operation::Add {
+                family,
+                common,
+                own,
+                max_tokens,
+                boundaries,
+                key,
+            }),
         1 => any::<usize>().prop_map(|pick| Operation::Abort { pick }),
         1 => any::<usize>().prop_map(|pick| Operation::StepWithAbort { pick }),
         8 => Just(Operation::Step),
@@ -159,6 +302,8 @@ fn operation() -> impl Strategy<Value = Operation> {
 struct Shadow {
     tokens: HashMap<u64, Vec<u32>>,
     next_id: u64,
+    device: Device,
+    reused: u32,
 }
 
 impl Shadow {
@@ -172,7 +317,6 @@ impl Shadow {
     fn check(&self, plan: &StepPlan, limits: &Limits) {
         assert!(plan.tokens() <= limits.token_budget);
         assert!(plan.entries.len() as u32 <= limits.max_running);
-        let mut blocks = HashSet::new();
         let mut slots = HashSet::new();
         for entry in &plan.entries {
             let known = &self.tokens[&entry.request];
@@ -181,14 +325,15 @@ impl Shadow {
             assert_eq!(entry.sample, end == known.len());
             assert!(entry.blocks.len() * limits.block_size as usize >= end);
             assert!(entry.blocks.iter().all(|block| *block < limits.kv_blocks));
-            assert!(entry.blocks.iter().all(|block| blocks.insert(*block)), "a shared block");
-            assert!(slots.insert(entry.slot), "a shared slot");
+            assert!(entry.slot.is_none_or(|slot| slots.insert(slot)), "a shared slot");
         }
     }
 
     fn run(&mut self, scheduler: &mut Scheduler, abort: Option<u64>, limits: &Limits) -> bool {
         let Some(plan) = scheduler.schedule() else { return false };
         self.check(&plan, limits);
+        self.device.run(&plan, &self.tokens, limits);
+        self.reused += plan.copies.len() as u32;
         if let Some(id) = abort {
             assert!(scheduler.abort(id));
             self.tokens.remove(&id);
@@ -212,17 +357,34 @@ proptest! {
         kv_blocks in 6u32..24,
         token_budget in 1u32..12,
         max_running in 1u32..6,
+        recurrent: bool,
+        prefix_cache: bool,
+        checkpoint_slots in 0u32..4,
     ) {
-        let state_slots = Some(max_running);
-        let limits = Limits { kv_blocks, token_budget, max_running, state_slots, ..limits() };
+        let limits = Limits {
+            kv_blocks,
+            token_budget,
+            max_running,
+            state_slots: recurrent.then_some(max_running),
+            prefix_cache,
+            checkpoint_slots,
+            ..limits()
+        };
         let mut scheduler = Scheduler::new(limits);
         let mut shadow = Shadow::default();
         for operation in operations {
             match operation {
-                Operation::Add { prompt, max_tokens } => {
+                Operation::Add { family, common, own, max_tokens, boundaries, key } => {
                     shadow.next_id += 1;
-                    let new = request(shadow.next_id, prompt, max_tokens);
-                    let tokens = new.prompt.clone();
+                    let id = shadow.next_id;
+                    let mut tokens: Vec<u32> = (0..common).map(|at| at + 5000 * family).collect();
+                    tokens.extend((0..own).map(|at| at + 100_000 * id as u32));
+                    let new = NewRequest {
+                        prompt: tokens.clone(),
+                        boundaries,
+                        isolation: key,
+                        ..request(id, 1, max_tokens)
+                    };
                     if scheduler.add(new).is_ok() {
                         shadow.tokens.insert(shadow.next_id, tokens);
                     }
@@ -243,7 +405,7 @@ proptest! {
             }
         }
         // Nobody starves: all that is left ends within a bounded number of steps.
-        let work: usize = shadow.tokens.values().map(|tokens| tokens.len() + 20).sum();
+        let work: usize = shadow.tokens.values().map(|tokens| tokens.len() + 25).sum();
         let bound = (work + 1) * (shadow.tokens.len() + 1) * 4;
         let mut steps = 0;
         while shadow.run(&mut scheduler, None, &limits) {
@@ -252,6 +414,7 @@ proptest! {
         }
         prop_assert!(shadow.tokens.is_empty() && scheduler.is_idle());
         let idle = scheduler.occupancy();
-        prop_assert_eq!((idle.kv_blocks_free, idle.state_slots_free), (kv_blocks, max_running));
+        let slots = if recurrent { max_running } else { 0 };
+        prop_assert_eq!((idle.kv_blocks_free, idle.state_slots_free), (kv_blocks, slots));
     }
 }

@@ -13,6 +13,9 @@ pub struct Prepared {
     pub tokens: Vec<u32>,
     /// Whether the prompt ends inside the reasoning, so that the answer begins there.
     pub reasoning_open: bool,
+    /// Positions one past each special token: where messages begin and end, and where a later
+    /// prompt of the same conversation parts from this one.
+    pub boundaries: Vec<u32>,
 }
 
 impl TextModel {
@@ -22,23 +25,30 @@ impl TextModel {
     ///
     /// Why this model cannot be given this prompt.
     pub fn prepare(&self, request: &GenerateRequest) -> Result<Prepared, TextError> {
-        let prepared = match &request.prompt {
+        let mut prepared = match &request.prompt {
             Prompt::Chat(messages) => self.prepare_chat(messages, request)?,
             Prompt::Text(text) => {
                 let tokens = self.tokenizer.encode_rendered(text, None, self.max_prompt_tokens)?;
-                Prepared { tokens, reasoning_open: false }
+                Prepared { tokens, ..Prepared::default() }
             }
             Prompt::Tokens(tokens) => {
                 let vocab_size = self.tokenizer.vocab_size();
                 if let Some(&token) = tokens.iter().find(|token| **token >= vocab_size) {
                     return Err(TextError::UnknownToken { token, vocab_size });
                 }
-                Prepared { tokens: tokens.clone(), reasoning_open: false }
+                Prepared { tokens: tokens.clone(), ..Prepared::default() }
             }
         };
         if prepared.tokens.is_empty() {
             return Err(TextError::EmptyPrompt);
         }
+        // Requirement 47: not before the special token, whose neighbours merge differently when
+        // other text follows, and not further on.
+        prepared.boundaries = (1..)
+            .zip(&prepared.tokens)
+            .filter(|(_, token)| self.tokenizer.is_special(**token))
+            .map(|(position, _)| position)
+            .collect();
         Ok(prepared)
     }
 
@@ -70,7 +80,7 @@ impl TextModel {
         let tokens = self.tokenizer.encode_rendered(&rendered, sentinel, limit)?;
         // Requirement 22
         let reasoning_open = rendered.trim_end().ends_with(&self.reasoning.open);
-        Ok(Prepared { tokens, reasoning_open })
+        Ok(Prepared { tokens, reasoning_open, ..Prepared::default() })
     }
 }
 

@@ -1,11 +1,16 @@
 //! The CPU as a backend: f32 activations, weights as the file holds them, a pool of threads.
 
 pub mod pool;
+pub(crate) mod vector;
+pub(crate) mod widest;
+
+use std::cell::RefCell;
 
 use crate::backend::{Backend, KvShape, SequenceRows, StepInputs};
 use crate::causal_conv1d::ConvShape;
 use crate::gated_delta_rule::DeltaShape;
-use crate::linear::cpu::{Inputs, linear};
+use crate::linear::cpu::{Inputs, Matrix, linear};
+use crate::moe::{self, MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
 use crate::paged_attention::cpu::KvCache;
 use crate::rms_norm::cpu::rms_norm;
@@ -18,6 +23,23 @@ use pool::{Parts, Pool};
 pub struct Cpu {
     pool: Pool,
     step: StepInputs,
+    rotations: Rotations,
+}
+
+/// Rows below which short work is not shared out.
+const SMALL_STEP: usize = 8;
+
+thread_local! {
+    /// Each thread's memory for attention.
+    static ATTENTION: RefCell<paged_attention::cpu::Scratch> = RefCell::default();
+}
+
+/// Cosines and sines of a step's rows, kept from layer to layer.
+#[derive(Default)]
+struct Rotations {
+    /// The base and the rotated elements that they were computed for.
+    of: Option<(f64, usize)>,
+    rows: Vec<Vec<(f32, f32)>>,
 }
 
 /// Activations `[max_rows, cols]`.
@@ -57,37 +79,59 @@ impl State {
 impl Cpu {
     /// A backend with `threads` threads, the caller's included.
     pub fn new(threads: usize) -> Self {
-        Self { pool: Pool::new(threads), step: StepInputs::default() }
+        let pool = Pool::new(threads);
+        Self { pool, step: StepInputs::default(), rotations: Rotations::default() }
     }
 
-    fn project_into(&self, x: &Tensor, matrix: &Weight, out: &mut Tensor, add: bool) {
+    fn project_into(&self, x: &Tensor, matrix: &Matrix, out: &mut Tensor, add: bool) {
         let rows = self.step.rows();
-        let inputs = Inputs::new(x.rows(rows), x.cols, &[matrix]);
+        let inputs = Inputs::new(&self.pool, x.rows(rows), x.cols, &[matrix]);
         let stride = out.cols;
         linear(&self.pool, &inputs, matrix, out.rows_mut(rows), stride, 0, add);
     }
 }
 
-/// `rms_norm` of each row of `x`.
-fn norm_rows<'a>(rows: impl Iterator<Item = &'a [f32]>, norm: &[f32], eps: f32) -> Vec<f32> {
-    let mut normed = Vec::new();
-    for row in rows {
-        let start = normed.len();
-        normed.resize(start + row.len(), 0.0);
-        rms_norm(row, norm, eps, &mut normed[start..]);
+/// The position and sequence of each row.
+fn rows_of(step: &StepInputs) -> Vec<(usize, &SequenceRows)> {
+    let sequences = step.sequences.iter();
+    sequences.flat_map(|s| (0..s.rows).map(move |at| (s.start + at, s))).collect()
+}
+
+fn rotations<'a>(
+    kept: &'a mut Rotations,
+    shape: &AttentionShape,
+    rows: &[(usize, &SequenceRows)],
+) -> &'a [Vec<(f32, f32)>] {
+    let of = Some((shape.rope_theta, shape.rotary_dim));
+    if kept.of != of {
+        let frequencies = rope_kv::cpu::frequencies(shape);
+        let rotation = |(position, _): &(usize, _)| rope_kv::cpu::rotation(&frequencies, *position);
+        *kept = Rotations { of, rows: rows.iter().map(rotation).collect() };
     }
+    &kept.rows
+}
+
+/// `rms_norm` of each row of `x`, which are `cols` wide.
+fn norm_rows(pool: &Pool, rows: &[&[f32]], norm: &[f32], eps: f32) -> Vec<f32> {
+    let cols = norm.len();
+    let mut normed = vec![0.0; rows.len() * cols];
+    let parts = Parts::new(&mut normed, cols);
+    pool.run_in_runs(rows.len(), |row| {
+        // SAFETY: each task has its own row.
+        rms_norm(rows[row], norm, eps, unsafe { parts.part(row) });
+    });
     normed
 }
 
 impl Backend for Cpu {
     type Tensor = Tensor;
-    type Matrix = Weight;
+    type Matrix = Matrix;
     type Vector = Vec<f32>;
     type KvCache = KvCache;
     type State = State;
 
-    fn matrix(&mut self, weight: &Weight) -> Weight {
-        weight.clone()
+    fn matrix(&mut self, weight: &Weight) -> Matrix {
+        Matrix::new(weight, &self.pool)
     }
 
     fn vector(&mut self, values: &[f32]) -> Vec<f32> {
@@ -106,8 +150,18 @@ impl Backend for Cpu {
         State { values: vec![0.0; slots * elements], elements }
     }
 
+    fn copy_block(&mut self, cache: &mut KvCache, from: usize, to: usize) {
+        cache.copy_block(from, to);
+    }
+
+    fn copy_state(&mut self, state: &mut State, from: usize, to: usize) {
+        let size = state.elements;
+        state.values.copy_within(from * size..(from + 1) * size, to * size);
+    }
+
     fn begin_step(&mut self, inputs: StepInputs) {
         self.step = inputs;
+        self.rotations.of = None;
     }
 
     fn read(&mut self, tensor: &Tensor, rows: usize) -> Vec<f32> {
@@ -118,7 +172,7 @@ impl Backend for Cpu {
         tensor.values[..values.len()].copy_from_slice(values);
     }
 
-    fn embed(&mut self, table: &Weight, out: &mut Tensor) {
+    fn embed(&mut self, table: &Matrix, out: &mut Tensor) {
         embed::embed(table, &self.step.tokens, out.rows_mut(self.step.rows()));
     }
 
@@ -127,26 +181,31 @@ impl Backend for Cpu {
         x: &Tensor,
         norm: &Vec<f32>,
         eps: f32,
-        parts: &[Weight],
+        parts: &[Matrix],
         out: &mut Tensor,
     ) {
         let rows = self.step.rows();
-        let normed = norm_rows(x.rows(rows).chunks_exact(x.cols), norm, eps);
-        let inputs = Inputs::new(&normed, x.cols, &parts.iter().collect::<Vec<_>>());
+        let normed = norm_rows(
+            &self.pool,
+            &x.rows(rows).chunks_exact(x.cols).collect::<Vec<_>>(),
+            norm,
+            eps,
+        );
+        let inputs = Inputs::new(&self.pool, &normed, x.cols, &parts.iter().collect::<Vec<_>>());
         let stride = out.cols;
         let mut first = 0;
         for part in parts {
             linear(&self.pool, &inputs, part, out.rows_mut(rows), stride, first, false);
-            first += part.rows;
+            first += part.rows();
         }
         assert_eq!(first, stride, "the parts fill the columns");
     }
 
-    fn project(&mut self, x: &Tensor, matrix: &Weight, out: &mut Tensor) {
+    fn project(&mut self, x: &Tensor, matrix: &Matrix, out: &mut Tensor) {
         self.project_into(x, matrix, out, false);
     }
 
-    fn project_add(&mut self, x: &Tensor, matrix: &Weight, residual: &mut Tensor) {
+    fn project_add(&mut self, x: &Tensor, matrix: &Matrix, residual: &mut Tensor) {
         self.project_into(x, matrix, residual, true);
     }
 
@@ -164,19 +223,25 @@ impl Backend for Cpu {
         norms: (&Vec<f32>, &Vec<f32>),
         cache: &mut KvCache,
     ) {
-        let frequencies = rope_kv::cpu::frequencies(shape);
-        let cols = qkv.cols;
-        for sequence in &self.step.sequences {
-            for at in 0..sequence.rows {
-                let row = (sequence.first_row + at) * cols;
-                let row = &mut qkv.values[row..row + cols];
-                let token = sequence.start + at;
-                let rotation = rope_kv::cpu::rotation(&frequencies, token);
-                let norms = (&norms.0[..], &norms.1[..]);
-                let blocks = &sequence.blocks;
-                rope_kv::cpu::rope_kv(shape, row, norms, &rotation, cache, blocks, token);
+        let rows = rows_of(&self.step);
+        let rotations = rotations(&mut self.rotations, shape, &rows);
+        let (cols, norms) = (qkv.cols, (&norms.0[..], &norms.1[..]));
+        let parts = Parts::new(qkv.rows_mut(rows.len()), cols);
+        self.pool.run_in_runs(rows.len(), |row| {
+            // SAFETY: each task has its own row.
+            let out = unsafe { parts.part(row) };
+            rope_kv::cpu::norm_and_rotate(shape, out, norms, &rotations[row]);
+        });
+        let cache = cache.parts();
+        let tasks = if rows.len() < SMALL_STEP { 1 } else { shape.kv_heads };
+        self.pool.run(tasks, |task| {
+            for (row, (position, sequence)) in qkv.rows(rows.len()).chunks_exact(cols).zip(&rows) {
+                for head in (task..shape.kv_heads).step_by(tasks) {
+                    // SAFETY: each task has its own heads.
+                    unsafe { cache.put(shape, head, row, &sequence.blocks, *position) };
+                }
             }
-        }
+        });
     }
 
     fn attention(
@@ -186,30 +251,29 @@ impl Backend for Cpu {
         cache: &KvCache,
         out: &mut Tensor,
     ) {
-        let tasks: Vec<(usize, usize, &SequenceRows)> = (self.step.sequences.iter())
-            .flat_map(|s| (0..s.rows).map(move |at| (s.first_row + at, s.start + at, s)))
+        let run = paged_attention::cpu::TASK_ROWS;
+        let tasks: Vec<(usize, &SequenceRows)> = (self.step.sequences.iter())
+            .flat_map(|s| (0..s.rows).step_by(run).map(move |first| (first, s)))
             .collect();
-        let group = shape.out_cols() / shape.kv_heads;
+        let heads = shape.kv_heads;
         assert_eq!(out.cols, shape.out_cols());
-        let parts = Parts::new(out.rows_mut(self.step.rows()), group);
-        self.pool.run(tasks.len() * shape.kv_heads, |task| {
-            let (row, position, sequence) = tasks[task / shape.kv_heads];
-            let head = task % shape.kv_heads;
-            // SAFETY: each task has its own row and key-value head, hence its own part.
-            let out = unsafe { parts.part(row * shape.kv_heads + head) };
-            let row = &qkv.values[row * qkv.cols..(row + 1) * qkv.cols];
-            let blocks = &sequence.blocks;
-            let mut scores = Vec::new();
-            paged_attention::cpu::attend(
-                shape,
-                cache,
-                blocks,
-                position,
-                head,
-                row,
-                out,
-                &mut scores,
-            );
+        let parts = Parts::new(out.rows_mut(self.step.rows()), shape.out_cols() / heads);
+        self.pool.run(tasks.len() * heads, |task| {
+            let ((first, sequence), head) = (tasks[task / heads], task % heads);
+            let rows = first..(first + run).min(sequence.rows);
+            let mut rows: Vec<_> = (rows.start + sequence.first_row..rows.end + sequence.first_row)
+                .map(|row| {
+                    let x = &qkv.values[row * qkv.cols..(row + 1) * qkv.cols];
+                    // SAFETY: each task has its own rows and key-value head, hence its own parts.
+                    (x, unsafe { parts.part(row * heads + head) })
+                })
+                .collect();
+            let (blocks, position) = (&sequence.blocks, sequence.start + first);
+            ATTENTION.with_borrow_mut(|scratch| {
+                paged_attention::cpu::attend(
+                    shape, cache, blocks, position, head, &mut rows, scratch,
+                );
+            });
         });
     }
 
@@ -282,27 +346,46 @@ impl Backend for Cpu {
     ) {
         let rows = self.step.rows();
         let cols = x.cols;
-        let projected = projected.rows(rows).chunks_exact(projected.cols);
-        for (x, projected) in x.rows_mut(rows).chunks_exact_mut(cols).zip(projected) {
+        let parts = Parts::new(x.rows_mut(rows), cols);
+        self.pool.run_in_runs(rows, |row| {
+            let projected = &projected.values[row * projected.cols..(row + 1) * projected.cols];
             let z = &projected[shape.z_offset()..shape.b_offset()];
-            gated_norm::gated_norm(x, z, weight, eps);
-        }
+            // SAFETY: each task has its own row.
+            gated_norm::gated_norm(unsafe { parts.part(row) }, z, weight, eps);
+        });
     }
 
     fn swiglu(&mut self, gate_up: &Tensor, out: &mut Tensor) {
         let rows = self.step.rows();
         let cols = out.cols;
-        let gate_up = gate_up.rows(rows).chunks_exact(gate_up.cols);
-        for (out, gate_up) in out.rows_mut(rows).chunks_exact_mut(cols).zip(gate_up) {
-            swiglu::swiglu(gate_up, out);
-        }
+        let parts = Parts::new(out.rows_mut(rows), cols);
+        self.pool.run_in_runs(rows, |row| {
+            let gate_up = &gate_up.values[row * gate_up.cols..(row + 1) * gate_up.cols];
+            // SAFETY: each task has its own row.
+            swiglu::swiglu(gate_up, unsafe { parts.part(row) });
+        });
     }
 
-    fn logits(&mut self, x: &Tensor, norm: &Vec<f32>, eps: f32, head: &Weight, out: &mut Tensor) {
+    fn moe(
+        &mut self,
+        shape: &MoeShape,
+        x: &Tensor,
+        (norm, eps): (&Vec<f32>, f32),
+        weights: &MoeWeights<Matrix>,
+        out: &mut Tensor,
+    ) {
+        let rows = self.step.rows();
+        let wanted: Vec<_> = x.rows(rows).chunks_exact(x.cols).collect();
+        let normed = norm_rows(&self.pool, &wanted, norm, eps);
+        moe::cpu::moe(&self.pool, shape, weights, &normed, out.rows_mut(rows));
+    }
+
+    fn logits(&mut self, x: &Tensor, norm: &Vec<f32>, eps: f32, head: &Matrix, out: &mut Tensor) {
         let rows = &self.step.logit_rows;
         let wanted = rows.iter().map(|row| &x.values[row * x.cols..(row + 1) * x.cols]);
-        let normed = norm_rows(wanted, norm, eps);
-        let inputs = Inputs::new(&normed, x.cols, &[head]);
+        let wanted: Vec<_> = wanted.collect();
+        let normed = norm_rows(&self.pool, &wanted, norm, eps);
+        let inputs = Inputs::new(&self.pool, &normed, x.cols, &[head]);
         let stride = out.cols;
         linear(&self.pool, &inputs, head, out.rows_mut(rows.len()), stride, 0, false);
     }

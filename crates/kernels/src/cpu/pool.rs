@@ -29,10 +29,17 @@ struct Job {
 // SAFETY: the closure behind the pointer is `Sync` and outlives the job.
 unsafe impl Send for Job {}
 
+/// What is behind the lock.
+struct Posted {
+    job: Option<Job>,
+    /// Workers that sleep: waking nobody would still be a call into the kernel.
+    sleeping: usize,
+}
+
 struct Shared {
     /// Counts operations; a worker compares it with the last one it saw.
     epoch: AtomicUsize,
-    job: Mutex<Option<Job>>,
+    posted: Mutex<Posted>,
     wake: Condvar,
     next: AtomicUsize,
     busy: AtomicUsize,
@@ -48,7 +55,7 @@ impl Pool {
         }
         let shared = Arc::new(Shared {
             epoch: AtomicUsize::new(0),
-            job: Mutex::new(None),
+            posted: Mutex::new(Posted { job: None, sleeping: 0 }),
             wake: Condvar::new(),
             next: AtomicUsize::new(0),
             busy: AtomicUsize::new(0),
@@ -86,13 +93,27 @@ impl Pool {
         let job = Job { task, tasks };
         shared.next.store(0, Ordering::Relaxed);
         shared.busy.store(self.workers.len(), Ordering::Relaxed);
-        *shared.job.lock().expect("the pool's lock") = Some(job);
-        shared.epoch.fetch_add(1, Ordering::Release);
-        shared.wake.notify_all();
+        let sleeping = {
+            let mut posted = shared.posted.lock().expect("the pool's lock");
+            posted.job = Some(job);
+            shared.epoch.fetch_add(1, Ordering::Release);
+            posted.sleeping
+        };
+        if sleeping > 0 {
+            shared.wake.notify_all();
+        }
         let finish = Finish(shared);
         shared.take_tasks(job);
         drop(finish);
         assert!(!shared.panicked.swap(false, Ordering::Relaxed), "a kernel task panicked");
+    }
+
+    /// The same for short tasks: they are handed out in runs, and a few are not handed out at all.
+    pub fn run_in_runs(&self, tasks: usize, task: impl Fn(usize) + Sync) {
+        const RUN: usize = 8;
+        self.run(tasks.div_ceil(RUN), |run| {
+            (run * RUN..((run + 1) * RUN).min(tasks)).for_each(&task);
+        });
     }
 }
 
@@ -132,12 +153,14 @@ impl Shared {
             }
             std::hint::spin_loop();
         }
-        let mut job = self.job.lock().expect("the pool's lock");
+        let mut posted = self.posted.lock().expect("the pool's lock");
         while self.epoch.load(Ordering::Acquire) == *seen {
-            job = self.wake.wait(job).expect("the pool's lock");
+            posted.sleeping += 1;
+            posted = self.wake.wait(posted).expect("the pool's lock");
+            posted.sleeping -= 1;
         }
         *seen = self.epoch.load(Ordering::Acquire);
-        if self.stop.load(Ordering::Acquire) { None } else { *job }
+        if self.stop.load(Ordering::Acquire) { None } else { posted.job }
     }
 
     fn take_tasks(&self, job: Job) {
@@ -157,7 +180,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         let Some(shared) = &self.shared else { return };
         {
-            let _job = shared.job.lock();
+            let _posted = shared.posted.lock();
             shared.stop.store(true, Ordering::Release);
             shared.epoch.fetch_add(1, Ordering::Release);
         }
@@ -189,22 +212,24 @@ impl<'a> Columns<'a> {
         Self { start, len, stride, columns, _matrix: std::marker::PhantomData }
     }
 
-    /// Writes, or adds to, column `column` of these, in row `row`.
+    /// Writes, or adds, `values` to the columns from `column` of these, in row `row`.
     ///
     /// # Safety
-    /// No other task touches the element at the same time.
+    /// No other task touches the elements at the same time.
     ///
     /// # Panics
-    /// When the element is outside.
-    pub unsafe fn put(&self, row: usize, column: usize, value: f32, add: bool) {
-        assert!(column < self.columns.len());
+    /// When an element is outside.
+    pub unsafe fn put(&self, row: usize, column: usize, values: &[f32], add: bool) {
+        assert!(column + values.len() <= self.columns.len());
         let at = row * self.stride + self.columns.start + column;
-        assert!(at < self.len, "row {row} of a matrix of {} rows", self.len / self.stride);
-        // SAFETY: `at` is within the matrix, which is borrowed for as long as these columns, and
-        // the caller is alone with the element.
-        unsafe {
-            let element = self.start.add(at);
-            *element = if add { *element + value } else { value };
+        assert!(at + values.len() <= self.len, "row {row} of {}", self.len / self.stride);
+        // SAFETY: the elements are within the matrix, which is borrowed for as long as these
+        // columns, and the caller is alone with them.
+        let out = unsafe { std::slice::from_raw_parts_mut(self.start.add(at), values.len()) };
+        if add {
+            out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
+        } else {
+            out.copy_from_slice(values);
         }
     }
 }

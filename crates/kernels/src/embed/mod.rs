@@ -1,7 +1,6 @@
 //! Embedding: row `token` of a table `[vocab, hidden]`, whatever its format.
 
-use crate::quant::dequantize;
-use crate::weight::Weight;
+use crate::linear::cpu::Matrix;
 
 #[cfg(test)]
 mod tests;
@@ -10,8 +9,8 @@ mod tests;
 ///
 /// # Panics
 /// When a token is not below the table's rows: callers check ids before they reach a device.
-pub fn embed(table: &Weight, tokens: &[u32], out: &mut [f32]) {
-    for (token, out) in tokens.iter().zip(out.chunks_exact_mut(table.cols)) {
-        dequantize(table.ty, table.row(*token as usize), out);
+pub fn embed(table: &Matrix, tokens: &[u32], out: &mut [f32]) {
+    for (token, out) in tokens.iter().zip(out.chunks_exact_mut(table.cols())) {
+        table.decode_row(*token as usize, out);
     }
 }

@@ -1,9 +1,12 @@
 use super::embed;
+use crate::cpu::pool::Pool;
+use crate::linear::cpu::Matrix;
 use crate::weight::Weight;
 
 #[test]
 fn rows_are_looked_up() {
     let table = Weight::from_f32(3, 2, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+    let table = Matrix::new(&table, &Pool::new(1));
     let mut out = [f32::NAN; 6];
     embed(&table, &[2, 0, 2], &mut out);
     assert_eq!(out, [4.0, 5.0, 0.0, 1.0, 4.0, 5.0]);

@@ -1,14 +1,16 @@
 //! The recurrence on the CPU: one task a sequence and value head, tokens in order.
 
 use super::DeltaShape;
-use crate::linear::cpu::dot_f32;
+use crate::cpu::vector::dot;
+use crate::cpu::widest::{fused, widest};
 use crate::rms_norm::cpu::sum_of_squares;
 
-/// Queries and keys of one token, normalised; scratch of a task.
+/// Queries and keys of one token, normalised, and what is written; scratch of a task.
 #[derive(Default)]
 pub struct Scratch {
     q: Vec<f32>,
     k: Vec<f32>,
+    u: Vec<f32>,
 }
 
 /// `log(1 + exp(x))`. Above 20 that is `x` in single precision, and `exp` would overflow later.
@@ -18,7 +20,7 @@ pub fn softplus(x: f32) -> f32 {
 
 /// One value head and one token.
 ///
-/// `row` is the projection's row after the convolution, `state` `[value_dim, key_dim]`, `out`
+/// `row` is the projection's row after the convolution, `state` `[key_dim, value_dim]`, `out`
 /// `[value_dim]`.
 pub fn gated_delta_rule(
     shape: &DeltaShape,
@@ -35,7 +37,8 @@ pub fn gated_delta_rule(
     let v_start = 2 * shape.key_cols() + head * shape.value_dim;
     unit(&row[q_start..q_start + shape.key_dim], (shape.key_dim as f32).sqrt(), &mut scratch.q);
     unit(&row[k_start..k_start + shape.key_dim], 1.0, &mut scratch.k);
-    let (q, k) = (&scratch.q[..], &scratch.k[..]);
+    scratch.u.resize(shape.value_dim, 0.0);
+    let Scratch { q, k, u } = scratch;
     let v = &row[v_start..v_start + shape.value_dim];
     let b = row[shape.b_offset() + head];
     let a = row[shape.b_offset() + shape.value_heads + head];
@@ -43,12 +46,72 @@ pub fn gated_delta_rule(
     let keep = (decay * softplus(a + dt_bias)).exp();
     // Decay and both reads happen in one pass over the old state:
     // o = S q with S = keep S_old + u kᵀ is keep (S_old q) + u (k·q).
-    let kq = dot_f32(k, q);
-    for ((v, out), state) in v.iter().zip(out).zip(state.chunks_exact_mut(shape.key_dim)) {
-        let u = beta * (v - keep * dot_f32(state, k));
-        *out = keep * dot_f32(state, q) + u * kq;
-        for (state, k) in state.iter_mut().zip(k) {
-            *state = keep * *state + u * k;
+    let kq = dot(k, q);
+    update(state, q, k, v, u, out, [beta, keep, kq]);
+}
+
+widest! {
+    fn update(
+        state: &mut [f32],
+        q: &[f32],
+        k: &[f32],
+        v: &[f32],
+        u: &mut [f32],
+        out: &mut [f32],
+        factors: [f32; 3],
+    ) {
+        let mut at = 0;
+        while at + 64 <= v.len() {
+            columns::<FMA, 16, 4>(state, q, k, v, u, out, factors, at);
+            at += 64;
+        }
+        while at + 8 <= v.len() {
+            columns::<FMA, 8, 1>(state, q, k, v, u, out, factors, at);
+            at += 8;
+        }
+        for at in at..v.len() {
+            columns::<FMA, 1, 1>(state, q, k, v, u, out, factors, at);
+        }
+        let keep = factors[1];
+        for (row, k) in state.chunks_exact_mut(v.len()).zip(k) {
+            for (state, u) in row.iter_mut().zip(u.iter()) {
+                *state = fused::<FMA>(*u, *k, keep * *state);
+            }
+        }
+    }
+}
+
+/// `P` registers of `W` values side by side: their columns of the state are read once, for `k`
+/// and `q`.
+#[inline(always)]
+fn columns<const FMA: bool, const W: usize, const P: usize>(
+    state: &[f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    u: &mut [f32],
+    out: &mut [f32],
+    [beta, keep, kq]: [f32; 3],
+    at: usize,
+) {
+    let dim = v.len();
+    let (mut from_k, mut from_q) = ([[0.0f32; W]; P], [[0.0f32; W]; P]);
+    for ((row, k), q) in state.chunks_exact(dim).zip(k).zip(q) {
+        let row: &[[f32; W]; P] = row[at..].as_chunks().0.first_chunk().expect("within the row");
+        for part in 0..P {
+            for lane in 0..W {
+                from_k[part][lane] = fused::<FMA>(row[part][lane], *k, from_k[part][lane]);
+            }
+            for lane in 0..W {
+                from_q[part][lane] = fused::<FMA>(row[part][lane], *q, from_q[part][lane]);
+            }
+        }
+    }
+    for part in 0..P {
+        for lane in 0..W {
+            let value = at + part * W + lane;
+            u[value] = beta * (v[value] - keep * from_k[part][lane]);
+            out[value] = keep * from_q[part][lane] + u[value] * kq;
         }
     }
 }

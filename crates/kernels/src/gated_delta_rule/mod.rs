@@ -1,7 +1,7 @@
 //! The gated delta rule: linear attention with a decaying, error-correcting memory.
 //!
-//! Per value head, with state `S` `[value_dim, key_dim]` (rows are values, so that a row's dot
-//! product reads contiguous memory):
+//! Per value head, with state `S` `[value_dim, key_dim]` (held transposed: values lie side by side,
+//! so that a register holds a sum for each and none is taken across it):
 //!
 //! ```text
 //! q = q / sqrt(sum(q²) + 1e-6) / sqrt(key_dim)      k = k / sqrt(sum(k²) + 1e-6)
@@ -90,7 +90,7 @@ impl DeltaShape {
         self.value_dim * self.key_dim
     }
 
-    /// Elements of a sequence's state: `[value_heads, value_dim, key_dim]`.
+    /// Elements of a sequence's state: `[value_heads, key_dim, value_dim]`.
     pub fn state_elements(&self) -> usize {
         self.value_heads * self.head_state()
     }

@@ -6,6 +6,12 @@ fn shape(key_heads: usize, value_heads: usize, order: HeadOrder) -> DeltaShape {
     DeltaShape { key_heads, value_heads, key_dim: 32, value_dim: 24, order }
 }
 
+/// Rows of `cols` elements as columns.
+fn transposed(matrix: &[f32], cols: usize) -> Vec<f32> {
+    let column = |at: usize| matrix.iter().skip(at).step_by(cols).copied();
+    (0..cols).flat_map(column).collect()
+}
+
 /// Errors of output and final state against the recurrence in double precision.
 fn errors(shape: &DeltaShape, rows: &[Vec<f32>], decay: f32, initial: f32) -> (f64, f64) {
     let wide: Vec<Vec<f64>> = rows.iter().map(|row| widen(row)).collect();
@@ -21,7 +27,7 @@ fn errors(shape: &DeltaShape, rows: &[Vec<f32>], decay: f32, initial: f32) -> (f
             0.25,
             &mut want_state,
         );
-        let mut state = start;
+        let mut state = transposed(&start, shape.key_dim);
         let mut got = vec![f32::NAN; rows.len() * shape.value_dim];
         let mut scratch = Scratch::default();
         for (row, out) in rows.iter().zip(got.chunks_exact_mut(shape.value_dim)) {
@@ -29,7 +35,7 @@ fn errors(shape: &DeltaShape, rows: &[Vec<f32>], decay: f32, initial: f32) -> (f
             cpu::gated_delta_rule(shape, head, row, decay, 0.25, state, out, &mut scratch);
         }
         worst.0 = worst.0.max(error_ratio(&got, &want));
-        worst.1 = worst.1.max(error_ratio(&state, &want_state));
+        worst.1 = worst.1.max(error_ratio(&transposed(&state, shape.value_dim), &want_state));
     }
     worst
 }

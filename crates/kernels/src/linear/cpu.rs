@@ -1,151 +1,181 @@
 //! Linear layers on the CPU.
 
 use std::cell::RefCell;
-use std::ops::Range;
 
-pub use super::simd::dot_f32;
-use super::simd::{BLOCK, GROUP, dot_i8};
-use super::unpack::{self, Row};
+pub use super::packed::Packed;
+use super::packed::TILE;
+use super::round::{PANEL, Rounded};
+use super::{dense, tile};
 use crate::cpu::pool::{Columns, Pool};
-use crate::quant::{WeightType, dequantize};
+use crate::cpu::widest::{Level, level};
+use crate::quant::dequantize;
 use crate::weight::Weight;
 
-/// Weight rows of one task: enough work to be worth a hand-over, few enough to share evenly.
-const ROWS_PER_TASK: usize = 16;
+/// Bytes of weights that are worth a hand-over between threads.
+const TASK_BYTES: usize = 64 << 10;
 
-/// Input rows, ready for any weight format.
+/// Weight rows of the smallest task.
+const TASK_ROWS: usize = TILE;
+
+/// A weight matrix as the kernels like it.
+pub enum Matrix {
+    /// As the file holds it, in place.
+    Dense(Weight),
+    /// Quantised: a copy in another order, and nothing of the file.
+    Packed(Packed),
+}
+
+impl Matrix {
+    /// Packs what can be packed.
+    pub fn new(weight: &Weight, pool: &Pool) -> Self {
+        let packed = Packed::new(weight, pool);
+        packed.map_or_else(|| Self::Dense(weight.clone()), Self::Packed)
+    }
+
+    /// Outputs.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Dense(weight) => weight.rows,
+            Self::Packed(packed) => packed.rows,
+        }
+    }
+
+    /// Inputs.
+    pub fn cols(&self) -> usize {
+        match self {
+            Self::Dense(weight) => weight.cols,
+            Self::Packed(packed) => packed.cols,
+        }
+    }
+
+    /// Bytes that it takes, those of a mapped file included.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Dense(weight) => weight.bytes.len(),
+            Self::Packed(packed) => packed.bytes(),
+        }
+    }
+
+    /// Decodes one row into `out`, which is `[cols]`.
+    ///
+    /// # Panics
+    /// When there is no such row.
+    pub fn decode_row(&self, row: usize, out: &mut [f32]) {
+        assert!(row < self.rows(), "row {row} of {}", self.rows());
+        match self {
+            Self::Dense(weight) => dequantize(weight.ty, weight.row(row), out),
+            Self::Packed(packed) => packed.decode_row(row, out),
+        }
+    }
+}
+
+/// Input rows, ready for any matrix.
 pub struct Inputs<'a> {
     cols: usize,
     values: &'a [f32],
     rounded: Option<Rounded>,
 }
 
-/// Input rows in 8 bits.
-struct Rounded {
-    /// `[rows, cols]`.
-    quants: Vec<i8>,
-    /// `[rows, cols / 32]`.
-    scales: Vec<f32>,
-    /// `[rows, cols / 16]`: the sum of each group's rounded inputs, for weights with minimums.
-    sums: Vec<f32>,
-}
-
 impl<'a> Inputs<'a> {
-    /// `values` is `[rows, cols]`; they are rounded once for all quantised `weights`.
-    pub fn new(values: &'a [f32], cols: usize, weights: &[&Weight]) -> Self {
-        let rounds = weights.iter().any(|weight| unpack::is_supported(weight.ty));
-        Self { cols, values, rounded: rounds.then(|| round(values)) }
-    }
-
-    fn rows(&self) -> usize {
-        self.values.len() / self.cols
-    }
-
-    fn row(&self, row: usize) -> &[f32] {
-        &self.values[row * self.cols..(row + 1) * self.cols]
+    /// `values` is `[rows, cols]`; they are rounded once for all packed matrices of `weights`.
+    pub fn new(pool: &Pool, values: &'a [f32], cols: usize, weights: &[&Matrix]) -> Self {
+        let rounds = weights.iter().any(|matrix| matches!(matrix, Matrix::Packed(_)));
+        Self { cols, values, rounded: rounds.then(|| Rounded::new(pool, values, cols)) }
     }
 }
 
-/// To the nearest of 255 steps between the block's largest magnitudes.
-fn round(values: &[f32]) -> Rounded {
-    let mut rounded = Rounded {
-        quants: Vec::with_capacity(values.len()),
-        scales: Vec::with_capacity(values.len() / BLOCK),
-        sums: Vec::with_capacity(values.len() / GROUP),
-    };
-    for block in values.chunks_exact(BLOCK) {
-        let largest = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
-        // A value that is not finite must reach the logits, where its row is ended.
-        let sound = block.iter().all(|value| value.is_finite());
-        let scale = if sound { largest / 127.0 } else { f32::NAN };
-        let inverse = if largest > 0.0 && sound { 127.0 / largest } else { 0.0 };
-        rounded.scales.push(scale);
-        for group in block.chunks_exact(GROUP) {
-            let quants = group.iter().map(|value| (value * inverse).round_ties_even() as i8);
-            let start = rounded.quants.len();
-            rounded.quants.extend(quants);
-            let sum: i32 = rounded.quants[start..].iter().map(|quant| i32::from(*quant)).sum();
-            rounded.sums.push(sum as f32 * scale);
-        }
-    }
-    rounded
-}
-
-/// Multiplies and writes, or adds to, columns `first_col..first_col + weight.rows` of `out`, which
-/// is `[rows, stride]`.
+/// Multiplies and writes, or adds to, columns `first_col..first_col + weight.rows()` of `out`,
+/// which is `[rows, stride]`.
+///
+/// # Panics
+/// When `inputs` were not made for this matrix.
 pub fn linear(
     pool: &Pool,
     inputs: &Inputs<'_>,
-    weight: &Weight,
+    weight: &Matrix,
     out: &mut [f32],
     stride: usize,
     first_col: usize,
     add: bool,
 ) {
-    assert_eq!(inputs.cols, weight.cols, "inputs of a linear layer");
-    let columns = Columns::new(out, stride, first_col..first_col + weight.rows);
-    let tasks = weight.rows.div_ceil(ROWS_PER_TASK);
-    pool.run(tasks, |task| {
-        let start = task * ROWS_PER_TASK;
-        let rows = start..(start + ROWS_PER_TASK).min(weight.rows);
-        SCRATCH.with_borrow_mut(|scratch| {
-            multiply(inputs, weight, rows, scratch, |row, output, value| {
-                // SAFETY: a task alone has these weight rows, hence these columns.
-                unsafe { columns.put(row, output, value, add) }
-            });
-        });
+    linear_at(level(), pool, inputs, weight, out, stride, first_col, add);
+}
+
+/// [`linear`] in a version that tests choose.
+pub(super) fn linear_at(
+    level: Level,
+    pool: &Pool,
+    inputs: &Inputs<'_>,
+    weight: &Matrix,
+    out: &mut [f32],
+    stride: usize,
+    first_col: usize,
+    add: bool,
+) {
+    assert_eq!(inputs.cols, weight.cols(), "inputs of a linear layer");
+    let rows = weight.rows();
+    let columns = Columns::new(out, stride, first_col..first_col + rows);
+    let units = rows.div_ceil(TASK_ROWS);
+    let per_task = units_of_task(weight, inputs.values.len() / inputs.cols, units, pool.threads());
+    pool.run(units.div_ceil(per_task), |task| {
+        for unit in task * per_task..((task + 1) * per_task).min(units) {
+            // SAFETY: a task alone has these weight rows, hence these columns.
+            let put = |row, column, values: &[f32]| unsafe {
+                columns.put(row, column, values, add);
+            };
+            match weight {
+                Matrix::Dense(weight) => multiply_dense(inputs, weight, unit * TASK_ROWS, put),
+                Matrix::Packed(packed) => multiply_packed(level, inputs, packed, unit, put),
+            }
+        }
     });
 }
 
-#[derive(Default)]
-struct Scratch {
-    row: Row,
-    values: Vec<f32>,
+/// Enough work for a hand-over, and tasks enough that the threads end together.
+fn units_of_task(weight: &Matrix, rows: usize, units: usize, threads: usize) -> usize {
+    let unit_bytes = weight.bytes() / units * rows;
+    let worth = TASK_BYTES.div_ceil(unit_bytes.max(1));
+    worth.min(units / (4 * threads)).max(1)
 }
 
-thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::default();
-}
-
-fn multiply(
+fn multiply_packed(
+    level: Level,
     inputs: &Inputs<'_>,
-    weight: &Weight,
-    outputs: Range<usize>,
-    scratch: &mut Scratch,
-    put: impl Fn(usize, usize, f32),
+    packed: &Packed,
+    unit: usize,
+    put: impl Fn(usize, usize, &[f32]),
 ) {
-    for output in outputs {
-        let blocks = weight.row(output);
-        match &inputs.rounded {
-            Some(rounded) if unpack::is_supported(weight.ty) => {
-                unpack::unpack(weight.ty, blocks, weight.cols, &mut scratch.row);
-                for row in 0..inputs.rows() {
-                    put(row, output, dot_rounded(&scratch.row, rounded, row, weight.cols));
-                }
-            }
-            _ => {
-                scratch.values.resize(weight.cols, 0.0);
-                decode(weight.ty, blocks, &mut scratch.values);
-                for row in 0..inputs.rows() {
-                    put(row, output, dot_f32(&scratch.values, inputs.row(row)));
-                }
-            }
+    let rounded = inputs.rounded.as_ref().expect("inputs were made for this matrix");
+    let first = unit * TILE;
+    let rows = TILE.min(packed.rows - first);
+    let mut sums = [[0.0; TILE]; PANEL];
+    for panel in rounded.panels() {
+        tile::multiply(level, packed, unit, panel, &mut sums);
+        for (at, sums) in sums[..panel.rows].iter().enumerate() {
+            put(panel.first + at, first, &sums[..rows]);
         }
     }
 }
 
-fn dot_rounded(weights: &Row, inputs: &Rounded, row: usize, cols: usize) -> f32 {
-    let quants = &inputs.quants[row * cols..(row + 1) * cols];
-    let blocks = cols / BLOCK;
-    let scales = &inputs.scales[row * blocks..(row + 1) * blocks];
-    let product = dot_i8(&weights.quants, &weights.scales, quants, scales);
-    if weights.minimums.is_empty() {
-        return product;
-    }
-    let groups = cols / GROUP;
-    product - dot_f32(&weights.minimums, &inputs.sums[row * groups..(row + 1) * groups])
+thread_local! {
+    /// Decoded rows.
+    static DECODED: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
-fn decode(ty: WeightType, blocks: &[u8], out: &mut [f32]) {
-    dequantize(ty, blocks, out);
+fn multiply_dense(
+    inputs: &Inputs<'_>,
+    weight: &Weight,
+    first: usize,
+    put: impl Fn(usize, usize, &[f32]),
+) {
+    let rows = first..(first + TASK_ROWS).min(weight.rows);
+    DECODED.with_borrow_mut(|decoded| {
+        for first in rows.clone().step_by(dense::ROWS) {
+            dense::decode(weight, first, decoded);
+            let count = dense::ROWS.min(rows.end - first);
+            for (row, x) in inputs.values.chunks_exact(inputs.cols).enumerate() {
+                put(row, first, &dense::dots(decoded, x)[..count]);
+            }
+        }
+    });
 }

@@ -5,8 +5,12 @@
 //! its own input row and weight row only, bit for bit, whatever else is in the step.
 
 pub mod cpu;
+mod dense;
+mod formats;
+mod packed;
 pub mod reference;
-mod simd;
+mod round;
+mod tile;
 mod unpack;
 
 #[cfg(test)]

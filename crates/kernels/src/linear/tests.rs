@@ -1,7 +1,8 @@
-use super::cpu::{Inputs, linear};
+use super::cpu::{Inputs, Matrix, linear, linear_at};
 use super::reference;
 use crate::check::{Noise, error_ratio, widen};
 use crate::cpu::pool::Pool;
+use crate::cpu::widest::{Level, level};
 use crate::quant::{WeightType, encoder};
 use crate::weight::Weight;
 
@@ -12,24 +13,37 @@ fn weight(ty: WeightType, rows: usize, cols: usize) -> Weight {
     Weight::new(ty, rows, cols, bytes.into())
 }
 
-fn product(threads: usize, weight: &Weight, x: &[f32]) -> Vec<f32> {
+fn product_at(level: Level, threads: usize, weight: &Weight, x: &[f32]) -> Vec<f32> {
+    let pool = Pool::new(threads);
+    let matrix = Matrix::new(weight, &pool);
     let rows = x.len() / weight.cols;
     let mut out = vec![f32::NAN; rows * weight.rows];
-    let inputs = Inputs::new(x, weight.cols, &[weight]);
-    linear(&Pool::new(threads), &inputs, weight, &mut out, weight.rows, 0, false);
+    let inputs = Inputs::new(&pool, x, weight.cols, &[&matrix]);
+    linear_at(level, &pool, &inputs, &matrix, &mut out, weight.rows, 0, false);
     out
+}
+
+fn product(threads: usize, weight: &Weight, x: &[f32]) -> Vec<f32> {
+    product_at(level(), threads, weight, x)
+}
+
+/// The versions that this processor can run.
+fn levels() -> impl Iterator<Item = Level> {
+    let all = [Level::Portable, Level::Avx2, Level::Avx512];
+    all.into_iter().filter(|one| *one <= level())
 }
 
 /// Float formats lose only to single precision; quantised ones to 8-bit inputs as well, which is
 /// 0.4 % of a block's largest input.
 #[test]
 fn the_kernel_equals_its_reference() {
-    use WeightType::{BF16, F16, F32, Q4_K, Q5_K, Q6_K, Q8_0};
+    use WeightType::{BF16, F16, F32, Q4_0, Q4_K, Q5_K, Q6_K, Q8_0};
     for (ty, bound) in [
         (F32, 1e-6),
         (F16, 1e-6),
         (BF16, 1e-6),
         (Q8_0, 8e-3),
+        (Q4_0, 8e-3),
         (Q4_K, 8e-3),
         (Q5_K, 8e-3),
         (Q6_K, 8e-3),
@@ -39,8 +53,13 @@ fn the_kernel_equals_its_reference() {
             for tokens in [1, 3, 17] {
                 let x = Noise::new(15).values(tokens * cols, 2.0);
                 let want = reference::linear(&weight, &widen(&x));
-                let error = error_ratio(&product(2, &weight, &x), &want);
-                assert!(error <= bound, "{ty} {rows}x{cols}, {tokens} tokens: {error}");
+                for level in levels() {
+                    let error = error_ratio(&product_at(level, 2, &weight, &x), &want);
+                    assert!(
+                        error <= bound,
+                        "{ty} {rows}x{cols}, {tokens} tokens, {level:?}: {error}"
+                    );
+                }
             }
         }
     }
@@ -49,12 +68,15 @@ fn the_kernel_equals_its_reference() {
 /// A row's result is the same bit for bit whoever else is in the step and however many threads.
 #[test]
 fn rows_do_not_depend_on_one_another() {
-    for ty in [WeightType::F32, WeightType::Q8_0, WeightType::Q4_K] {
-        let weight = weight(ty, 50, 256);
-        let x = Noise::new(16).values(9 * 256, 1.0);
-        let together = product(3, &weight, &x);
-        for (x, together) in x.chunks_exact(256).zip(together.chunks_exact(50)) {
-            assert_eq!(product(1, &weight, x), together);
+    use WeightType::{F32, Q4_0, Q4_K, Q5_K, Q6_K, Q8_0};
+    for ty in [F32, Q4_0, Q8_0, Q4_K, Q5_K, Q6_K] {
+        let weight = weight(ty, 50, 512);
+        let x = Noise::new(16).values(15 * 512, 1.0);
+        for level in levels() {
+            let together = product_at(level, 3, &weight, &x);
+            for (x, together) in x.chunks_exact(512).zip(together.chunks_exact(50)) {
+                assert_eq!(product_at(level, 1, &weight, x), together, "{ty} {level:?}");
+            }
         }
     }
 }
@@ -65,8 +87,10 @@ fn parts_lie_side_by_side_and_add() {
     let x = Noise::new(17).values(2 * 32, 1.0);
     let alone = product(1, &weight, &x);
     let mut out = vec![1.0; 2 * 8];
-    let inputs = Inputs::new(&x, 32, &[&weight]);
-    linear(&Pool::new(1), &inputs, &weight, &mut out, 8, 2, true);
+    let pool = Pool::new(1);
+    let matrix = Matrix::new(&weight, &pool);
+    let inputs = Inputs::new(&pool, &x, 32, &[&matrix]);
+    linear(&pool, &inputs, &matrix, &mut out, 8, 2, true);
     for row in 0..2 {
         assert_eq!(out[row * 8..row * 8 + 2], [1.0, 1.0]);
         assert_eq!(out[row * 8 + 7], 1.0);
@@ -85,6 +109,49 @@ fn inputs_that_are_not_finite_stay_so() {
             let mut x = vec![0.5; 256];
             x[77] = broken;
             assert!(product(1, &weight, &x).iter().all(|value| !value.is_finite()), "{ty}");
+        }
+    }
+}
+
+/// Random blocks of every packed format, extremes of their fields included, decode to what the
+/// format's definition says and multiply alike in every version.
+#[test]
+fn any_block_is_packed_as_it_is_defined() {
+    use WeightType::{Q4_0, Q4_K, Q5_K, Q6_K, Q8_0};
+    for ty in [Q4_0, Q8_0, Q4_K, Q5_K, Q6_K] {
+        let mut noise = Noise::new(13);
+        let (rows, cols) = (19, 512);
+        let size = ty.block_bytes();
+        let blocks = rows * cols / ty.block_elements();
+        let mut bytes: Vec<u8> = (0..blocks * size).map(|_| noise.bits() as u8).collect();
+        for (at, block) in bytes.chunks_exact_mut(size).enumerate() {
+            match at % 3 {
+                0 => block.fill(0xff),
+                1 => block.fill(0x80),
+                _ => {}
+            }
+            // Half-precision fields get values near one.
+            let halves: &[usize] = match ty {
+                Q6_K => &[size - 1],
+                Q4_K | Q5_K => &[1, 3],
+                _ => &[1],
+            };
+            halves.iter().for_each(|at| block[*at] = 0x3c);
+        }
+        let weight = Weight::new(ty, rows, cols, bytes.into());
+        let matrix = Matrix::new(&weight, &Pool::new(2));
+        let file = weight.bytes.len() as f64 * 32.0 / rows as f64;
+        assert!((matrix.bytes() as f64) <= file * 1.03, "{ty}: {} bytes", matrix.bytes());
+        let mut decoded = vec![0.0; rows * cols];
+        for (row, out) in decoded.chunks_exact_mut(cols).enumerate() {
+            matrix.decode_row(row, out);
+        }
+        assert!(error_ratio(&decoded, &widen(&weight.to_f32())) <= 1e-6, "{ty}");
+        let x = Noise::new(15).values(15 * cols, 2.0);
+        let want = widen(&product_at(Level::Portable, 1, &weight, &x));
+        for level in levels() {
+            let error = error_ratio(&product_at(level, 1, &weight, &x), &want);
+            assert!(error <= 1e-5, "{ty} {level:?}: {error}");
         }
     }
 }

@@ -7,6 +7,7 @@
 //! Queries come as the projection left them: `[rows, q | k | v]`, where with a gate each head's
 //! query is followed by its gate: `[q₀ | gate₀ | q₁ | gate₁ | …]`.
 
+mod cache;
 pub mod cpu;
 pub mod reference;
 

@@ -1,4 +1,4 @@
-use super::cpu::{KvCache, attend};
+use super::cpu::{KvCache, Scratch, attend};
 use super::{AttentionShape, reference};
 use crate::backend::KvShape;
 use crate::check::{Noise, error_ratio, widen};
@@ -26,9 +26,7 @@ fn fill(cache: &mut KvCache, blocks: &[u32], tokens: usize, scale: f32) -> [Vec<
             let value = noise.values(cache.shape.head_dim, 1.0);
             keys[head].extend(widen(&key));
             values[head].extend(widen(&value));
-            let at = cache.token(blocks, head, token);
-            cache.keys[at.clone()].copy_from_slice(&key);
-            cache.values[at].copy_from_slice(&value);
+            cache.put(blocks, head, token, &key, &value);
         }
     }
     [keys, values]
@@ -46,9 +44,9 @@ fn check(gated: bool, tokens: usize, scale: f32) -> f64 {
     let row = Noise::new(5).values(shape.cols(), scale);
     let mut worst = 0.0f64;
     for kv_head in 0..2 {
-        let mut got = vec![f32::NAN; 3 * 16];
-        let mut scores = Vec::new();
-        attend(&shape, &cache, &blocks, tokens - 1, kv_head, &row, &mut got, &mut scores);
+        let mut got = [f32::NAN; 3 * 16];
+        let mut rows = [(&row[..], &mut got[..])];
+        attend(&shape, &cache, &blocks, tokens - 1, kv_head, &mut rows, &mut Scratch::default());
         for (at, got) in got.chunks_exact(16).enumerate() {
             let start = (kv_head * 3 + at) * shape.query_stride();
             let query = widen(&row[start..start + 16]);
@@ -78,4 +76,27 @@ fn the_kernel_equals_its_reference() {
 fn extreme_logits_do_not_overflow() {
     let error = check(false, 20, 100.0);
     assert!(error <= 1e-4, "{error}");
+}
+
+/// A row's result is the same bit for bit whichever rows are computed with it.
+#[test]
+fn rows_do_not_depend_on_one_another() {
+    let shape = shape(true);
+    for block_size in [4, 16] {
+        let kv = KvShape { blocks: 12, block_size, kv_heads: 2, head_dim: 16 };
+        let mut cache = KvCache::new(kv);
+        let blocks = [7, 2, 9, 0, 11, 3];
+        fill(&mut cache, &blocks, 23, 2.0);
+        let rows: Vec<_> = (0..4).map(|at| Noise::new(at).values(shape.cols(), 2.0)).collect();
+        let mut scratch = Scratch::default();
+        let mut together = vec![f32::NAN; 4 * 48];
+        let mut parts: Vec<_> =
+            rows.iter().map(Vec::as_slice).zip(together.chunks_exact_mut(48)).collect();
+        attend(&shape, &cache, &blocks, 17, 1, &mut parts, &mut scratch);
+        for (at, (row, together)) in rows.iter().zip(together.chunks_exact(48)).enumerate() {
+            let mut alone = vec![f32::NAN; 48];
+            attend(&shape, &cache, &blocks, 17 + at, 1, &mut [(row, &mut alone)], &mut scratch);
+            assert_eq!(alone, together, "row {at}");
+        }
+    }
 }

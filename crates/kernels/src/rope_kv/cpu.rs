@@ -1,7 +1,6 @@
 //! Queries, keys and values of a row on the CPU.
 
 use crate::paged_attention::AttentionShape;
-use crate::paged_attention::cpu::KvCache;
 use crate::rms_norm::cpu::rms_norm_in_place;
 
 /// `theta^(-2i / rotary_dim)` for each pair, in double precision: at position 100,000 an angle in
@@ -24,29 +23,21 @@ fn rotate(head: &mut [f32], rotation: &[(f32, f32)]) {
     }
 }
 
-/// One row `[q | k | v]`: queries in place, keys and values to `token` of the blocks.
-pub fn rope_kv(
+/// One row `[q | k | v]`: queries and keys in place.
+pub fn norm_and_rotate(
     shape: &AttentionShape,
     row: &mut [f32],
     (q_norm, k_norm): (&[f32], &[f32]),
     rotation: &[(f32, f32)],
-    cache: &mut KvCache,
-    blocks: &[u32],
-    token: usize,
 ) {
     let (queries, keys_values) = row.split_at_mut(shape.query_cols());
-    let (keys, values) = keys_values.split_at_mut(shape.kv_cols());
     for query in queries.chunks_exact_mut(shape.query_stride()) {
         let query = &mut query[..shape.head_dim];
         rms_norm_in_place(query, q_norm, shape.eps);
         rotate(query, rotation);
     }
-    let heads = keys.chunks_exact_mut(shape.head_dim).zip(values.chunks_exact(shape.head_dim));
-    for (head, (key, value)) in heads.enumerate() {
+    for key in keys_values[..shape.kv_cols()].chunks_exact_mut(shape.head_dim) {
         rms_norm_in_place(key, k_norm, shape.eps);
         rotate(key, rotation);
-        let at = cache.token(blocks, head, token);
-        cache.keys[at.clone()].copy_from_slice(key);
-        cache.values[at].copy_from_slice(value);
     }
 }

@@ -1,4 +1,4 @@
-use super::cpu::{frequencies, rope_kv, rotation};
+use super::cpu::{frequencies, norm_and_rotate, rotation};
 use super::reference::rotate;
 use crate::backend::KvShape;
 use crate::check::{Noise, error_ratio, widen};
@@ -28,7 +28,12 @@ fn check(shape: AttentionShape, token: usize) {
     blocks.push(3);
     let mut got = row.clone();
     let rotation = rotation(&frequencies(&shape), token);
-    rope_kv(&shape, &mut got, (&q_norm, &k_norm), &rotation, &mut cache, &blocks, token);
+    norm_and_rotate(&shape, &mut got, (&q_norm, &k_norm), &rotation);
+    let parts = cache.parts();
+    for head in 0..2 {
+        // SAFETY: one after the other.
+        unsafe { parts.put(&shape, head, &got, &blocks, token) };
+    }
 
     let head = |start: usize, norm: &[f32]| {
         let mut head = rms_norm(&widen(&row[start..start + 32]), &widen(norm), 1e-6);
@@ -44,11 +49,11 @@ fn check(shape: AttentionShape, token: usize) {
     }
     for at in 0..shape.kv_heads {
         let start = shape.query_cols() + at * 32;
-        let stored = cache.token(&blocks, at, token);
-        let error = error_ratio(&cache.keys[stored.clone()], &head(start, &k_norm));
+        let (stored_key, stored_value) = cache.token(&blocks, at, token);
+        let error = error_ratio(&stored_key, &head(start, &k_norm));
         assert!(error <= 1e-6, "key {at} of {shape:?} at {token}: {error}");
         let value = start + shape.kv_cols();
-        assert_eq!(cache.values[stored], row[value..value + 32]);
+        assert_eq!(stored_value, row[value..value + 32]);
     }
 }
 

@@ -4,22 +4,19 @@ use kernels::Backend;
 
 use crate::Error;
 use crate::attention::Attention;
-use crate::decoder::{Decoder, Layer, Mixer};
-use crate::load::Source;
+use crate::config::LayerKind;
+use crate::decoder::{FeedForward, Layer, Mixer};
 use crate::mlp::Mlp;
 use crate::shard::Shard;
 use crate::weights::LayerWeights;
 
-pub(super) fn load<B: Backend>(
+pub(super) fn layer<B: Backend>(
     backend: &mut B,
-    source: &Source,
-    shard: Shard,
-) -> Result<Decoder<B>, Error> {
-    let layers = (0..source.config().layers.len()).map(|layer| {
-        let weights = LayerWeights::new(source, layer);
-        let mixer = Mixer::Attention(Attention::load(backend, &weights, &shard)?);
-        Ok(Layer { mixer, mlp: Mlp::load(backend, &weights, &shard)? })
-    });
-    let layers = layers.collect::<Result<_, Error>>()?;
-    Decoder::load(backend, source, shard, layers)
+    weights: &LayerWeights<'_>,
+    shard: &Shard,
+    _: LayerKind,
+) -> Result<Layer<B>, Error> {
+    let mixer = Mixer::Attention(Attention::load(backend, weights, shard)?);
+    let feed_forward = FeedForward::Dense(Mlp::load(backend, weights, shard)?);
+    Ok(Layer { mixer, feed_forward })
 }

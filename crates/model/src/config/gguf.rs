@@ -1,7 +1,7 @@
 //! The configuration from GGUF metadata.
 
 use super::{
-    Architecture, DeltaConfig, Keys, LayerKind, MOST_LAYERS, ModelConfig, ValueHeadOrder,
+    Architecture, DeltaConfig, Keys, LayerKind, Layout, MOST_LAYERS, ModelConfig, MoeConfig,
     interval_layers,
 };
 use crate::Error;
@@ -26,9 +26,11 @@ const KEYS: Keys = Keys {
     delta_key_dim: "ssm.state_size",
     delta_value_dim: "ssm.inner_size",
     delta_conv_kernel: "ssm.conv_kernel",
+    experts: "expert_count",
+    experts_used: "expert_used_count",
+    expert_ffn: "expert_feed_forward_length",
+    shared_ffn: "expert_shared_feed_forward_length",
 };
-
-const ARCHITECTURES: [Architecture; 2] = [Architecture::Qwen3, Architecture::Qwen35];
 
 /// The metadata of one architecture.
 #[derive(Clone, Copy)]
@@ -60,7 +62,7 @@ pub(crate) fn from_gguf(file: &Gguf) -> Result<ModelConfig, Error> {
     let metadata = file.metadata();
     let architecture = architecture(metadata)?;
     let fields = Fields { metadata, prefix: architecture.gguf_name() };
-    let hybrid = architecture == Architecture::Qwen35;
+    let hybrid = architecture.is_hybrid();
     let heads: usize = fields.get(KEYS.heads)?;
     let hidden: usize = fields.get(KEYS.hidden)?;
     let head_dim = match fields.find(KEYS.head_dim)? {
@@ -90,14 +92,16 @@ pub(crate) fn from_gguf(file: &Gguf) -> Result<ModelConfig, Error> {
         rope_theta: fields.find(KEYS.rope_theta)?.unwrap_or(10_000.0),
         rope_sections: fields.find::<Vec<usize>>("rope.dimension_sections")?,
         attn_output_gate: hybrid,
-        ffn: fields.get(KEYS.ffn)?,
+        ffn: if architecture.has_experts() { 0 } else { fields.get(KEYS.ffn)? },
+        moe: if architecture.has_experts() { Some(moe(file, fields, architecture)?) } else { None },
         eps: fields.get(KEYS.eps)?,
         tied: file.tensor("output.weight").is_none(),
         context_length: fields.get(KEYS.context_length)?,
-        delta: if hybrid { Some(delta(fields)?) } else { None },
+        delta: if hybrid { Some(delta(fields, architecture)?) } else { None },
         norm_plus_one: false,
         a_log_is_log: false,
         mtp_layers,
+        layout: Layout::default(),
     };
     // The check names the keys as they are in the file.
     config.check(metadata.file(), &KEYS).map_err(|error| match error {
@@ -111,11 +115,11 @@ pub(crate) fn from_gguf(file: &Gguf) -> Result<ModelConfig, Error> {
 
 fn architecture(metadata: Metadata<'_>) -> Result<Architecture, Error> {
     let found: &str = metadata.get("general.architecture")?;
-    let known = ARCHITECTURES.iter().find(|known| known.gguf_name() == found);
+    let known = Architecture::ALL.iter().find(|known| known.gguf_name() == found);
     known.copied().ok_or_else(|| Error::UnsupportedArchitecture {
         file: metadata.file().to_path_buf(),
         found: found.to_owned(),
-        known: ARCHITECTURES.map(Architecture::gguf_name).join(", "),
+        known: Architecture::ALL.map(Architecture::gguf_name).join(", "),
     })
 }
 
@@ -154,7 +158,7 @@ fn layers(fields: Fields<'_>, hybrid: bool, mtp: usize) -> Result<Vec<LayerKind>
     Ok(interval_layers(count, interval))
 }
 
-fn delta(fields: Fields<'_>) -> Result<DeltaConfig, Error> {
+fn delta(fields: Fields<'_>, architecture: Architecture) -> Result<DeltaConfig, Error> {
     let value_heads: usize = fields.get(KEYS.delta_value_heads)?;
     let inner: usize = fields.get(KEYS.delta_value_dim)?;
     if value_heads == 0 || !inner.is_multiple_of(value_heads) {
@@ -167,6 +171,33 @@ fn delta(fields: Fields<'_>) -> Result<DeltaConfig, Error> {
         key_dim: fields.get(KEYS.delta_key_dim)?,
         value_dim: inner / value_heads,
         conv_kernel: fields.get(KEYS.delta_conv_kernel)?,
-        value_head_order: ValueHeadOrder::Tiled,
+        value_head_order: architecture.gguf_value_heads(),
+    })
+}
+
+fn moe(file: &Gguf, fields: Fields<'_>, architecture: Architecture) -> Result<MoeConfig, Error> {
+    const SOFTMAX: u32 = 1;
+    let gating = fields.find::<u32>("expert_gating_func")?;
+    if let Some(function) = gating.filter(|&function| function != SOFTMAX) {
+        return Err(fields.wrong("expert_gating_func", "1, the softmax", &function));
+    }
+    let scale = fields.find::<f32>("expert_weights_scale")?;
+    // Zero means that the weights are not scaled.
+    if let Some(scale) = scale.filter(|scale| ![0.0, 1.0].contains(scale)) {
+        return Err(fields.wrong("expert_weights_scale", "1", &scale));
+    }
+    let ffn = fields.get(KEYS.expert_ffn)?;
+    let shared_ffn = || {
+        // Not every converter writes the width down.
+        let tensor = file.tensor("blk.0.ffn_gate_shexp.weight");
+        let found = tensor.map_or(ffn, |tensor| tensor.shape[0]);
+        Ok::<_, Error>(fields.find(KEYS.shared_ffn)?.unwrap_or(found))
+    };
+    Ok(MoeConfig {
+        experts: fields.get(KEYS.experts)?,
+        experts_used: fields.get(KEYS.experts_used)?,
+        ffn,
+        shared_ffn: if architecture.has_shared_expert() { Some(shared_ffn()?) } else { None },
+        renormalise: fields.find("expert_weights_norm")?.unwrap_or(true),
     })
 }

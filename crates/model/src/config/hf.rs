@@ -9,16 +9,24 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use super::{
-    Architecture, DeltaConfig, Keys, LayerKind, MOST_LAYERS, ModelConfig, ValueHeadOrder,
-    interval_layers,
+    Architecture, DeltaConfig, Keys, LayerKind, Layout, MOST_LAYERS, ModelConfig, MoeConfig,
+    ValueHeadOrder, interval_layers,
 };
 use crate::Error;
 
 /// Values of `model_type` of a text model, and what they mean.
-const TYPES: [(&str, Architecture); 3] = [
+///
+/// The text of `qwen3_vl` is `qwen3`: its rotation has three positions, which are equal for text.
+const TYPES: [(&str, Architecture); 9] = [
     ("qwen3", Architecture::Qwen3),
     ("qwen3_5", Architecture::Qwen35),
     ("qwen3_5_text", Architecture::Qwen35),
+    ("qwen3_5_moe", Architecture::Qwen35Moe),
+    ("qwen3_5_moe_text", Architecture::Qwen35Moe),
+    ("qwen3_moe", Architecture::Qwen3Moe),
+    ("qwen3_next", Architecture::Qwen3Next),
+    ("qwen3_vl", Architecture::Qwen3),
+    ("qwen3_vl_text", Architecture::Qwen3),
 ];
 
 const KEYS: Keys = Keys {
@@ -39,6 +47,10 @@ const KEYS: Keys = Keys {
     delta_key_dim: "linear_key_head_dim",
     delta_value_dim: "linear_value_head_dim",
     delta_conv_kernel: "linear_conv_kernel_dim",
+    experts: "num_experts",
+    experts_used: "num_experts_per_tok",
+    expert_ffn: "moe_intermediate_size",
+    shared_ffn: "shared_expert_intermediate_size",
 };
 
 /// A JSON object with the file it came from.
@@ -131,9 +143,8 @@ pub(crate) fn from_hf(file: &Path, json: &Value) -> Result<ModelConfig, Error> {
     let architecture = architecture(top)?;
     refuse_unimplemented(top, text)?;
 
-    let hybrid = architecture == Architecture::Qwen35;
-    // These are the values that the reference implementation assumes when they are absent.
-    let head_dim = text.find_usize(KEYS.head_dim)?.unwrap_or(if hybrid { 256 } else { 128 });
+    let hybrid = architecture.is_hybrid();
+    let head_dim = head_dim(text, architecture)?;
     let rope = Rope::read(text)?;
     let fraction = rope.fraction.unwrap_or(if hybrid { 0.25 } else { 1.0 });
     let layers = layers(text, hybrid)?;
@@ -156,7 +167,8 @@ pub(crate) fn from_hf(file: &Path, json: &Value) -> Result<ModelConfig, Error> {
         rope_theta: text.required(KEYS.rope_theta, rope.theta)?,
         rope_sections: rope.sections,
         attn_output_gate: hybrid && text.find_bool("attn_output_gate")?.unwrap_or(true),
-        ffn: text.usize(KEYS.ffn)?,
+        ffn: if architecture.has_experts() { 0 } else { text.usize(KEYS.ffn)? },
+        moe: if architecture.has_experts() { Some(moe(text, architecture)?) } else { None },
         eps: text.required(KEYS.eps, text.find_f64(KEYS.eps)?)? as f32,
         tied,
         context_length: text.usize(KEYS.context_length)?,
@@ -164,9 +176,24 @@ pub(crate) fn from_hf(file: &Path, json: &Value) -> Result<ModelConfig, Error> {
         norm_plus_one: hybrid,
         a_log_is_log: true,
         mtp_layers: text.find_usize(KEYS.mtp_layers)?.unwrap_or(0),
+        layout: Layout::default(),
     };
     config.check(file, &KEYS)?;
     Ok(config)
+}
+
+/// Absent, it is what the reference implementation assumes.
+fn head_dim(text: Json<'_>, architecture: Architecture) -> Result<usize, Error> {
+    if let Some(head_dim) = text.find_usize(KEYS.head_dim)? {
+        return Ok(head_dim);
+    }
+    Ok(match architecture {
+        Architecture::Qwen3 => 128,
+        Architecture::Qwen3Moe => {
+            text.usize(KEYS.hidden)?.checked_div(text.usize(KEYS.heads)?).unwrap_or(0)
+        }
+        Architecture::Qwen35 | Architecture::Qwen35Moe | Architecture::Qwen3Next => 256,
+    })
 }
 
 fn architecture(top: Json<'_>) -> Result<Architecture, Error> {
@@ -187,7 +214,11 @@ fn refuse_unimplemented(top: Json<'_>, text: Json<'_>) -> Result<(), Error> {
     }
     text.only("hidden_act", &"silu".into(), "`silu`")?;
     text.only("attention_bias", &false.into(), "false")?;
-    text.only("use_sliding_window", &false.into(), "false")
+    text.only("use_sliding_window", &false.into(), "false")?;
+    let every = "1: mixtures of experts in some layers only are not implemented";
+    text.only("decoder_sparse_step", &1.into(), every)?;
+    let none = "an empty list: mixtures of experts in some layers only are not implemented";
+    text.only("mlp_only_layers", &Value::Array(Vec::new()), none)
 }
 
 fn layers(text: Json<'_>, hybrid: bool) -> Result<Vec<LayerKind>, Error> {
@@ -231,6 +262,30 @@ fn delta(text: Json<'_>) -> Result<DeltaConfig, Error> {
         value_dim: text.usize(KEYS.delta_value_dim)?,
         conv_kernel: text.usize(KEYS.delta_conv_kernel)?,
         value_head_order: ValueHeadOrder::Grouped,
+    })
+}
+
+fn moe(text: Json<'_>, architecture: Architecture) -> Result<MoeConfig, Error> {
+    const RENORMALISE: &str = "norm_topk_prob";
+    let experts = match text.find_usize(KEYS.experts)? {
+        None => text.find_usize("num_local_experts")?,
+        found => found,
+    };
+    let renormalise = match architecture {
+        // The reference implementation leaves no choice.
+        Architecture::Qwen35Moe => {
+            text.only(RENORMALISE, &true.into(), "true")?;
+            true
+        }
+        _ => text.find_bool(RENORMALISE)?.unwrap_or(architecture == Architecture::Qwen3Next),
+    };
+    let shared = architecture.has_shared_expert();
+    Ok(MoeConfig {
+        experts: text.required(KEYS.experts, experts)?,
+        experts_used: text.usize(KEYS.experts_used)?,
+        ffn: text.usize(KEYS.expert_ffn)?,
+        shared_ffn: if shared { Some(text.usize(KEYS.shared_ffn)?) } else { None },
+        renormalise,
     })
 }
 

@@ -2,6 +2,8 @@
 
 mod gguf;
 mod hf;
+mod layout;
+mod moe;
 
 use std::path::Path;
 
@@ -9,22 +11,60 @@ use crate::Error;
 
 pub(crate) use gguf::from_gguf;
 pub(crate) use hf::{Json, from_hf};
+pub use layout::{ExpertLayout, Layout};
+pub use moe::MoeConfig;
 
 /// The families of networks that are implemented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Architecture {
     /// Dense attention layers with norms on queries and keys.
     Qwen3,
+    /// The same with a mixture of experts in every layer.
+    Qwen3Moe,
     /// Gated DeltaNet layers with an attention layer among every few.
     Qwen35,
+    /// The same with a mixture of experts and a shared one in every layer.
+    Qwen35Moe,
+    /// What came before `Qwen35Moe`: the same network, cut into other tensors.
+    Qwen3Next,
 }
 
 impl Architecture {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::Qwen3, Self::Qwen3Moe, Self::Qwen35, Self::Qwen35Moe, Self::Qwen3Next];
+
     /// The name in GGUF metadata.
     pub const fn gguf_name(self) -> &'static str {
         match self {
             Self::Qwen3 => "qwen3",
+            Self::Qwen3Moe => "qwen3moe",
             Self::Qwen35 => "qwen35",
+            Self::Qwen35Moe => "qwen35moe",
+            Self::Qwen3Next => "qwen3next",
+        }
+    }
+
+    /// Whether some layers are linear attention.
+    pub const fn is_hybrid(self) -> bool {
+        matches!(self, Self::Qwen35 | Self::Qwen35Moe | Self::Qwen3Next)
+    }
+
+    /// Whether the feed-forward layers are mixtures of experts.
+    pub const fn has_experts(self) -> bool {
+        matches!(self, Self::Qwen3Moe | Self::Qwen35Moe | Self::Qwen3Next)
+    }
+
+    /// Whether every token uses one expert more, beside those chosen for it.
+    pub const fn has_shared_expert(self) -> bool {
+        self.is_hybrid() && self.has_experts()
+    }
+
+    /// The order of the value heads in GGUF files. Checkpoints have them grouped.
+    pub(crate) const fn gguf_value_heads(self) -> ValueHeadOrder {
+        match self {
+            Self::Qwen35 | Self::Qwen35Moe => ValueHeadOrder::Tiled,
+            Self::Qwen3 | Self::Qwen3Moe | Self::Qwen3Next => ValueHeadOrder::Grouped,
         }
     }
 }
@@ -102,8 +142,10 @@ pub struct ModelConfig {
     pub rope_sections: Option<Vec<usize>>,
     /// Whether the query matrix holds, per head, a query and then a gate of the same size.
     pub attn_output_gate: bool,
-    /// Width of the feed-forward layer.
+    /// Width of the feed-forward layer; 0 where all of them are mixtures of experts.
     pub ffn: usize,
+    /// The mixtures of experts, if there are any: then every layer has one.
+    pub moe: Option<MoeConfig>,
     /// What keeps the norms from dividing by zero.
     pub eps: f32,
     /// Whether the output matrix is the embedding.
@@ -118,6 +160,8 @@ pub struct ModelConfig {
     pub a_log_is_log: bool,
     /// Layers that predict the token after the next one: 0 or 1.
     pub mtp_layers: usize,
+    /// Which tensors of the file hold what.
+    pub layout: Layout,
 }
 
 /// The most of anything that a size can be; products of three of them fit in 64 bits.
@@ -144,6 +188,10 @@ pub(crate) struct Keys {
     pub(crate) delta_key_dim: &'static str,
     pub(crate) delta_value_dim: &'static str,
     pub(crate) delta_conv_kernel: &'static str,
+    pub(crate) experts: &'static str,
+    pub(crate) experts_used: &'static str,
+    pub(crate) expert_ffn: &'static str,
+    pub(crate) shared_ffn: &'static str,
 }
 
 impl ModelConfig {
@@ -162,7 +210,10 @@ impl ModelConfig {
         range(keys.kv_heads, self.kv_heads, 1, self.heads)?;
         range(keys.head_dim, self.head_dim, 1, LARGEST)?;
         range(keys.rotary_dim, self.rotary_dim, 2, self.head_dim)?;
-        range(keys.ffn, self.ffn, 1, LARGEST)?;
+        match &self.moe {
+            Some(moe) => moe.check(file, keys)?,
+            None => range(keys.ffn, self.ffn, 1, LARGEST)?,
+        }
         range(keys.context_length, self.context_length, 1, u32::MAX as usize)?;
         range(keys.mtp_layers, self.mtp_layers, 0, 1)?;
         let relation = |good: bool, key: &str, expected: String, found: usize| {

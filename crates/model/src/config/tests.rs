@@ -39,6 +39,35 @@ fn qwen35() -> Value {
     })
 }
 
+fn qwen3_moe() -> Value {
+    json!({
+        "architectures": ["Qwen3MoeForCausalLM"], "attention_bias": false,
+        "decoder_sparse_step": 1, "head_dim": 128, "hidden_act": "silu", "hidden_size": 2048,
+        "intermediate_size": 6144, "max_position_embeddings": 40960, "mlp_only_layers": [],
+        "model_type": "qwen3_moe", "moe_intermediate_size": 768, "norm_topk_prob": true,
+        "num_attention_heads": 32, "num_experts": 128, "num_experts_per_tok": 8,
+        "num_hidden_layers": 48, "num_key_value_heads": 4, "rms_norm_eps": 1e-06,
+        "rope_scaling": null, "rope_theta": 1000000.0, "sliding_window": null,
+        "tie_word_embeddings": false, "use_sliding_window": false, "vocab_size": 151936
+    })
+}
+
+fn qwen3_next() -> Value {
+    json!({
+        "architectures": ["Qwen3NextForCausalLM"], "attention_bias": false,
+        "decoder_sparse_step": 1, "full_attention_interval": 4, "head_dim": 256,
+        "hidden_act": "silu", "hidden_size": 2048, "intermediate_size": 5120,
+        "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_num_key_heads": 16,
+        "linear_num_value_heads": 32, "linear_value_head_dim": 128,
+        "max_position_embeddings": 262144, "mlp_only_layers": [], "model_type": "qwen3_next",
+        "moe_intermediate_size": 512, "norm_topk_prob": true, "num_attention_heads": 16,
+        "num_experts": 512, "num_experts_per_tok": 10, "num_hidden_layers": 48,
+        "num_key_value_heads": 2, "partial_rotary_factor": 0.25, "rms_norm_eps": 1e-06,
+        "rope_scaling": null, "rope_theta": 10000000, "shared_expert_intermediate_size": 512,
+        "tie_word_embeddings": false, "vocab_size": 151936
+    })
+}
+
 fn read(json: &Value) -> Result<ModelConfig, Error> {
     from_hf(Path::new("config.json"), json)
 }
@@ -97,6 +126,87 @@ fn the_same_model_written_flat() {
     assert_eq!(read(&flat).unwrap(), read(&nested).unwrap());
 }
 
+#[test]
+fn models_with_experts() {
+    let config = read(&qwen3_moe()).unwrap();
+    assert_eq!((config.architecture, config.ffn), (Architecture::Qwen3Moe, 0));
+    assert!(config.delta.is_none() && !config.norm_plus_one && !config.attn_output_gate);
+    let moe =
+        MoeConfig { experts: 128, experts_used: 8, ffn: 768, shared_ffn: None, renormalise: true };
+    assert_eq!(config.moe, Some(moe));
+
+    let mut absent = qwen3_moe();
+    for key in ["norm_topk_prob", "head_dim", "num_experts"] {
+        absent.as_object_mut().unwrap().remove(key);
+    }
+    absent["num_local_experts"] = 128.into();
+    let config = read(&absent).unwrap();
+    assert_eq!((config.head_dim, config.moe), (64, Some(MoeConfig { renormalise: false, ..moe })));
+
+    let config = read(&qwen3_next()).unwrap();
+    assert_eq!((config.architecture, config.rotary_dim), (Architecture::Qwen3Next, 64));
+    assert!(config.norm_plus_one && config.attn_output_gate && config.delta.is_some());
+    let moe = MoeConfig { experts: 512, experts_used: 10, ffn: 512, shared_ffn: Some(512), ..moe };
+    assert_eq!(config.moe, Some(moe));
+    assert_eq!(config.layers.iter().filter(|k| **k == LayerKind::FullAttention).count(), 12);
+
+    let mut composite = qwen35();
+    composite["model_type"] = "qwen3_5_moe".into();
+    let text = composite["text_config"].as_object_mut().unwrap();
+    text["model_type"] = "qwen3_5_moe_text".into();
+    text.remove("intermediate_size");
+    for (key, value) in [
+        ("num_experts", 256),
+        ("num_experts_per_tok", 8),
+        ("moe_intermediate_size", 512),
+        ("shared_expert_intermediate_size", 512),
+    ] {
+        text.insert(key.into(), value.into());
+    }
+    let config = read(&composite).unwrap();
+    assert_eq!(config.architecture, Architecture::Qwen35Moe);
+    assert_eq!(config.moe, Some(MoeConfig { experts: 256, experts_used: 8, ..moe }));
+    refused(
+        composite,
+        "/text_config/norm_topk_prob",
+        false.into(),
+        "norm_topk_prob: expected true",
+    );
+}
+
+#[test]
+fn the_text_of_a_vision_model() {
+    let mut text = qwen3();
+    text["model_type"] = "qwen3_vl_text".into();
+    text["rope_scaling"] = json!({
+        "mrope_interleaved": true, "mrope_section": [24, 20, 20], "rope_type": "default"
+    });
+    let vision = json!({
+        "model_type": "qwen3_vl", "text_config": text, "tie_word_embeddings": true,
+        "vision_config": { "depth": 24, "hidden_size": 1024 }
+    });
+    let mut dense = read(&qwen3()).unwrap();
+    dense.rope_sections = Some(vec![24, 20, 20]);
+    assert_eq!(read(&vision).unwrap(), dense);
+}
+
+#[test]
+fn impossible_mixtures_are_refused() {
+    let next = |key: &str, value: Value, part: &str| {
+        refused(qwen3_next(), &format!("/{key}"), value, part);
+    };
+    next("num_experts", 0.into(), "num_experts: expected 1 to 2048, found 0");
+    next("num_experts", 1000000.into(), "num_experts: expected 1 to 2048, found 1000000");
+    next("num_experts", Value::Null, "`num_experts` is missing");
+    next("num_experts_per_tok", 513.into(), "num_experts_per_tok: expected 1 to 512, found 513");
+    next("num_experts_per_tok", 0.into(), "num_experts_per_tok: expected 1 to 512, found 0");
+    next("moe_intermediate_size", 0.into(), "moe_intermediate_size: expected 1 to");
+    next("shared_expert_intermediate_size", Value::Null, "is missing");
+    next("shared_expert_intermediate_size", 0.into(), "expected 1 to");
+    next("decoder_sparse_step", 2.into(), "in some layers only are not implemented, found 2");
+    next("mlp_only_layers", json!([0]), "in some layers only are not implemented, found [0]");
+}
+
 // Requirement 38
 #[test]
 fn an_unknown_architecture_names_the_known_ones() {
@@ -104,7 +214,9 @@ fn an_unknown_architecture_names_the_known_ones() {
         qwen3(),
         "/model_type",
         "llama".into(),
-        "config.json: architecture `llama` is not supported; supported: qwen3, qwen3_5",
+        "config.json: architecture `llama` is not supported; supported: qwen3, qwen3_5, \
+         qwen3_5_text, qwen3_5_moe, qwen3_5_moe_text, qwen3_moe, qwen3_next, qwen3_vl, \
+         qwen3_vl_text",
     );
     refused(qwen3(), "/model_type", Value::Null, "`model_type` is missing");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use kernels::quant::WeightType;
 
 use crate::gguf::write::{Header, NewValue};
-use crate::{DeltaConfig, Error, LayerKind, ModelConfig};
+use crate::{Architecture, DeltaConfig, Error, LayerKind, ModelConfig, MoeConfig};
 
 pub(super) fn put(
     header: &mut Header,
@@ -22,7 +22,10 @@ pub(super) fn put(
     sizes.count("block_count", config.layers.len() + config.mtp_layers);
     sizes.count("context_length", config.context_length);
     sizes.count("embedding_length", config.hidden);
-    sizes.count("feed_forward_length", config.ffn);
+    match &config.moe {
+        Some(moe) => sizes.mixture(source, moe)?,
+        None => sizes.count("feed_forward_length", config.ffn),
+    }
     sizes.count("attention.head_count", config.heads);
     sizes.count("attention.head_count_kv", config.kv_heads);
     sizes.count("attention.key_length", config.head_dim);
@@ -58,9 +61,26 @@ impl Sizes<'_> {
         self.header.put(&format!("{}.{key}", self.arch), NewValue::F32(value));
     }
 
+    fn mixture(&mut self, source: &Path, moe: &MoeConfig) -> Result<(), Error> {
+        if !moe.renormalise {
+            let reason = "has experts whose weights do not add up to 1 (`norm_topk_prob` is \
+                          false), which readers of GGUF files do not expect";
+            return Err(Error::refused(source, reason));
+        }
+        self.count("expert_count", moe.experts);
+        self.count("expert_used_count", moe.experts_used);
+        self.count("expert_feed_forward_length", moe.ffn);
+        if let Some(ffn) = moe.shared_ffn {
+            self.count("expert_shared_feed_forward_length", ffn);
+        }
+        Ok(())
+    }
+
     fn hybrid(&mut self, config: &ModelConfig, delta: &DeltaConfig) {
-        let key = format!("{}.rope.dimension_sections", self.arch);
-        self.header.put(&key, NewValue::I32s(sections(config)));
+        if config.architecture != Architecture::Qwen3Next {
+            let key = format!("{}.rope.dimension_sections", self.arch);
+            self.header.put(&key, NewValue::I32s(sections(config)));
+        }
         self.count("ssm.conv_kernel", delta.conv_kernel);
         self.count("ssm.state_size", delta.key_dim);
         self.count("ssm.group_count", delta.key_heads);

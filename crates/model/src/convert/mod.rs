@@ -17,7 +17,7 @@ use std::thread;
 use kernels::quant::{Encoder, WeightType, encoder};
 
 use crate::gguf::write::{Header, pad};
-use crate::{Error, ModelConfig, Source, TensorName};
+use crate::{Error, Layout, ModelConfig, Source, TensorName};
 
 /// Writes the checkpoint in the directory `source` to the GGUF file `out`.
 ///
@@ -40,16 +40,21 @@ pub fn convert(source: &Path, out: &Path, ty: WeightType) -> Result<(), Error> {
         let reason = format!("{ty} cannot be written; possible: {}", good.join(", "));
         return Err(Error::refused(out, reason));
     }
-    let config = model.config();
+    write_model(&model, out, ty, Layout::gguf(model.config().architecture))
+}
+
+/// Writes a checkpoint with its matrices cut into the tensors of `layout`.
+fn write_model(model: &Source, out: &Path, ty: WeightType, layout: Layout) -> Result<(), Error> {
+    let target = &ModelConfig { layout, ..model.config().clone() };
     let mut header = Header::new();
-    metadata::put(&mut header, source, config, ty)?;
-    tokenizer::put(&mut header, source, config)?;
-    let names = TensorName::all(config);
+    metadata::put(&mut header, model.path(), target, ty)?;
+    tokenizer::put(&mut header, model.path(), target)?;
+    let names = TensorName::all(target);
     for &name in &names {
-        header.declare(&name.gguf(config), &name.shape(config), stored_type(name, config, ty));
+        header.declare(&name.gguf(target), &name.shape(target), stored_type(name, target, ty));
     }
     let part = PathBuf::from(format!("{}.part", out.display()));
-    let written = write(&part, &header, &model, &names, ty)
+    let written = write(&part, &header, model, &names, ty)
         .and_then(|()| fs::rename(&part, out).map_err(|e| Error::io(out, e)));
     if written.is_err() {
         // What is left would only be taken for a model. That it cannot be removed changes nothing.
@@ -60,7 +65,8 @@ pub fn convert(source: &Path, out: &Path, ty: WeightType) -> Result<(), Error> {
 
 /// The format in which a tensor is written when matrices are to be `ty`.
 ///
-/// - What is not a matrix, the convolution and the two small gate matrices of a linear layer: F32.
+/// - What is not a matrix, the convolution and the small gate matrices of a linear layer, and what
+///   chooses experts: F32.
 /// - The matrix that makes the logits, if `ty` has fewer than 6 bits: `Q6_K`.
 /// - A matrix whose rows are not whole blocks: `Q8_0`, and if that does not fit either, F16.
 pub fn stored_type(name: TensorName, config: &ModelConfig, ty: WeightType) -> WeightType {

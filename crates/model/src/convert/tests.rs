@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::load::MtpRole;
-use crate::{LayerKind, Role, ValueHeadOrder};
+use crate::{Architecture, ExpertLayout, LayerKind, Role, ValueHeadOrder};
 
 fn fixture(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests/fixtures", name].iter().collect()
@@ -145,6 +145,93 @@ fn norms_hold_one_more_and_all_else_is_unchanged() {
     }
 }
 
+/// The checkpoint's experts, each by itself, and the file's, whole.
+#[test]
+fn experts_are_stacked() {
+    for name in ["qwen3_moe", "qwen3_5_moe", "qwen3_next"] {
+        let model = converted(name, WeightType::F32);
+        let config = model.gguf.config();
+        let moe = config.moe.unwrap();
+        assert_eq!(model.hf.config().moe, Some(moe), "{name}");
+        assert_eq!(config.layout.experts, ExpertLayout::Stacked);
+        let up = model.gguf.tensor(TensorName::Layer(1, Role::ExpertsUp)).unwrap();
+        assert_eq!((up.name, &up.shape[..]), ("blk.1.ffn_up_exps.weight", &[8, moe.ffn, 64][..]));
+        for expert in 0..moe.experts {
+            for role in [Role::ExpertGate, Role::ExpertUp, Role::ExpertDown] {
+                let name = TensorName::Layer(2, role(expert));
+                let of = |source: &Source| source.matrix(name).unwrap().to_f32();
+                assert_eq!(of(&model.hf), of(&model.gguf), "{name}");
+            }
+        }
+        for (name, router) in [("ffn_gate_inp", true), ("ffn_gate_inp_shexp", false)] {
+            let found = model.gguf.gguf().unwrap().tensor(&format!("blk.0.{name}.weight"));
+            let shape = found.map(|tensor| tensor.shape);
+            let expected =
+                if router { Some(vec![8, 64]) } else { moe.shared_ffn.map(|_| vec![64]) };
+            assert_eq!(shape, expected, "{name}");
+        }
+    }
+}
+
+// Requirement 126
+#[test]
+fn the_value_heads_of_next_stay_grouped() {
+    let model = converted("qwen3_next", WeightType::F32);
+    let config = model.gguf.config();
+    assert_eq!(config.delta.unwrap().value_head_order, ValueHeadOrder::Grouped);
+    assert_eq!(config.layout, Layout::gguf(Architecture::Qwen3Next));
+    for role in [Role::DeltaQkv, Role::DeltaGate, Role::DeltaBeta, Role::DeltaAlpha, Role::DeltaOut]
+    {
+        let name = TensorName::Layer(1, role);
+        let of = |source: &Source| source.matrix(name).unwrap().to_f32();
+        assert_eq!(of(&model.hf), of(&model.gguf), "{name}");
+    }
+    let gguf = model.gguf.gguf().unwrap();
+    assert!(gguf.tensor("blk.0.ssm_ba.weight").is_some_and(|tensor| tensor.shape == [8, 64]));
+    assert!(gguf.tensor("blk.0.ssm_beta.weight").is_none());
+    let tiled = converted("qwen3_5_moe", WeightType::F32);
+    let order = tiled.gguf.config().delta.unwrap().value_head_order;
+    assert_eq!(order, ValueHeadOrder::Tiled);
+    let (hf, gguf) = tiled.layer(Role::DeltaGate);
+    assert_tiled(&hf, &gguf, 32 * 64);
+}
+
+/// Files of other converters: q, k, v and z in one tensor, gate and up of all experts in one.
+#[test]
+fn other_layouts_hold_the_same_matrices() {
+    let stacked = Layout { experts: ExpertLayout::Stacked, ..Layout::default() };
+    for (name, layout) in [
+        ("qwen3_next", Layout { fused_qkvz: true, fused_ba: true, ..stacked }),
+        ("qwen3_next", stacked),
+        ("qwen3_5_moe", Layout { experts: ExpertLayout::Fused, ..stacked }),
+    ] {
+        let model = converted(name, WeightType::F32);
+        let path = model.directory.path().join("other.gguf");
+        write_model(&model.hf, &path, WeightType::F32, layout).unwrap();
+        let other = Source::open(&path).unwrap();
+        assert_eq!(other.config().layout, layout);
+        for layer in 0..4 {
+            let roles = match other.config().layers[layer] {
+                LayerKind::FullAttention => vec![],
+                LayerKind::LinearAttention => {
+                    let ba = (name == "qwen3_next").then_some(Role::DeltaBa);
+                    let split =
+                        [Role::DeltaQkv, Role::DeltaGate, Role::DeltaBeta, Role::DeltaAlpha];
+                    split.into_iter().chain(ba).collect()
+                }
+            };
+            let experts = (0..8).flat_map(|expert| {
+                [Role::ExpertGate(expert), Role::ExpertUp(expert), Role::ExpertDown(expert)]
+            });
+            for role in roles.into_iter().chain(experts) {
+                let name = TensorName::Layer(layer, role);
+                let of = |source: &Source| source.matrix(name).unwrap().to_f32();
+                assert_eq!(of(&other), of(&model.gguf), "{name} in {layout:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_same_checkpoint_makes_the_same_bytes() {
     let read = |model: &Converted| fs::read(model.directory.path().join("model.gguf")).unwrap();
@@ -230,8 +317,12 @@ fn the_tokenizer_is_taken_along() {
 
 /// A copy of the hybrid checkpoint with one JSON file edited.
 fn edited(file: &str, edit: impl Fn(&mut Value)) -> tempfile::TempDir {
+    edited_model("qwen3_5", file, edit)
+}
+
+fn edited_model(name: &str, file: &str, edit: impl Fn(&mut Value)) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
-    for entry in fs::read_dir(fixture("qwen3_5")).unwrap() {
+    for entry in fs::read_dir(fixture(name)).unwrap() {
         let path = entry.unwrap().path();
         fs::copy(&path, directory.path().join(path.file_name().unwrap())).unwrap();
     }
@@ -240,6 +331,18 @@ fn edited(file: &str, edit: impl Fn(&mut Value)) -> tempfile::TempDir {
     edit(&mut json);
     fs::write(&path, json.to_string()).unwrap();
     directory
+}
+
+#[test]
+fn a_prediction_layer_that_is_not_whole_is_left_out() {
+    let announced = edited_model("qwen3_5_moe", "config.json", |config| {
+        config["mtp_num_hidden_layers"] = 1.into();
+    });
+    let source = Source::open(announced.path()).unwrap();
+    let warning = "the multi-token prediction layer is left out: tensor `mtp.fc.weight` is missing";
+    assert_eq!((source.config().mtp_layers, source.warnings()), (0, &[warning.to_owned()][..]));
+    let whole = Source::open(&fixture("qwen3_5")).unwrap();
+    assert_eq!((whole.config().mtp_layers, whole.warnings().len()), (1, 0));
 }
 
 #[track_caller]
@@ -282,6 +385,11 @@ fn checkpoints_that_gguf_cannot_hold_are_refused() {
     let error = metadata::put(&mut Header::new(), Path::new("x"), &config, WeightType::F32);
     assert!(error.unwrap_err().to_string().contains("irregular places"));
 
+    let free = edited_model("qwen3_moe", "config.json", |config| {
+        config["norm_topk_prob"] = false.into();
+    });
+    refused(&free, "`norm_topk_prob` is false");
+
     let broken = edited("config.json", |_| {});
     let path = broken.path().join("model.safetensors");
     let mut bytes = fs::read(&path).unwrap();
@@ -317,6 +425,15 @@ fn a_gguf_whose_parts_disagree_is_refused() {
         let Err(error) = Source::open(&path) else { panic!("{key} = {value} was accepted") };
         assert!(error.to_string().contains(part), "`{error}` does not say `{part}`");
     };
+    let qwen3 = "general.architecture\u{8}\0\0\0\u{5}\0\0\0\0\0\0\0qwen3";
+    let at = good.windows(qwen3.len()).position(|window| window == qwen3.as_bytes()).unwrap();
+    let mut bytes = good.clone();
+    bytes[at + qwen3.len() - 1] = b'9';
+    fs::write(&path, bytes).unwrap();
+    let error = Source::open(&path).err().unwrap().to_string();
+    let known = "supported: qwen3, qwen3moe, qwen35, qwen35moe, qwen3next";
+    assert!(error.contains("`qwen9`") && error.ends_with(known), "{error}");
+
     check("qwen3.block_count", u32::MAX, "qwen3.block_count: expected 1 to 1024");
     check("qwen3.block_count", 0, "qwen3.block_count: expected 1 to 1024");
     check("qwen3.block_count", 4, "tensor `blk.3.attn_norm.weight` is missing");
@@ -331,4 +448,30 @@ fn a_gguf_whose_parts_disagree_is_refused() {
     check("qwen3.attention.layer_norm_rms_epsilon", nan, "between 0 and 1, found NaN");
     check("qwen3.attention.layer_norm_rms_epsilon", 0, "between 0 and 1, found 0");
     check("qwen3.rope.freq_base", nan, "rope.freq_base: expected at least 1, found NaN");
+}
+
+#[test]
+fn a_gguf_whose_experts_cannot_be_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.gguf");
+    convert(&fixture("qwen3_next"), &path, WeightType::F32).unwrap();
+    let good = fs::read(&path).unwrap();
+    let check = |key: &str, value: u32, part: &str| {
+        let mut bytes = good.clone();
+        let key = format!("qwen3next.{key}");
+        let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap();
+        bytes[at + key.len() + 4..][..4].copy_from_slice(&value.to_le_bytes());
+        fs::write(&path, bytes).unwrap();
+        let Err(error) = Source::open(&path) else { panic!("{key} = {value} was accepted") };
+        let error = error.to_string();
+        assert!(error.contains(part), "`{error}` does not say `{part}`");
+    };
+    check("expert_count", 0, "qwen3next.expert_count: expected 1 to 2048, found 0");
+    check("expert_count", u32::MAX, "qwen3next.expert_count: expected 1 to 2048");
+    check("expert_count", 9, "tensor `blk.0.ffn_gate_inp.weight`: expected the shape [9, 64]");
+    check("expert_used_count", 9, "qwen3next.expert_used_count: expected 1 to 8, found 9");
+    check("expert_used_count", 0, "qwen3next.expert_used_count: expected 1 to 8, found 0");
+    check("expert_feed_forward_length", 0, "expert_feed_forward_length: expected 1 to");
+    check("expert_feed_forward_length", 17, "expected the shape [8, 17, 64], found [8, 16, 64]");
+    check("expert_shared_feed_forward_length", 7, "expected the shape [7, 64], found [32, 64]");
 }

@@ -1,16 +1,16 @@
 //! The values of a tensor as a GGUF file holds them.
 //!
 //! Three things differ from a checkpoint of the hybrid models: norms hold 1 + w; the decay's rate
-//! is -exp(A_log); and the value heads lie tiled instead of grouped, in every tensor that has
-//! value heads as rows, channels, elements or columns.
+//! is -exp(A_log); and, but for Qwen3-Next, the value heads lie tiled instead of grouped, in every
+//! tensor that has value heads as rows, channels, elements or columns.
 
 use crate::load::MtpRole;
-use crate::{DeltaConfig, Error, ModelConfig, Role, Source, TensorName, ValueHeadOrder};
+use crate::{DeltaConfig, Error, ModelConfig, Role, Source, TensorName};
 
 /// All elements of `name` in the file's order.
 pub(super) fn values(model: &Source, name: TensorName) -> Result<Vec<f32>, Error> {
     let config = model.config();
-    let mut values = model.tensor(name)?.to_f32();
+    let mut values = model.matrix(name)?.to_f32();
     if let Some(i) = values.iter().position(|x| !x.is_finite()) {
         let item = format!("tensor `{}`", model.file_name(name));
         return Err(Error::bad(model.path(), item, format!("element {i} is {}", values[i])));
@@ -23,7 +23,7 @@ pub(super) fn values(model: &Source, name: TensorName) -> Result<Vec<f32>, Error
             values.iter_mut().for_each(|a| *a = -a.exp());
         }
         if let Some(delta) = &config.delta
-            && delta.value_head_order == ValueHeadOrder::Grouped
+            && delta.value_head_order != config.architecture.gguf_value_heads()
         {
             tile(&mut values, role, config, delta);
         }

@@ -4,10 +4,11 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::names::{MtpRole, TensorName};
-use super::{Mapped, TensorView, sniff};
+use super::{Mapped, Role, TensorName, TensorView, sniff};
 use crate::Error;
-use crate::config::{Json, ModelConfig, from_gguf, from_hf};
+use crate::config::{
+    DeltaConfig, ExpertLayout, Json, LayerKind, ModelConfig, ValueHeadOrder, from_gguf, from_hf,
+};
 use crate::gguf::Gguf;
 use crate::safetensors::{INDEX_FILE, SafeTensors};
 
@@ -80,16 +81,20 @@ impl Source {
         let config = from_hf(&config_path, &json)?;
         let files = open_safetensors(directory, &found.safetensors)?;
         let has = |prefix: &&str| {
-            let name = TensorName::Embedding.hf(&config, prefix);
+            let name = TensorName::Embedding.hf(prefix);
             files.names().any(|found| found == name)
         };
         let Some(prefix) = PREFIXES.into_iter().find(has) else {
-            let name = TensorName::Embedding.hf(&config, "model.");
+            let name = TensorName::Embedding.hf("model.");
             return Err(Error::missing(directory, format!("tensor `{name}`")));
         };
         let mut warnings = Vec::new();
-        if Json::new(&config_path, &json)?.value("auto_map").is_some() {
+        let fields = Json::new(&config_path, &json)?;
+        if fields.value("auto_map").is_some() {
             warnings.push("`auto_map` in config.json is ignored: remote code is never run".into());
+        }
+        if fields.value("vision_config").is_some() {
+            warnings.push("the vision part is not loaded: text only".into());
         }
         let files = Files::SafeTensors { files, prefix };
         Self { config, path: directory.to_path_buf(), files, warnings }.checked()
@@ -97,16 +102,62 @@ impl Source {
 
     /// Looks every tensor up once, so that a load cannot fail half way.
     fn checked(mut self) -> Result<Self, Error> {
-        let mtp = TensorName::Mtp(MtpRole::Fc);
-        if self.config.mtp_layers > 0 && self.raw(&self.file_name(mtp))?.is_none() {
+        self.find_layout()?;
+        if self.config.mtp_layers > 0
+            && let Some(name) = self.first_missing(TensorName::mtp(&self.config))?
+        {
             // Checkpoints are often published without it. It speeds up and changes no result.
-            self.warnings.push("the multi-token prediction layer is not in the files".into());
+            self.warnings.push(format!(
+                "the multi-token prediction layer is left out: tensor `{name}` is missing"
+            ));
             self.config.mtp_layers = 0;
         }
         for name in TensorName::all(&self.config) {
             self.tensor(name)?;
         }
         Ok(self)
+    }
+
+    /// Sees from the first layer which tensors hold what.
+    fn find_layout(&mut self) -> Result<(), Error> {
+        let linear = LayerKind::LinearAttention;
+        let linear = self.config.layers.iter().position(|&kind| kind == linear);
+        // Tensors that go key head by key head make sense for grouped value heads only.
+        let grouped = |delta: &DeltaConfig| delta.value_head_order == ValueHeadOrder::Grouped;
+        let linear = linear.filter(|_| self.config.delta.as_ref().is_some_and(grouped));
+        if let Some(layer) = linear {
+            let has = |role| self.has(TensorName::Layer(layer, role));
+            let (fused_qkvz, fused_ba) = (has(Role::DeltaQkvz)?, has(Role::DeltaBa)?);
+            self.config.layout.fused_qkvz = fused_qkvz;
+            self.config.layout.fused_ba = fused_ba;
+        }
+        if self.config.moe.is_some() {
+            self.config.layout.experts = if self.has(TensorName::Layer(0, Role::ExpertsGateUp))? {
+                ExpertLayout::Fused
+            } else if self.gguf().is_some() {
+                ExpertLayout::Stacked
+            } else {
+                ExpertLayout::Single
+            };
+        }
+        Ok(())
+    }
+
+    /// The name in the files of the first of `names` that they do not have.
+    fn first_missing(
+        &self,
+        names: impl Iterator<Item = TensorName>,
+    ) -> Result<Option<String>, Error> {
+        for name in names {
+            if !self.has(name)? {
+                return Ok(Some(self.file_name(name)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn has(&self, name: TensorName) -> Result<bool, Error> {
+        Ok(self.raw(&self.file_name(name))?.is_some())
     }
 
     /// The configuration.
@@ -132,7 +183,8 @@ impl Source {
         &self.warnings
     }
 
-    /// The tensor, in the shape that the configuration gives it.
+    /// The tensor of that name in the files, in the shape that the configuration gives it.
+    /// `matrix` also finds what a file holds as a part of another tensor.
     ///
     /// # Errors
     ///
@@ -158,7 +210,7 @@ impl Source {
     pub fn file_name(&self, name: TensorName) -> String {
         match &self.files {
             Files::Gguf(_) => name.gguf(&self.config),
-            Files::SafeTensors { prefix, .. } => name.hf(&self.config, prefix),
+            Files::SafeTensors { prefix, .. } => name.hf(prefix),
         }
     }
 

@@ -30,6 +30,7 @@ source = "/s"
 max_running = 3
 token_budget = 64
 threads = 2
+prefix_cache = false
 step_timeout_secs = 9
 engine_command = ["/e", "engine"]
 "#;

@@ -110,6 +110,8 @@ fn token_request(
         max_tokens,
         min_tokens: request.min_tokens.min(max_tokens),
         stop_tokens,
+        boundaries: prepared.boundaries.clone(),
+        isolation: 0,
     })
 }
 

@@ -43,6 +43,7 @@ impl Answer {
         let Some(text) = &mut self.text else { return Vec::new() };
         self.story.usage.completion_tokens += batch.tokens.len() as u32;
         self.story.times = self.ticket.as_ref().map(Ticket::times).unwrap_or_default();
+        self.story.usage.cached_tokens = self.story.times.cached_tokens;
         let mut events = text.push(&batch.tokens);
         let stopped = text.stopped();
         match &batch.ending {

@@ -118,6 +118,35 @@ async fn the_sample_model_answers_and_survives_the_death_of_its_engine() {
     assert_eq!(client::streamed_text(&sse), answer);
 }
 
+/// The second turn of a conversation computes only what is new, and answers as if it had not.
+#[tokio::test]
+async fn a_second_turn_is_served_from_the_prefix_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let sprout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/sprout");
+    let program = serve(dir.path(), &sprout, json!({}));
+    ready_pid(program.address).await;
+    let first = chat_body("My name is Ada. Remember it.", json!({"temperature": 0}));
+    let ask = async |body: &serde_json::Value| {
+        client::post(program.address, "/v1/chat/completions", body).await.json()
+    };
+    let answer = ask(&first).await;
+    assert!(answer["usage"]["prompt_tokens_details"].is_null(), "{answer}");
+    let mut second = first.clone();
+    let messages = second["messages"].as_array_mut().unwrap();
+    messages.push(answer["choices"][0]["message"].clone());
+    messages.push(json!({"role": "user", "content": "What is my name?"}));
+    let warm = ask(&second).await;
+    let cached = warm["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+    let first_prompt = answer["usage"]["prompt_tokens"].as_u64().unwrap();
+    // All but the generation prompt's last words, which the template spells differently later.
+    assert!(cached + 12 >= first_prompt, "{cached} of {first_prompt} tokens");
+    let text = |answer: &serde_json::Value| answer["choices"][0]["message"]["content"].clone();
+    assert!(text(&warm).as_str().unwrap().contains("Ada"), "{warm}");
+    let metrics = client::get(program.address, "/metrics").await.text();
+    let line = metrics.lines().find(|line| line.starts_with("neuron_cached_prompt_tokens_total"));
+    assert!(line.unwrap().ends_with(&format!(" {cached}")), "{line:?}");
+}
+
 fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_neuron")).args(arguments).output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();

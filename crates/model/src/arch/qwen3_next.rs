@@ -1,0 +1,26 @@
+//! Qwen3-Next: the layers of Qwen3.5 with experts. Its files cut them into other tensors.
+
+use kernels::Backend;
+
+use crate::Error;
+use crate::attention::Attention;
+use crate::config::LayerKind;
+use crate::decoder::{FeedForward, Layer, Mixer};
+use crate::delta_net::DeltaNet;
+use crate::moe::Moe;
+use crate::shard::Shard;
+use crate::weights::LayerWeights;
+
+pub(super) fn layer<B: Backend>(
+    backend: &mut B,
+    weights: &LayerWeights<'_>,
+    shard: &Shard,
+    kind: LayerKind,
+) -> Result<Layer<B>, Error> {
+    let mixer = match kind {
+        LayerKind::FullAttention => Mixer::Attention(Attention::load(backend, weights, shard)?),
+        LayerKind::LinearAttention => Mixer::DeltaNet(DeltaNet::load(backend, weights, shard)?),
+    };
+    let feed_forward = FeedForward::Moe(Moe::load(backend, weights, shard)?);
+    Ok(Layer { mixer, feed_forward })
+}
