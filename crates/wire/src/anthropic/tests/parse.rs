@@ -235,7 +235,8 @@ fn broken_messages_name_their_path() {
     assert_eq!(param(&json!({ "messages": begun })), "messages");
     // robustness 64: these are fine.
     accepted(&json!({"messages": [{"role": "assistant", "content": "a"},
-        {"role": "user", "content": ""}, {"role": "user", "content": [{"type": "text", "text": ""}]}]}));
+        {"role": "user", "content": ""},
+        {"role": "user", "content": [{"type": "text", "text": ""}]}]}));
 }
 
 #[test]

@@ -43,7 +43,8 @@ fn agents_are_tolerated() {
             {"type": "function", "function": {"name": "nested", "parameters": {}}},
         ],
         "input": [
-            {"type": "message", "role": "developer", "content": [{"type": "input_text", "text": "D"}]},
+            {"type": "message", "role": "developer",
+                "content": [{"type": "input_text", "text": "D"}]},
             {"role": "developer", "content": "E"},
             {"role": "user", "content": [{"type": "input_text", "text": "U"}]},
         ],
@@ -62,7 +63,10 @@ fn agents_are_tolerated() {
 // Requirement 11
 #[test]
 fn items_become_turns() {
-    let call = |id: &str| json!({"type": "function_call", "id": "fc", "call_id": id, "name": "f", "arguments": "{\"a\": 1.0}"});
+    let call = |id: &str| {
+        json!({"type": "function_call", "id": "fc", "call_id": id, "name": "f",
+            "arguments": "{\"a\": 1.0}"})
+    };
     let read = turns(&json!([
         {"role": "user", "content": "a"},
         {"type": "reasoning", "id": "rs_1", "summary": [],
