@@ -160,9 +160,10 @@ mod tests {
 
     #[test]
     fn a_terminal_event_that_holds_the_whole_answer_is_known() {
+        let answer = "x".repeat(10 * KEPT_BYTES);
         let long = format!(
-            "event: response.output_text.delta\ndata: {{}}\n\nevent: response.completed\ndata: {{\"{}\"}}\n\n",
-            "x".repeat(10 * KEPT_BYTES)
+            "event: response.output_text.delta\ndata: {{}}\n\n\
+             event: response.completed\ndata: {{\"{answer}\"}}\n\n"
         );
         for size in [1, 100, 3 * KEPT_BYTES, long.len()] {
             let mut tail = Tail::default();
