@@ -83,7 +83,7 @@ pub struct Native {
     pub max_running: u32,
     /// Tokens that one step may compute.
     pub token_budget: u32,
-    /// Threads of a model on the CPU; 1 by default.
+    /// Threads of a model on the CPU; all cores by default, 1 for a small model.
     pub threads: Option<u32>,
     /// Whether requests reuse what earlier ones computed for the same beginning of a prompt.
     pub prefix_cache: bool,

@@ -8,6 +8,9 @@ use engine::{EngineInfo, EngineSpec, LoadError, TokenEngine};
 use crate::discover;
 use crate::link::{LoadCode, LoadFailure};
 
+/// Weights below this fit a core's caches, more or less.
+const SMALL_MODEL_BYTES: u64 = 64 << 20;
+
 /// Loads a model, after a look at whether it fits.
 pub fn load(
     spec: &EngineSpec,
@@ -27,8 +30,18 @@ pub fn load(
         );
         return Err(LoadFailure::new(LoadCode::DoesNotFit, message));
     }
-    let engine = engine::load(spec, progress).map_err(say)?;
+    let threads = spec.threads.or_else(|| Some(threads_for(&info)));
+    let engine = engine::load(&EngineSpec { threads, ..spec.clone() }, progress).map_err(say)?;
     Ok(Box::new(engine))
+}
+
+/// All cores, but one for a model so small that handing work over costs more than doing it.
+fn threads_for(info: &EngineInfo) -> u32 {
+    let weights: u64 = info.ranks.iter().map(|rank| rank.weights).sum();
+    if weights < SMALL_MODEL_BYTES {
+        return 1;
+    }
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
 }
 
 /// What a load would take, and whether that is free now.

@@ -52,7 +52,8 @@ pub(crate) const PORTABLE_FMA: bool = cfg!(target_arch = "aarch64");
 macro_rules! widest {
     ($(
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident$(<$(const $n:ident: usize),+>)?($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block
+        $vis:vis fn $name:ident$(<$(const $n:ident: usize),+>)?
+            ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block
     )*) => {$(
         $(#[$meta])*
         $vis fn $name$(<$(const $n: usize),+>)?($($arg: $ty),*) $(-> $ret)? {

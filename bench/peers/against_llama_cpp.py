@@ -2,7 +2,8 @@
 
     python -m venv v
     CMAKE_ARGS="-DGGML_NATIVE=ON" v/bin/pip install --no-binary llama-cpp-python llama-cpp-python
-    v/bin/python bench/peers/llama_cpp.py --bench target/release/bench --threads 2 MODEL.gguf ...
+    v/bin/python bench/peers/against_llama_cpp.py --bench target/release/bench \\
+        --threads 2 MODEL.gguf ...
 
 Both get token ids, compute prompts in steps of at most 512 tokens and decode greedily. A figure is
 the median over the rounds; each round runs llama.cpp and then the engine, so that both see the same
