@@ -234,9 +234,9 @@ impl Device {
         for entry in &plan.entries {
             let known = &tokens[&entry.request];
             let (start, end) = (entry.start as usize, entry.start as usize + entry.tokens.len());
-            for at in 0..start {
+            for (at, token) in known[..start].iter().enumerate() {
                 let found = self.blocks[&entry.blocks[at / size]][at % size];
-                assert_eq!(found, Some(known[at]), "request {} reads {at}", entry.request);
+                assert_eq!(found, Some(*token), "request {} reads {at}", entry.request);
             }
             if let Some(slot) = entry.slot {
                 let state = self.states.entry(slot).or_default();
