@@ -6,14 +6,14 @@ use crate::Error;
 use crate::attention::{Attention, attention_shape};
 use crate::cache::{Cache, LayerCache};
 use crate::comm::Comm;
-use crate::config::ModelConfig;
+use crate::config::{LayerKind, ModelConfig};
 use crate::delta_net::{DeltaNet, DeltaState, delta_shapes};
 use crate::load::{Source, TensorName};
 use crate::mlp::Mlp;
 use crate::moe::Moe;
 use crate::shard::Shard;
 use crate::step::Step;
-use crate::weights::norm;
+use crate::weights::{LayerWeights, norm};
 
 /// What mixes tokens in a layer.
 pub(crate) enum Mixer<B: Backend> {
@@ -25,6 +25,21 @@ pub(crate) enum Mixer<B: Backend> {
 pub(crate) enum FeedForward<B: Backend> {
     Dense(Mlp<B>),
     Moe(Moe<B>),
+}
+
+impl<B: Backend> Mixer<B> {
+    /// The mixer of a hybrid's layer.
+    pub(crate) fn load(
+        backend: &mut B,
+        weights: &LayerWeights<'_>,
+        shard: &Shard,
+        kind: LayerKind,
+    ) -> Result<Self, Error> {
+        Ok(match kind {
+            LayerKind::FullAttention => Self::Attention(Attention::load(backend, weights, shard)?),
+            LayerKind::LinearAttention => Self::DeltaNet(DeltaNet::load(backend, weights, shard)?),
+        })
+    }
 }
 
 /// `hidden += mixer(norm(hidden)); hidden += feed_forward(norm(hidden))`.

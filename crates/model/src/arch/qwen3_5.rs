@@ -3,10 +3,8 @@
 use kernels::Backend;
 
 use crate::Error;
-use crate::attention::Attention;
 use crate::config::LayerKind;
 use crate::decoder::{FeedForward, Layer, Mixer};
-use crate::delta_net::DeltaNet;
 use crate::mlp::Mlp;
 use crate::shard::Shard;
 use crate::weights::LayerWeights;
@@ -17,10 +15,7 @@ pub(super) fn layer<B: Backend>(
     shard: &Shard,
     kind: LayerKind,
 ) -> Result<Layer<B>, Error> {
-    let mixer = match kind {
-        LayerKind::FullAttention => Mixer::Attention(Attention::load(backend, weights, shard)?),
-        LayerKind::LinearAttention => Mixer::DeltaNet(DeltaNet::load(backend, weights, shard)?),
-    };
+    let mixer = Mixer::load(backend, weights, shard, kind)?;
     let feed_forward = FeedForward::Dense(Mlp::load(backend, weights, shard)?);
     Ok(Layer { mixer, feed_forward })
 }
