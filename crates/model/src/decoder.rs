@@ -140,11 +140,11 @@ impl<B: Backend> Decoder<B> {
         let head = if config.tied {
             None
         } else {
-            Some(backend.matrix(&source.tensor(TensorName::Output)?.weight()))
+            Some(backend.matrix(&source.matrix(TensorName::Output)?))
         };
         Ok(Self {
             shard,
-            embedding: backend.matrix(&source.tensor(TensorName::Embedding)?.weight()),
+            embedding: backend.matrix(&source.matrix(TensorName::Embedding)?),
             layers,
             norm: backend.vector(&norm(source, TensorName::OutputNorm)?),
             head,
