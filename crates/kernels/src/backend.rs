@@ -94,7 +94,7 @@ pub trait Backend: Send + 'static {
     /// Overwrites the first rows from the host; `values.len()` is a multiple of the columns.
     fn write(&mut self, tensor: &mut Self::Tensor, values: &[f32]);
 
-    /// `out[row] = table[token of row]`.
+    /// `out[row] = table[token of row]`, zeros where the table has no such row.
     fn embed(&mut self, table: &Self::Matrix, out: &mut Self::Tensor);
 
     /// `out = rms_norm(x, norm, eps) · [parts]ᵀ`, the parts side by side.
