@@ -4,7 +4,7 @@ use crate::causal_conv1d::ConvShape;
 use crate::gated_delta_rule::DeltaShape;
 use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
-use crate::sample::SampleRow;
+use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 
 /// One sequence's rows of a step.
@@ -194,5 +194,5 @@ pub trait Backend: Send + 'static {
         logits: &mut Self::Tensor,
         vocab: usize,
         rows: &[SampleRow],
-    ) -> Vec<Option<u32>>;
+    ) -> Vec<Option<Choice>>;
 }

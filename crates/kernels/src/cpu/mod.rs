@@ -14,7 +14,7 @@ use crate::moe::{self, MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
 use crate::paged_attention::cpu::KvCache;
 use crate::rms_norm::cpu::rms_norm;
-use crate::sample::{SampleRow, choose};
+use crate::sample::{Choice, SampleRow, choose};
 use crate::weight::Weight;
 use crate::{causal_conv1d, embed, gated_delta_rule, gated_norm, paged_attention, rope_kv, swiglu};
 use pool::{Parts, Pool};
@@ -395,7 +395,7 @@ impl Backend for Cpu {
         logits: &mut Tensor,
         vocab: usize,
         rows: &[SampleRow],
-    ) -> Vec<Option<u32>> {
+    ) -> Vec<Option<Choice>> {
         let cols = logits.cols;
         let logits = logits.rows_mut(rows.len()).chunks_exact_mut(cols);
         rows.iter().zip(logits).map(|(row, logits)| choose(row, &mut logits[..vocab])).collect()
