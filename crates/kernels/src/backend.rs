@@ -87,6 +87,20 @@ pub trait Backend: Send + 'static {
     /// Copies slot `from` of a layer's recurrent state to slot `to`.
     fn copy_state(&mut self, state: &mut Self::State, from: usize, to: usize);
 
+    /// Bytes of one block of a layer's keys and values, as [`Backend::save_block`] writes them.
+    fn block_bytes(&self, cache: &Self::KvCache) -> usize;
+    /// Bytes of one slot of a layer's recurrent state, as [`Backend::save_state`] writes them.
+    fn state_bytes(&self, state: &Self::State) -> usize;
+    /// Copies a block to the host: `bytes` has [`Backend::block_bytes`] of room, and what they mean
+    /// is the backend's own affair.
+    fn save_block(&mut self, cache: &Self::KvCache, block: usize, bytes: &mut [u8]);
+    /// Puts back what [`Backend::save_block`] wrote, in any block: every bit as it was.
+    fn load_block(&mut self, cache: &mut Self::KvCache, block: usize, bytes: &[u8]);
+    /// Copies a slot to the host: `bytes` has [`Backend::state_bytes`] of room.
+    fn save_state(&mut self, state: &Self::State, slot: usize, bytes: &mut [u8]);
+    /// Puts back what [`Backend::save_state`] wrote, in any slot: every bit as it was.
+    fn load_state(&mut self, state: &mut Self::State, slot: usize, bytes: &[u8]);
+
     /// Sets the step that the following operations work on.
     fn begin_step(&mut self, inputs: StepInputs);
     /// Copies the first `rows` rows to the host, `[rows, cols]`.
