@@ -1,5 +1,6 @@
 //! A decoder: embedding, layers, logits. Which layers, an architecture file says.
 
+use kernels::gated_delta_rule::DeltaState;
 use kernels::{Backend, KvShape, StepInputs};
 
 use crate::Error;
@@ -7,7 +8,7 @@ use crate::attention::{Attention, attention_shape};
 use crate::cache::{Cache, LayerCache};
 use crate::comm::Comm;
 use crate::config::{LayerKind, ModelConfig};
-use crate::delta_net::{DeltaNet, DeltaState, delta_shapes};
+use crate::delta_net::{DeltaNet, delta_shapes};
 use crate::load::{Source, TensorName};
 use crate::mlp::Mlp;
 use crate::moe::Moe;
