@@ -22,6 +22,7 @@ mod recipe;
 pub mod safetensors;
 mod shard;
 mod step;
+mod vocabulary;
 mod weights;
 
 pub use cache::Cache;
