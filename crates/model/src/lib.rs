@@ -33,7 +33,7 @@ pub use config::{
 pub use convert::convert;
 pub use decoder::{Capacity, Decoder, Scratch};
 pub use error::Error;
-pub use footprint::{Footprint, footprint, weight_bytes};
+pub use footprint::{Footprint, footprint, held_bytes, weight_bytes};
 pub use load::{MtpRole, Role, Source, TensorName, TensorView};
 pub use recipe::Recipe;
 pub use shard::Shard;

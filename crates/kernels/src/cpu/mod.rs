@@ -14,6 +14,7 @@ use crate::linear::cpu::{Inputs, Matrix, linear};
 use crate::moe::{self, MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
 use crate::paged_attention::cpu::KvCache;
+use crate::quant::WeightType;
 use crate::rms_norm::cpu::rms_norm;
 use crate::sample::{Choice, SampleRow, choose};
 use crate::weight::Weight;
@@ -25,6 +26,7 @@ pub struct Cpu {
     pool: Pool,
     step: StepInputs,
     rotations: Rotations,
+    weight_bytes: u64,
 }
 
 /// Rows below which short work is not shared out.
@@ -81,7 +83,13 @@ impl Cpu {
     /// A backend with `threads` threads, the caller's included.
     pub fn new(threads: usize) -> Self {
         let pool = Pool::new(threads);
-        Self { pool, step: StepInputs::default(), rotations: Rotations::default() }
+        let (step, rotations) = (StepInputs::default(), Rotations::default());
+        Self { pool, step, rotations, weight_bytes: 0 }
+    }
+
+    /// Bytes of all weights that were taken over.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
     }
 
     fn project_into(&self, x: &Tensor, matrix: &Matrix, out: &mut Tensor, add: bool) {
@@ -131,11 +139,18 @@ impl Backend for Cpu {
     type KvCache = KvCache;
     type State = State;
 
+    fn matrix_bytes(ty: WeightType, rows: usize, cols: usize) -> u64 {
+        Matrix::bytes_of(ty, rows, cols) as u64
+    }
+
     fn matrix(&mut self, weight: &Weight) -> Matrix {
-        Matrix::new(weight, &self.pool)
+        let matrix = Matrix::new(weight, &self.pool);
+        self.weight_bytes += matrix.bytes() as u64;
+        matrix
     }
 
     fn vector(&mut self, values: &[f32]) -> Vec<f32> {
+        self.weight_bytes += size_of_val(values) as u64;
         values.to_vec()
     }
 

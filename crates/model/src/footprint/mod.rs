@@ -1,5 +1,9 @@
 //! How many bytes a rank takes, before anything is taken.
 
+mod weights;
+
+pub use weights::held_bytes;
+
 use crate::Error;
 use crate::attention::attention_shape;
 use crate::config::{LayerKind, ModelConfig};
@@ -58,7 +62,7 @@ fn mixture_cols(widths: &Widths) -> usize {
     if widths.expert == 0 { 0 } else { 2 * widths.hidden + 3 * widths.expert }
 }
 
-/// Bytes of the tensors that a model needs, as its files hold them.
+/// Bytes of the tensors of a model as its files hold them; `held_bytes` says what becomes of them.
 pub fn weight_bytes(source: &Source) -> Result<u64, Error> {
     let names = TensorName::all(source.config()).into_iter();
     names.map(|name| Ok(source.tensor(name)?.bytes.len() as u64)).sum()
