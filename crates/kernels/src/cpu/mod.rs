@@ -2,6 +2,7 @@
 
 mod delta_net;
 mod host;
+pub(crate) mod memory;
 pub mod pool;
 pub(crate) mod vector;
 pub(crate) mod widest;
@@ -155,7 +156,7 @@ impl Backend for Cpu {
     }
 
     fn tensor(&mut self, max_rows: usize, cols: usize) -> Tensor {
-        Tensor { values: vec![0.0; max_rows * cols], cols }
+        Tensor { values: memory::zeros(max_rows * cols), cols }
     }
 
     fn kv_cache(&mut self, shape: KvShape) -> KvCache {
@@ -163,7 +164,7 @@ impl Backend for Cpu {
     }
 
     fn state(&mut self, slots: usize, elements: usize) -> State {
-        State { values: vec![0.0; slots * elements], elements }
+        State { values: memory::zeros(slots * elements), elements }
     }
 
     fn copy_block(&mut self, cache: &mut KvCache, from: usize, to: usize) {

@@ -6,6 +6,7 @@ pub use super::packed::Packed;
 use super::packed::{TILE, packed_bytes};
 use super::round::{PANEL, Rounded};
 use super::{dense, tile};
+use crate::cpu::memory;
 use crate::cpu::pool::{Columns, Pool};
 use crate::cpu::widest::{Level, level};
 use crate::quant::{WeightType, dequantize};
@@ -29,7 +30,13 @@ impl Matrix {
     /// Packs what can be packed.
     pub fn new(weight: &Weight, pool: &Pool) -> Self {
         let packed = Packed::new(weight, pool);
-        packed.map_or_else(|| Self::Dense(weight.clone()), Self::Packed)
+        packed.map_or_else(
+            || {
+                memory::read_in(&weight.bytes);
+                Self::Dense(weight.clone())
+            },
+            Self::Packed,
+        )
     }
 
     /// Outputs.

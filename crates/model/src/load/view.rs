@@ -56,11 +56,12 @@ impl<'a> TensorView<'a> {
         &self.bytes[row * self.row_bytes()..][..self.row_bytes()]
     }
 
-    /// The same tensor as a matrix that keeps its file mapped; nothing is copied.
+    /// The same tensor as a matrix that keeps its file mapped; nothing is copied. When the last
+    /// part of the matrix is dropped, its pages go back to the system.
     pub fn weight(&self) -> Weight {
         let start = self.bytes.as_ptr() as usize - self.file.as_ptr() as usize;
-        let all = WeightBytes::new(Arc::new(self.file.clone()));
-        let bytes = all.slice(start..start + self.bytes.len());
+        let region = self.file.region(start..start + self.bytes.len());
+        let bytes = WeightBytes::new(Arc::new(region));
         Weight::new(self.ty, self.rows(), self.row_elements(), bytes)
     }
 
