@@ -65,7 +65,7 @@ struct Rewrite<'a> {
     encode: Encoder,
     rows: Option<Tiling>,
     cols: Option<Tiling>,
-    each: fn(f32) -> f32,
+    each: Option<fn(f32) -> f32>,
 }
 
 impl<'a> Rewrite<'a> {
@@ -78,12 +78,12 @@ impl<'a> Rewrite<'a> {
             _ => (None, None),
         };
         let is_rate = matches!(name, TensorName::Layer(_, Role::DeltaA));
-        let each: fn(f32) -> f32 = if config.norm_plus_one && is_norm(name) {
-            |w| w + 1.0
+        let each: Option<fn(f32) -> f32> = if config.norm_plus_one && is_norm(name) {
+            Some(|w| w + 1.0)
         } else if config.a_log_is_log && is_rate {
-            |a| -a.exp()
+            Some(|a| -a.exp())
         } else {
-            |x| x
+            None
         };
         Self { weight, ty, encode, rows, cols, each }
     }
@@ -95,18 +95,24 @@ impl<'a> Rewrite<'a> {
     /// Writes rows from `first` on until `out` is full.
     fn rows(&self, first: usize, out: &mut [u8]) -> Result<(), Odd> {
         let cols = self.weight.cols;
-        let (mut read, mut values) = (vec![0.0; cols], vec![0.0; cols]);
+        let (mut read, mut ordered) = (vec![0.0; cols], vec![0.0; cols]);
         for (row, out) in (first..).zip(out.chunks_exact_mut(self.row_bytes())) {
             let from = self.rows.as_ref().map_or(row, |tiling| tiling.source(row));
             dequantize(self.weight.ty, self.weight.row(from), &mut read);
             if let Some(col) = read.iter().position(|x| !x.is_finite()) {
                 return Err(Odd { element: from * cols + col, value: read[col] });
             }
-            for (col, value) in values.iter_mut().enumerate() {
-                let from = self.cols.as_ref().map_or(col, |tiling| tiling.source(col));
-                *value = (self.each)(read[from]);
+            if let Some(each) = self.each {
+                read.iter_mut().for_each(|x| *x = each(*x));
             }
-            (self.encode)(&values, out);
+            let values = match &self.cols {
+                Some(tiling) => {
+                    tiling.apply(&read, &mut ordered);
+                    &ordered
+                }
+                None => &read,
+            };
+            (self.encode)(values, out);
         }
         Ok(())
     }
@@ -156,6 +162,13 @@ impl Tiling {
     fn new(before: usize, head: usize, delta: &DeltaConfig) -> Self {
         let key_heads = delta.key_heads;
         Self { before, head, key_heads, per_key: delta.value_heads / key_heads }
+    }
+
+    /// Columns in the order of the file.
+    fn apply(&self, grouped: &[f32], tiled: &mut [f32]) {
+        for (at, value) in tiled.iter_mut().enumerate() {
+            *value = grouped[self.source(at)];
+        }
     }
 
     /// Where in the checkpoint the file's row or column `at` is from: tiled head p is grouped head
