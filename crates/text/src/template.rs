@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::thread;
 
 use dialog::{Json, Message, ToolSpec};
 use minijinja::syntax::SyntaxConfig;
@@ -17,6 +18,11 @@ const FUEL: u64 = 20_000_000;
 /// Far above what any context holds.
 const LONGEST_OUTPUT_BYTES: usize = 64 << 20;
 const DEEPEST_RECURSION: usize = 100;
+/// Ten times the longest templates that are published.
+const LONGEST_SOURCE_BYTES: usize = 128 << 10;
+/// The compiler goes down a level with every operator of a chain, and so at most once a byte; it
+/// was seen to take half a kilobyte for each.
+const COMPILER_STACK_BYTES: usize = LONGEST_SOURCE_BYTES << 10;
 const NAME: &str = "chat_template";
 
 /// Variables that the server passes itself.
@@ -68,7 +74,7 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// [`TextError::BadTemplate`] with the line of the mistake.
+    /// [`TextError::BadTemplate`] with the line of the mistake, or if it is too long.
     pub fn new(source: &str, special_tokens: SpecialTokens) -> Result<Self, TextError> {
         let mut environment = Environment::new();
         let bad = |error: Error| TextError::BadTemplate(error.to_string());
@@ -88,7 +94,7 @@ impl Template {
         });
         environment.add_filter("tojson", tojson);
         environment.add_function("raise_exception", raise_exception);
-        environment.add_template_owned(NAME, source.to_owned()).map_err(bad)?;
+        compile(&mut environment, source)?;
         let SpecialTokens { bos, eos, pad, unk } = special_tokens;
         let named =
             [("bos_token", bos), ("eos_token", eos), ("pad_token", pad), ("unk_token", unk)];
@@ -144,6 +150,27 @@ impl Template {
             .map_err(|error| failure(&error))?;
         String::from_utf8(output.0).map_err(|error| TextError::RenderFailed(error.to_string()))
     }
+}
+
+/// Adds the template, on a stack that no template of this length exhausts: a model file must not
+/// be able to end the process that reads it.
+fn compile(environment: &mut Environment<'static>, source: &str) -> Result<(), TextError> {
+    let bad = |reason: String| TextError::BadTemplate(reason);
+    if source.len() > LONGEST_SOURCE_BYTES {
+        let length = source.len();
+        return Err(bad(format!("it has {length} bytes, the limit is {LONGEST_SOURCE_BYTES}")));
+    }
+    thread::scope(|scope| {
+        let compiler = thread::Builder::new().stack_size(COMPILER_STACK_BYTES);
+        let compiled = compiler
+            .spawn_scoped(scope, || environment.add_template_owned(NAME, source.to_owned()));
+        let compiled =
+            compiled.map_err(|error| bad(format!("no thread to compile it: {error}")))?;
+        match compiled.join() {
+            Ok(compiled) => compiled.map_err(|error| bad(error.to_string())),
+            Err(_) => Err(bad("it made its compiler panic".to_owned())),
+        }
+    })
 }
 
 /// A buffer that takes no more than any prompt needs.
