@@ -19,6 +19,7 @@ mod reasoning;
 mod stop;
 mod stream;
 mod template;
+mod template_limits;
 mod tokenizer;
 mod tool_call;
 

@@ -10,6 +10,7 @@ use minijinja::value::{Kwargs, Serde};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 
 use crate::conversation::Conversation;
+use crate::template_limits::{self, LONGEST_SOURCE_BYTES};
 use crate::{TextError, python_json};
 
 /// Instructions and 64-byte pieces that one rendering may cost: seconds at worst, where a
@@ -18,10 +19,8 @@ const FUEL: u64 = 20_000_000;
 /// Far above what any context holds.
 const LONGEST_OUTPUT_BYTES: usize = 64 << 20;
 const DEEPEST_RECURSION: usize = 100;
-/// Ten times the longest templates that are published.
-const LONGEST_SOURCE_BYTES: usize = 128 << 10;
-/// The compiler goes down a level with every operator of a chain, and so at most once a byte; it
-/// was seen to take half a kilobyte for each.
+/// The compiler goes down a level with every link of a chain, and so at most once a byte; it was
+/// seen to take half a kilobyte for each.
 const COMPILER_STACK_BYTES: usize = LONGEST_SOURCE_BYTES << 10;
 const NAME: &str = "chat_template";
 
@@ -156,10 +155,7 @@ impl Template {
 /// be able to end the process that reads it.
 fn compile(environment: &mut Environment<'static>, source: &str) -> Result<(), TextError> {
     let bad = |reason: String| TextError::BadTemplate(reason);
-    if source.len() > LONGEST_SOURCE_BYTES {
-        let length = source.len();
-        return Err(bad(format!("it has {length} bytes, the limit is {LONGEST_SOURCE_BYTES}")));
-    }
+    template_limits::check(source)?;
     thread::scope(|scope| {
         let compiler = thread::Builder::new().stack_size(COMPILER_STACK_BYTES);
         let compiled = compiler

@@ -112,7 +112,7 @@ fn deep_nesting_overflows_no_stack() {
         text
     };
     // Up to the longest template that is read, and beyond.
-    for bytes in [200, 20_000, 128 << 10, 1 << 20] {
+    for bytes in [200, 2_000, 20_000, 128 << 10, 1 << 20] {
         let chain = |first: &str, link: &str, last: &str| {
             let links = link.repeat((bytes - first.len() - last.len()) / link.len());
             inputs::template(format!("{first}{links}{last}").as_bytes());
@@ -126,6 +126,10 @@ fn deep_nesting_overflows_no_stack() {
         nest("{1:", "}");
         inputs::template(deep("{% if 1 %}", "{% endif %}", bytes / 21).as_bytes());
         chain("{% if 1 %}", "{% elif 1 %}", "{% endif %}");
+        // As long as a tag may be, and as many of them as there is room for.
+        inputs::template(
+            format!("{{{{ a{} }}}}", "+1".repeat(1020)).repeat(bytes / 2048).as_bytes(),
+        );
         for prefix in ["not ", "-"] {
             chain("{{ ", prefix, "1 }}");
         }
