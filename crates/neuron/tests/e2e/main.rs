@@ -9,3 +9,4 @@ mod life;
 mod memory;
 mod node;
 mod program;
+mod weights;
