@@ -2,6 +2,7 @@
 
 mod delta_net;
 mod host;
+pub(crate) mod memory;
 pub mod pool;
 pub(crate) mod vector;
 pub(crate) mod widest;
@@ -14,6 +15,7 @@ use crate::linear::cpu::{Inputs, Matrix, linear};
 use crate::moe::{self, MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
 use crate::paged_attention::cpu::KvCache;
+use crate::quant::WeightType;
 use crate::rms_norm::cpu::rms_norm;
 use crate::sample::{Choice, SampleRow, choose};
 use crate::weight::Weight;
@@ -25,6 +27,7 @@ pub struct Cpu {
     pool: Pool,
     step: StepInputs,
     rotations: Rotations,
+    weight_bytes: u64,
 }
 
 /// Rows below which short work is not shared out.
@@ -81,7 +84,13 @@ impl Cpu {
     /// A backend with `threads` threads, the caller's included.
     pub fn new(threads: usize) -> Self {
         let pool = Pool::new(threads);
-        Self { pool, step: StepInputs::default(), rotations: Rotations::default() }
+        let (step, rotations) = (StepInputs::default(), Rotations::default());
+        Self { pool, step, rotations, weight_bytes: 0 }
+    }
+
+    /// Bytes of all weights that were taken over.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
     }
 
     fn project_into(&self, x: &Tensor, matrix: &Matrix, out: &mut Tensor, add: bool) {
@@ -131,16 +140,23 @@ impl Backend for Cpu {
     type KvCache = KvCache;
     type State = State;
 
+    fn matrix_bytes(ty: WeightType, rows: usize, cols: usize) -> u64 {
+        Matrix::bytes_of(ty, rows, cols) as u64
+    }
+
     fn matrix(&mut self, weight: &Weight) -> Matrix {
-        Matrix::new(weight, &self.pool)
+        let matrix = Matrix::new(weight, &self.pool);
+        self.weight_bytes += matrix.bytes() as u64;
+        matrix
     }
 
     fn vector(&mut self, values: &[f32]) -> Vec<f32> {
+        self.weight_bytes += size_of_val(values) as u64;
         values.to_vec()
     }
 
     fn tensor(&mut self, max_rows: usize, cols: usize) -> Tensor {
-        Tensor { values: vec![0.0; max_rows * cols], cols }
+        Tensor { values: memory::zeros(max_rows * cols), cols }
     }
 
     fn kv_cache(&mut self, shape: KvShape) -> KvCache {
@@ -148,7 +164,7 @@ impl Backend for Cpu {
     }
 
     fn state(&mut self, slots: usize, elements: usize) -> State {
-        State { values: vec![0.0; slots * elements], elements }
+        State { values: memory::zeros(slots * elements), elements }
     }
 
     fn copy_block(&mut self, cache: &mut KvCache, from: usize, to: usize) {

@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 
 pub use super::packed::Packed;
-use super::packed::TILE;
+use super::packed::{TILE, packed_bytes};
 use super::round::{PANEL, Rounded};
 use super::{dense, tile};
+use crate::cpu::memory;
 use crate::cpu::pool::{Columns, Pool};
 use crate::cpu::widest::{Level, level};
-use crate::quant::dequantize;
+use crate::quant::{WeightType, dequantize};
 use crate::weight::Weight;
 
 /// Bytes of weights that are worth a hand-over between threads.
@@ -29,7 +30,13 @@ impl Matrix {
     /// Packs what can be packed.
     pub fn new(weight: &Weight, pool: &Pool) -> Self {
         let packed = Packed::new(weight, pool);
-        packed.map_or_else(|| Self::Dense(weight.clone()), Self::Packed)
+        packed.map_or_else(
+            || {
+                memory::read_in(&weight.bytes);
+                Self::Dense(weight.clone())
+            },
+            Self::Packed,
+        )
     }
 
     /// Outputs.
@@ -46,6 +53,12 @@ impl Matrix {
             Self::Dense(weight) => weight.cols,
             Self::Packed(packed) => packed.cols,
         }
+    }
+
+    /// Bytes that a matrix of this format and size will take.
+    pub fn bytes_of(ty: WeightType, rows: usize, cols: usize) -> usize {
+        let dense = || rows * (cols / ty.block_elements() * ty.block_bytes());
+        packed_bytes(ty, rows, cols).unwrap_or_else(dense)
     }
 
     /// Bytes that it takes, those of a mapped file included.
