@@ -7,14 +7,16 @@ use crate::linear::cpu::Matrix;
 #[cfg(test)]
 mod tests;
 
-/// `out[row] = table[tokens[row]]`; `out` is `[rows, hidden]`.
-///
-/// # Panics
-/// When a token is not below the table's rows: callers check ids before they reach a device.
+/// `out[row] = table[tokens[row]]`, and zeros where the table has no such row: another rank holds
+/// it. `out` is `[rows, hidden]`.
 pub fn embed(pool: &Pool, table: &Matrix, tokens: &[u32], out: &mut [f32]) {
     let rows = Parts::new(out, table.cols());
     pool.run_in_runs(tokens.len(), |at| {
         // SAFETY: each task has its own row.
-        table.decode_row(tokens[at] as usize, unsafe { rows.part(at) });
+        let out = unsafe { rows.part(at) };
+        match tokens[at] as usize {
+            row if row < table.rows() => table.decode_row(row, out),
+            _ => out.fill(0.0),
+        }
     });
 }
