@@ -1,10 +1,9 @@
 //! What a device must offer so that a model runs on it.
 
-use crate::causal_conv1d::ConvShape;
-use crate::gated_delta_rule::DeltaShape;
+use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
-use crate::sample::SampleRow;
+use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 
 /// One sequence's rows of a step.
@@ -108,7 +107,7 @@ pub trait Backend: Send + 'static {
     /// Overwrites the first rows from the host; `values.len()` is a multiple of the columns.
     fn write(&mut self, tensor: &mut Self::Tensor, values: &[f32]);
 
-    /// `out[row] = table[token of row]`.
+    /// `out[row] = table[token of row]`, zeros where the table has no such row.
     fn embed(&mut self, table: &Self::Matrix, out: &mut Self::Tensor);
 
     /// `out = rms_norm(x, norm, eps) · [parts]ᵀ`, the parts side by side.
@@ -148,34 +147,14 @@ pub trait Backend: Send + 'static {
         out: &mut Self::Tensor,
     );
 
-    /// Depthwise causal convolution and SiLU over the first `channels` columns, in place.
-    fn causal_conv1d(
+    /// What lies between a delta-rule layer's projections: convolution and SiLU over `[q | k | v]`,
+    /// the gated delta rule, and the gated norm. May overwrite `projected`.
+    fn delta_net(
         &mut self,
-        shape: &ConvShape,
-        x: &mut Self::Tensor,
-        taps: &Self::Vector,
-        state: &mut Self::State,
-    );
-
-    /// The gated delta rule over the step's rows. `decay` is -exp(A_log), `[value_heads]`.
-    fn gated_delta_rule(
-        &mut self,
-        shape: &DeltaShape,
-        projected: &Self::Tensor,
-        decay: &Self::Vector,
-        dt_bias: &Self::Vector,
-        state: &mut Self::State,
+        layer: &DeltaLayer<Self::Vector>,
+        projected: &mut Self::Tensor,
+        state: &mut DeltaState<Self::State>,
         out: &mut Self::Tensor,
-    );
-
-    /// `x = rms_norm(x, weight, eps) * silu(z)`, head by head, in place.
-    fn gated_norm(
-        &mut self,
-        shape: &DeltaShape,
-        projected: &Self::Tensor,
-        weight: &Self::Vector,
-        eps: f32,
-        x: &mut Self::Tensor,
     );
 
     /// `out = silu(gate) * up` with `gate_up = [gate | up]`.
@@ -208,5 +187,5 @@ pub trait Backend: Send + 'static {
         logits: &mut Self::Tensor,
         vocab: usize,
         rows: &[SampleRow],
-    ) -> Vec<Option<u32>>;
+    ) -> Vec<Option<Choice>>;
 }

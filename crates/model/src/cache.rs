@@ -1,13 +1,12 @@
 //! What a model remembers between steps: keys and values in blocks, recurrent state in slots.
 
 use kernels::Backend;
-
-use crate::delta_net::DeltaState;
+use kernels::gated_delta_rule::DeltaState;
 
 /// One layer's memory.
 pub(crate) enum LayerCache<B: Backend> {
     Attention(B::KvCache),
-    DeltaNet(DeltaState<B>),
+    DeltaNet(DeltaState<B::State>),
 }
 
 /// All layers' memory, of one rank.
