@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use control::{LoadPlan, RankPlan};
-use engine::{EngineInfo, EngineSpec, LoadError, TokenEngine};
+use control::{FastPath, LoadPlan, RankPlan};
+use engine::{EngineInfo, EngineSpec, LoadError, PrefixCacheInfo, TokenEngine};
 
 use crate::discover;
 use crate::link::{LoadCode, LoadFailure};
@@ -60,19 +60,37 @@ pub(crate) fn load_plan(info: &EngineInfo, fits: bool) -> LoadPlan {
         workspace_bytes: rank.workspace,
         graph_bytes: 0,
     });
-    LoadPlan { ranks: ranks.collect(), fits, context: info.context, max_running: info.max_running }
+    LoadPlan {
+        ranks: ranks.collect(),
+        fits,
+        context: info.context,
+        max_running: info.max_running,
+        host_cache_bytes: info.prefix_cache.host_bytes,
+    }
 }
 
-/// Memory of all ranks together.
+/// Memory of all ranks together, with all that the prefix cache may fill (requirement 64).
 pub(crate) fn bytes(info: &EngineInfo) -> u64 {
     let ranks = info.ranks.iter();
-    ranks.map(|rank| rank.weights + rank.kv + rank.state + rank.workspace).sum()
+    let taken: u64 = ranks.map(|rank| rank.weights + rank.kv + rank.state + rank.workspace).sum();
+    taken + info.prefix_cache.host_bytes
+}
+
+/// The prefix cache as an operator reads of it.
+pub(crate) fn prefix_cache(info: &PrefixCacheInfo) -> FastPath {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let detail = info.off.clone().unwrap_or_else(|| {
+        let (device, host) = (mib(info.device_bytes), mib(info.host_bytes));
+        format!("{device} MiB of blocks and states on the device, {host} MiB on the host")
+    });
+    FastPath { name: "prefix_cache".to_owned(), on: info.off.is_none(), detail }
 }
 
 fn failure(source: &Path, error: &LoadError) -> LoadFailure {
     let code = match error {
         LoadError::Model(error) => code(error),
         LoadError::BadSpec { .. } => LoadCode::BadRequest,
+        LoadError::Fault(_) => LoadCode::EngineFailed,
     };
     LoadFailure::new(code, without_paths(source, &error.to_string()))
 }
