@@ -83,6 +83,20 @@ pub struct ModelReport {
     /// The engine child's process id, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// What makes it faster where that can be had, on or off; known once it is loaded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fast_paths: Vec<FastPath>,
+}
+
+/// Something that makes a model faster without changing what it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FastPath {
+    /// Its name, for example `prefix_cache`.
+    pub name: String,
+    /// Whether it is in use.
+    pub on: bool,
+    /// Why it is not, or what it takes.
+    pub detail: String,
 }
 
 fn one() -> u32 {
@@ -109,6 +123,9 @@ pub struct LoadPlan {
     /// Bytes that are free, before the load.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free_bytes: Option<u64>,
+    /// Main memory that the prefix cache may fill, of all ranks.
+    #[serde(default)]
+    pub host_cache_bytes: u64,
 }
 
 /// One rank's bytes.

@@ -37,7 +37,8 @@ pub(crate) async fn generate(
     let (head, body) = request.into_parts();
     let asked = match read(app, surface, &head.headers, body, &mut record).await {
         Ok((body, is_stream)) => {
-            let headers = request_headers(head.headers, &record.id);
+            let identity = app.identities.of(&head.headers);
+            let headers = request_headers(head.headers, &record.id, identity);
             Asked { surface, query, headers, body, is_stream }
         }
         Err(Unread { error, close }) => {
@@ -149,7 +150,7 @@ async fn forward(app: &App, asked: &Asked, record: &mut Record) -> Result<Answer
     let mut busy: Option<Answered> = None;
     loop {
         let in_flight = app.in_flight();
-        let ask = Ask { model: &model, in_flight: &in_flight, tried };
+        let ask = Ask { model: &model, in_flight: &in_flight, tried, leaving: &[] };
         let to = match fleet::route(&snapshot, &ask, app.now()) {
             Route::Forward(to) => to,
             Route::Refuse(refusal) => return busy.ok_or_else(|| refused(refusal, &model)),

@@ -6,6 +6,8 @@ use serde::{Deserialize, Serialize};
 
 pub use scheduler::RequestId;
 
+use crate::cache::{CacheCounts, PrefixCacheInfo};
+
 /// What to load and how much room it may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineSpec {
@@ -29,6 +31,9 @@ pub struct EngineSpec {
     pub prefix_cache: bool,
     /// Recurrent states that the prefix cache keeps; `max_running` times 4 by default.
     pub checkpoints: Option<u32>,
+    /// Bytes of host memory for what the prefix cache has no more room for on the device, of all
+    /// ranks together; 0 for none.
+    pub host_cache_bytes: u64,
 }
 
 impl EngineSpec {
@@ -45,6 +50,7 @@ impl EngineSpec {
             threads: None,
             prefix_cache: true,
             checkpoints: None,
+            host_cache_bytes: 0,
         }
     }
 }
@@ -85,6 +91,8 @@ pub struct EngineInfo {
     pub checkpoint_slots: u32,
     /// Per rank.
     pub ranks: Vec<RankBytes>,
+    /// See [`PrefixCacheInfo`].
+    pub prefix_cache: PrefixCacheInfo,
 }
 
 /// How the next token is chosen; every field has its value.
@@ -194,6 +202,9 @@ pub struct Started {
     pub id: RequestId,
     /// Tokens of its prompt that the prefix cache supplied.
     pub cached_tokens: u32,
+    /// The first token of its prompt that differs from the longest cached one, whether what comes
+    /// before it could be used or not; `None` when nothing differs.
+    pub diverged_at: Option<u32>,
 }
 
 /// Counts after a step, cheap enough to send with each.
@@ -207,6 +218,8 @@ pub struct Gauges {
     pub kv_blocks_free: u32,
     /// Recurrent state slots that no request holds.
     pub state_slots_free: u32,
+    /// What the prefix cache did and holds.
+    pub cache: CacheCounts,
 }
 
 /// One step, for everybody who took part: one frame carries all of it.

@@ -19,7 +19,7 @@ use crate::spelling::edit_distance;
 pub const DEFAULT_PATH: &str = "/etc/neuron/neuron.toml";
 
 /// Every key that a file may have; `default_models` is a list of tables.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 26] = [
     "listen",
     "api_key_file",
     "advertise_url",
@@ -42,6 +42,8 @@ const KEYS: [&str; 24] = [
     "harness.*.token_budget",
     "harness.*.threads",
     "harness.*.prefix_cache",
+    "harness.*.host_cache_mb",
+    "harness.*.cache_isolation",
     "harness.*.step_timeout_secs",
     "harness.*.engine_command",
 ];
@@ -89,10 +91,25 @@ pub struct Native {
     pub threads: Option<u32>,
     /// Whether requests reuse what earlier ones computed for the same beginning of a prompt.
     pub prefix_cache: bool,
+    /// Main memory that the prefix cache of each model may fill with what its device has no more
+    /// room for; 0 for none.
+    pub host_cache_mb: u32,
+    /// Which requests share what was computed for them.
+    pub cache_isolation: CacheIsolation,
     /// An engine with work that reports no step for this long is killed and started again.
     pub step_timeout_secs: u64,
     /// Another program to run as the engine child, with its arguments.
     pub engine_command: Option<Vec<String>>,
+}
+
+/// What keeps requests from sharing what was computed for their prompts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheIsolation {
+    /// Who asks, as cortex says: requests of one identity share, and so do all that have none.
+    Identity,
+    /// That, and the name that callers give themselves in a request.
+    Caller,
 }
 
 impl Default for Config {
@@ -117,6 +134,8 @@ impl Default for Native {
             token_budget: 512,
             threads: None,
             prefix_cache: true,
+            host_cache_mb: 0,
+            cache_isolation: CacheIsolation::Identity,
             step_timeout_secs: 300,
             engine_command: None,
         }

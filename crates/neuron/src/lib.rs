@@ -21,6 +21,7 @@ pub mod discover;
 mod gauges;
 mod generate;
 mod gguf_text;
+mod isolation;
 pub mod lifecycle;
 pub mod link;
 mod live;

@@ -180,7 +180,7 @@ mod tests {
             |(updates, running, step_micros)| StepReport {
                 started: updates
                     .iter()
-                    .map(|update| Started { id: update.id, cached_tokens: 5 })
+                    .map(|update| Started { id: update.id, cached_tokens: 5, diverged_at: Some(7) })
                     .collect(),
                 updates,
                 step_micros,

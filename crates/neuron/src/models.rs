@@ -226,6 +226,7 @@ impl Models {
             world_size: ranks.unwrap_or(1),
             threads: native.threads,
             prefix_cache: native.prefix_cache,
+            host_cache_bytes: u64::from(native.host_cache_mb) << 20,
             quant: chosen.quant,
             ..EngineSpec::new(chosen.path)
         })

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use control::{LoadPlan, RankPlan};
-use engine::{EngineInfo, EngineSpec, LoadError, RankBytes, TokenEngine};
+use control::{FastPath, LoadPlan, RankPlan};
+use engine::{EngineInfo, EngineSpec, LoadError, PrefixCacheInfo, RankBytes, TokenEngine};
 
 use crate::link::{LoadCode, LoadDetails, LoadFailure};
 use crate::memory;
@@ -76,21 +76,32 @@ pub(crate) fn load_plan(info: &EngineInfo, fits: bool) -> LoadPlan {
         max_running: info.max_running,
         needed_bytes: bytes(info),
         free_bytes: None,
+        host_cache_bytes: info.prefix_cache.host_bytes,
     }
 }
 
-/// Memory of all ranks together.
+/// Memory of all ranks together, with all that the prefix cache may fill (requirement 64).
 pub(crate) fn bytes(info: &EngineInfo) -> u64 {
     let each = |rank: &RankBytes| [rank.weights, rank.kv, rank.state, rank.workspace];
-    info.ranks.iter().flat_map(each).fold(0, u64::saturating_add)
+    info.ranks.iter().flat_map(each).fold(info.prefix_cache.host_bytes, u64::saturating_add)
+}
+
+/// The prefix cache as an operator reads of it.
+pub(crate) fn prefix_cache(info: &PrefixCacheInfo) -> FastPath {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let detail = info.off.clone().unwrap_or_else(|| {
+        let (device, host) = (mib(info.device_bytes), mib(info.host_bytes));
+        format!("{device} MiB of blocks and states on the device, {host} MiB on the host")
+    });
+    FastPath { name: "prefix_cache".to_owned(), on: info.off.is_none(), detail }
 }
 
 fn failure(source: &Path, error: &LoadError) -> LoadFailure {
+    let refused = |code| LoadFailure::new(code, without_paths(source, &error.to_string()));
     match error {
         LoadError::Model(error) => model_failure(source, error),
-        LoadError::BadSpec { .. } => {
-            LoadFailure::new(LoadCode::BadRequest, without_paths(source, &error.to_string()))
-        }
+        LoadError::BadSpec { .. } => refused(LoadCode::BadRequest),
+        LoadError::Fault(_) => refused(LoadCode::EngineFailed),
     }
 }
 

@@ -172,6 +172,12 @@ impl Supervisor {
                 if let Some(assets) = &mut view.assets {
                     assets.limit_prompts(info.context);
                 }
+                if let Some(reason) =
+                    info.prefix_cache.off.as_ref().filter(|_| self.spec.prefix_cache)
+                {
+                    let model = &self.served.id;
+                    tracing::warn!(model, reason, "the prefix cache was asked for and is off");
+                }
                 view.info = Some(info);
                 Event::Ready
             }

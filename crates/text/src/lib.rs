@@ -22,6 +22,7 @@ mod template;
 mod template_limits;
 mod tokenizer;
 mod tool_call;
+mod turns;
 
 pub use detokenize::Detokenizer;
 pub use error::TextError;
@@ -33,3 +34,4 @@ pub use stream::{StreamOptions, TextStream};
 pub use template::{RenderOptions, SpecialTokens, Template};
 pub use tokenizer::{Specials, Tokenizer, Vocabulary};
 pub use tool_call::{ParsedCall, Said, ToolCallParser};
+pub use turns::{Turn, turn_at};

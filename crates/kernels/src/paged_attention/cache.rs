@@ -2,7 +2,7 @@
 
 use crate::backend::KvShape;
 use crate::cpu::memory;
-use crate::cpu::pool::Parts;
+use crate::cpu::parts::Parts;
 use crate::paged_attention::AttentionShape;
 
 /// One layer's keys and values, so that what one head needs of a block is contiguous.
