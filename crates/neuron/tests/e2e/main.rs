@@ -7,4 +7,5 @@ mod dialects;
 mod errors;
 mod life;
 mod node;
+mod prefix;
 mod program;
