@@ -1,14 +1,17 @@
 //! Measures an engine, or a server that runs: its speed, how many held-out questions it answers
-//! right, what the gateway adds to the time to first token, and whether a long day leaves a trace. Every figure in the documents names
-//! its command here.
+//! right, what the gateway adds to the time to first token, what the second turn of a conversation
+//! costs, and whether a long day leaves a trace. Every figure in the documents names its command
+//! here.
 #![forbid(unsafe_code)]
 
 mod client;
 mod engine;
+mod quartiles;
 mod score;
 mod soak;
 mod sse;
 mod ttft;
+mod turns;
 
 use std::process::ExitCode;
 
@@ -32,6 +35,8 @@ enum Measure {
     Soak(soak::Options),
     /// Time to first token, directly and through the gateway, in turns.
     Ttft(ttft::Options),
+    /// The second turn of a long conversation beside the first.
+    Turns(turns::Options),
 }
 
 #[tokio::main]
@@ -41,6 +46,7 @@ async fn main() -> ExitCode {
         Measure::Score(options) => score::run(options).await,
         Measure::Soak(options) => soak::run(options).await,
         Measure::Ttft(options) => ttft::run(options).await,
+        Measure::Turns(options) => turns::run(options).await,
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -8,5 +8,6 @@ mod errors;
 mod life;
 mod memory;
 mod node;
+mod prefix;
 mod program;
 mod weights;

@@ -34,10 +34,15 @@ fn serve_script(dir: &Path, script: &Script) -> Program {
 /// Runs `neuron serve` with one configured model and `dir` for further ones, on a port of the
 /// system's choice, which its log tells.
 pub fn serve(dir: &Path, model: &Path, native: Value) -> Program {
+    serve_loaded(dir, json!({"model_id": MODEL, "source": model}), native)
+}
+
+/// The same with all that its load says.
+pub fn serve_loaded(dir: &Path, load: Value, native: Value) -> Program {
     let config = json!({
         "listen": "127.0.0.1:0",
         "model_dirs": [dir],
-        "default_models": [{"model_id": MODEL, "source": model}],
+        "default_models": [load],
         "harness": {"native": native},
     });
     let file = dir.join("neuron.toml");
