@@ -11,6 +11,7 @@ mod core;
 mod executor;
 mod inputs;
 mod load;
+mod pace;
 mod rank;
 mod sampler;
 
@@ -19,4 +20,4 @@ pub use contract::{
     StepReport, TokenEngine, TokenRequest, TokenUpdate,
 };
 pub use core::Engine;
-pub use load::{LoadError, load, plan};
+pub use load::{LoadError, cores, load, plan};

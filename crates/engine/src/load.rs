@@ -1,6 +1,6 @@
 //! From a path to an engine that runs.
 
-use kernels::cpu::Cpu;
+use kernels::cpu::{Cpu, cores};
 use model::comm::{Comm, LocalGroup};
 use model::{Capacity, ModelConfig, Shard, Source, footprint, stored_as, weight_bytes};
 use scheduler::{Limits, Scheduler};
@@ -8,6 +8,7 @@ use scheduler::{Limits, Scheduler};
 use crate::contract::{EngineInfo, EngineSpec, RankBytes};
 use crate::core::Engine;
 use crate::executor::Executor;
+use crate::pace::Pace;
 use crate::rank::Rank;
 
 /// Tokens of a KV block.
@@ -56,13 +57,34 @@ pub fn load(spec: &EngineSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<Eng
     let mut ranks = Vec::new();
     let mut done = 0;
     for (rank, comm) in comms.drain(..).enumerate() {
-        let backend = Cpu::new((threads / world_size).max(1));
+        let backend = backend(rank, (threads / world_size).max(1), world_size);
         let shard = Shard { rank, world_size };
         ranks.push(Rank::load(backend, &source, shard, comm, &room.capacity)?);
         done += room.info.ranks[rank].weights;
         progress(done, total);
     }
-    Ok(Engine::new(room.info, Scheduler::new(room.limits), Executor::new(ranks)))
+    Ok(Engine::new(
+        room.info,
+        Scheduler::new(room.limits),
+        Executor::new(ranks),
+        Pace::new(spec.stall_ms),
+    ))
+}
+
+/// The physical cores that this process may use: more threads than that gain a rank nothing.
+pub fn cores() -> usize {
+    cores::physical().len()
+}
+
+/// A rank's device. Where the ranks together take every core, each thread is bound to one: nobody
+/// would gain by moving. With fewer threads, the system finds the cores that are free.
+fn backend(rank: usize, threads: usize, world_size: usize) -> Cpu {
+    let cores = cores::physical();
+    if threads * world_size == cores.len() {
+        Cpu::bound(&cores[rank * threads..(rank + 1) * threads])
+    } else {
+        Cpu::new(threads)
+    }
 }
 
 /// The sizes of an engine.

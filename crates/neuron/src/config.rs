@@ -38,6 +38,7 @@ const KEYS: [&str; 24] = [
     "harness.candle",
     "harness.*.max_running",
     "harness.*.token_budget",
+    "harness.*.stall_ms",
     "harness.*.threads",
     "harness.*.prefix_cache",
     "harness.*.step_timeout_secs",
@@ -83,6 +84,8 @@ pub struct Native {
     pub max_running: u32,
     /// Tokens that one step may compute.
     pub token_budget: u32,
+    /// How long a prompt may hold up the streams that are being answered, in milliseconds.
+    pub stall_ms: u32,
     /// Threads of a model on the CPU; all cores by default, 1 for a small model.
     pub threads: Option<u32>,
     /// Whether requests reuse what earlier ones computed for the same beginning of a prompt.
@@ -113,6 +116,7 @@ impl Default for Native {
         Self {
             max_running: 16,
             token_budget: 512,
+            stall_ms: 250,
             threads: None,
             prefix_cache: true,
             step_timeout_secs: 300,
@@ -215,10 +219,11 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let native = &self.harness.native;
         let refuse = |key, value: String, problem| Err(ConfigError::Value { key, value, problem });
-        let limits: [(&'static str, u64, Range<u64>); 4] = [
+        let limits: [(&'static str, u64, Range<u64>); 5] = [
             ("body_limit_mb", self.body_limit_mb.into(), 1..1025),
             ("harness.native.max_running", native.max_running.into(), 1..4097),
             ("harness.native.token_budget", native.token_budget.into(), 1..1_048_577),
+            ("harness.native.stall_ms", native.stall_ms.into(), 1..60_001),
             ("harness.native.step_timeout_secs", native.step_timeout_secs, 1..86_401),
         ];
         for (key, value, range) in limits {
