@@ -56,24 +56,42 @@ impl Client {
     /// reasoning or text (Requirement 114); an incomplete stream is an error.
     pub(crate) async fn first_content(&self, url: &str, body: &Value) -> Result<Duration> {
         let begin = Instant::now();
+        let mut first = None;
+        let each = |data: &str, now: Instant| {
+            if first.is_none() && says_something(data)? {
+                first = Some(now - begin);
+            }
+            Ok(())
+        };
+        self.stream(url, body, each).await?;
+        first.with_context(|| format!("{url} streamed no text"))
+    }
+
+    /// Gives each event's data, with the time it came, to `each`, up to `[DONE]`, which must come.
+    pub(crate) async fn stream(
+        &self,
+        url: &str,
+        body: &Value,
+        mut each: impl FnMut(&str, Instant) -> Result<()>,
+    ) -> Result<()> {
         let mut incoming = limited(url, self.send(url, body)).await??.into_body();
         let mut lines = Lines::default();
-        let (mut first, mut done) = (None, false);
+        let mut done = false;
         while let Some(frame) = limited(url, incoming.frame()).await? {
             let frame = frame.with_context(|| format!("{url} broke off"))?;
             let now = Instant::now();
             for data in lines.take(frame.data_ref().map_or(&[], |data| &data[..]))? {
-                done |= data == "[DONE]";
-                if first.is_none() && says_something(&data)? {
-                    first = Some(now - begin);
+                if data == "[DONE]" {
+                    done = true;
+                } else {
+                    each(&data, now)?;
                 }
             }
         }
-        let Some(first) = first else { bail!("{url} streamed no text") };
         if !done {
             bail!("{url} ended its stream without [DONE]");
         }
-        Ok(first)
+        Ok(())
     }
 
     /// Sends a POST; any other status than 2xx is an error with the body's text.
@@ -103,9 +121,6 @@ async fn limited<F: Future>(url: &str, work: F) -> Result<F::Output> {
 
 /// Whether an event carries text; an error event ends the measure.
 fn says_something(data: &str) -> Result<bool> {
-    if data == "[DONE]" {
-        return Ok(false);
-    }
     let chunk: Value =
         serde_json::from_str(data).with_context(|| format!("a chunk is no JSON: {data}"))?;
     if let Some(error) = chunk.get("error") {

@@ -1,6 +1,6 @@
 //! Measures an engine, or a server that runs: its speed, how many held-out questions it answers
-//! right, what the gateway adds to the time to first token, and whether a long day leaves a trace. Every figure in the documents names
-//! its command here.
+//! right, what the gateway adds to the time to first token, and whether a long day leaves a trace.
+//! Every figure in the documents names its command here.
 #![forbid(unsafe_code)]
 
 mod client;
@@ -37,7 +37,7 @@ enum Measure {
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().measure {
-        Measure::Engine(options) => engine::run(&options).map(|()| true),
+        Measure::Engine(options) => engine::run(&options).await.map(|()| true),
         Measure::Score(options) => score::run(options).await,
         Measure::Soak(options) => soak::run(options).await,
         Measure::Ttft(options) => ttft::run(options).await,
