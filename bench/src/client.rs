@@ -71,34 +71,49 @@ impl Client {
     /// Streams a chat to its end; an incomplete stream is an error.
     pub(crate) async fn told(&self, url: &str, body: &Value) -> Result<Told> {
         let begin = Instant::now();
+        let (mut first, mut content, mut usage) = (None, String::new(), Value::Null);
+        let each = |data: &str, now: Instant| {
+            let mut chunk = chunk(data)?;
+            if first.is_none() && says_something(&chunk) {
+                first = Some(now - begin);
+            }
+            let delta = &chunk["choices"][0]["delta"];
+            content.push_str(delta["content"].as_str().unwrap_or_default());
+            if chunk["usage"].is_object() {
+                usage = chunk["usage"].take();
+            }
+            Ok(())
+        };
+        self.stream(url, body, each).await?;
+        let first_content = first.with_context(|| format!("{url} streamed no text"))?;
+        Ok(Told { first_content, content, usage })
+    }
+
+    /// Gives each event's data, with the time it came, to `each`, up to `[DONE]`, which must come.
+    pub(crate) async fn stream(
+        &self,
+        url: &str,
+        body: &Value,
+        mut each: impl FnMut(&str, Instant) -> Result<()>,
+    ) -> Result<()> {
         let mut incoming = limited(url, self.send(url, body)).await??.into_body();
         let mut lines = Lines::default();
-        let (mut first, mut done) = (None, false);
-        let (mut content, mut usage) = (String::new(), Value::Null);
+        let mut done = false;
         while let Some(frame) = limited(url, incoming.frame()).await? {
             let frame = frame.with_context(|| format!("{url} broke off"))?;
             let now = Instant::now();
             for data in lines.take(frame.data_ref().map_or(&[], |data| &data[..]))? {
                 if data == "[DONE]" {
                     done = true;
-                    continue;
-                }
-                let mut chunk = chunk(&data)?;
-                if first.is_none() && says_something(&chunk) {
-                    first = Some(now - begin);
-                }
-                let delta = &chunk["choices"][0]["delta"];
-                content.push_str(delta["content"].as_str().unwrap_or_default());
-                if chunk["usage"].is_object() {
-                    usage = chunk["usage"].take();
+                } else {
+                    each(&data, now)?;
                 }
             }
         }
-        let Some(first_content) = first else { bail!("{url} streamed no text") };
         if !done {
             bail!("{url} ended its stream without [DONE]");
         }
-        Ok(Told { first_content, content, usage })
+        Ok(())
     }
 
     /// Sends a POST; any other status than 2xx is an error with the body's text.

@@ -42,7 +42,7 @@ enum Measure {
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().measure {
-        Measure::Engine(options) => engine::run(&options).map(|()| true),
+        Measure::Engine(options) => engine::run(&options).await.map(|()| true),
         Measure::Score(options) => score::run(options).await,
         Measure::Soak(options) => soak::run(options).await,
         Measure::Ttft(options) => ttft::run(options).await,

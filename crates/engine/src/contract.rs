@@ -21,6 +21,9 @@ pub struct EngineSpec {
     pub max_running: u32,
     /// Tokens that one step may compute.
     pub token_budget: u32,
+    /// The longest that a step may take while streams wait for its end, in milliseconds: it bounds
+    /// the share of prompts in a step that also decodes.
+    pub stall_ms: u32,
     /// KV blocks; by default enough for `max_running` requests of `context` tokens, within reason.
     pub kv_blocks: Option<u32>,
     /// Ranks that share the model.
@@ -45,6 +48,7 @@ impl EngineSpec {
             context: None,
             max_running: 16,
             token_budget: 512,
+            stall_ms: 250,
             kv_blocks: None,
             world_size: 1,
             threads: None,
@@ -284,4 +288,7 @@ pub trait TokenEngine {
     fn gauges(&self) -> Gauges;
     /// Advances every request that this step has room for.
     fn step(&mut self) -> Result<StepReport, Fault>;
+    /// Hears from its driver, who has a clock, how long the last step took, and plans the next ones
+    /// by it. An engine that nobody tells computes prompts as fast as it can.
+    fn pace(&mut self, _step_micros: u64) {}
 }

@@ -11,6 +11,7 @@ use crate::contract::{
 };
 use crate::executor::Executor;
 use crate::inputs::{checkpoint_positions, step_work};
+use crate::pace::Pace;
 use crate::sampler::RequestSampler;
 
 /// An engine with its model loaded.
@@ -19,6 +20,9 @@ pub struct Engine {
     scheduler: Scheduler,
     executor: Executor<Cpu>,
     samplers: HashMap<RequestId, LiveRequest>,
+    pace: Pace,
+    /// Tokens of prompts that the last step computed.
+    last_prompt_tokens: u32,
 }
 
 struct LiveRequest {
@@ -27,8 +31,14 @@ struct LiveRequest {
 }
 
 impl Engine {
-    pub(crate) fn new(info: EngineInfo, scheduler: Scheduler, executor: Executor<Cpu>) -> Self {
-        Self { info, scheduler, executor, samplers: HashMap::new() }
+    pub(crate) fn new(
+        info: EngineInfo,
+        scheduler: Scheduler,
+        executor: Executor<Cpu>,
+        pace: Pace,
+    ) -> Self {
+        let samplers = HashMap::new();
+        Self { info, scheduler, executor, samplers, pace, last_prompt_tokens: 0 }
     }
 
     fn check(&self, request: &TokenRequest) -> Result<(), Refusal> {
@@ -142,13 +152,21 @@ impl TokenEngine for Engine {
         let updates = self.scheduler.apply(&plan, &sampled);
         let updates: Vec<_> = updates.iter().map(|update| self.book(update)).collect();
         let decoded = plan.entries.iter().filter(|entry| entry.sample).count() as u32;
+        self.last_prompt_tokens = plan.tokens() - decoded;
         Ok(StepReport {
             started,
             updates,
-            prefill_tokens: plan.tokens() - decoded,
+            prefill_tokens: self.last_prompt_tokens,
             decode_tokens: decoded,
             step_micros: 0,
             gauges: self.gauges(),
         })
+    }
+
+    fn pace(&mut self, step_micros: u64) {
+        self.pace.observe(self.last_prompt_tokens, step_micros);
+        if let Some(tokens) = self.pace.prompt_tokens() {
+            self.scheduler.limit_prompts(tokens);
+        }
     }
 }

@@ -13,6 +13,7 @@ mod executor;
 mod host;
 mod inputs;
 mod load;
+mod pace;
 mod probe;
 mod rank;
 mod sampler;
@@ -23,4 +24,4 @@ pub use contract::{
     StepReport, TokenEngine, TokenRequest, TokenUpdate,
 };
 pub use core::Engine;
-pub use load::{LoadError, load, plan};
+pub use load::{LoadError, cores, load, plan};

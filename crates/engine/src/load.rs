@@ -1,6 +1,6 @@
 //! From a path to an engine that runs.
 
-use kernels::cpu::Cpu;
+use kernels::cpu::{Cpu, cores};
 use model::comm::{Comm, LocalGroup};
 use model::{Capacity, ModelConfig, Recipe, Shard, Source, footprint, held_bytes};
 use scheduler::{HostLimits, Limits, Scheduler};
@@ -9,6 +9,7 @@ use crate::cache::PrefixCacheInfo;
 use crate::contract::{EngineInfo, EngineSpec, Fault, RankBytes};
 use crate::core::Engine;
 use crate::executor::Executor;
+use crate::pace::Pace;
 use crate::probe;
 use crate::rank::Rank;
 
@@ -64,7 +65,8 @@ pub fn load(spec: &EngineSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<Eng
     let mut room = room(spec, &source)?;
     let mut executor = executor(spec, &source, &room, progress)?;
     probe::settle(&mut executor, &mut room.info, &mut room.limits)?;
-    Ok(Engine::new(room.info, Scheduler::new(room.limits), executor))
+    let scheduler = Scheduler::new(room.limits);
+    Ok(Engine::new(room.info, scheduler, executor, Pace::new(spec.stall_ms)))
 }
 
 /// All ranks with their weights in place.
@@ -85,13 +87,29 @@ pub(crate) fn executor(
     let mut ranks = Vec::new();
     let mut done = 0;
     for (rank, comm) in comms.drain(..).enumerate() {
-        let backend = Cpu::new((threads / world_size).max(1));
+        let backend = backend(rank, (threads / world_size).max(1), world_size);
         let shard = Shard { rank, world_size };
         ranks.push(Rank::load(backend, source, shard, comm, &room.capacity)?);
         done += room.info.ranks[rank].weights;
         progress(done, total);
     }
     Ok(Executor::new(ranks))
+}
+
+/// The physical cores that this process may use: more threads than that gain a rank nothing.
+pub fn cores() -> usize {
+    cores::physical().len()
+}
+
+/// A rank's device. Where the ranks together take every core, each thread is bound to one: nobody
+/// would gain by moving. With fewer threads, the system finds the cores that are free.
+fn backend(rank: usize, threads: usize, world_size: usize) -> Cpu {
+    let cores = cores::physical();
+    if threads * world_size == cores.len() {
+        Cpu::bound(&cores[rank * threads..(rank + 1) * threads])
+    } else {
+        Cpu::new(threads)
+    }
 }
 
 /// The sizes of an engine.

@@ -40,6 +40,10 @@ impl StepInputs {
     }
 }
 
+/// Bytes that a backend keeps of an element of a key or value: half precision, unless it was told
+/// otherwise.
+pub const KV_ELEMENT_BYTES: u64 = 2;
+
 /// Size of one layer's key-value cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvShape {

@@ -34,6 +34,6 @@ pub mod sample;
 pub mod swiglu;
 mod weight;
 
-pub use backend::{Backend, KvShape, SequenceRows, StepInputs};
+pub use backend::{Backend, KV_ELEMENT_BYTES, KvShape, SequenceRows, StepInputs};
 pub use quant::WeightType;
 pub use weight::{Weight, WeightBytes};

@@ -80,6 +80,7 @@ fn serve(mut socket: UnixStream, load: impl Loader) -> Result<(), Ending> {
             Ok(mut report) => {
                 // Libraries read no clock; the process around them does.
                 report.step_micros = began.elapsed().as_micros() as u64;
+                engine.pace(report.step_micros);
                 link::write_frame(&mut socket, &FromChild::Step(report))?;
             }
             Err(fault) => {

@@ -19,7 +19,7 @@ use crate::spelling::edit_distance;
 pub const DEFAULT_PATH: &str = "/etc/neuron/neuron.toml";
 
 /// Every key that a file may have; `default_models` is a list of tables.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 27] = [
     "listen",
     "api_key_file",
     "advertise_url",
@@ -40,6 +40,7 @@ const KEYS: [&str; 26] = [
     "harness.candle",
     "harness.*.max_running",
     "harness.*.token_budget",
+    "harness.*.stall_ms",
     "harness.*.threads",
     "harness.*.prefix_cache",
     "harness.*.host_cache_mb",
@@ -87,6 +88,8 @@ pub struct Native {
     pub max_running: u32,
     /// Tokens that one step may compute.
     pub token_budget: u32,
+    /// How long a prompt may hold up the streams that are being answered, in milliseconds.
+    pub stall_ms: u32,
     /// Threads of a model on the CPU; all cores by default, 1 for a small model.
     pub threads: Option<u32>,
     /// Whether requests reuse what earlier ones computed for the same beginning of a prompt.
@@ -132,6 +135,7 @@ impl Default for Native {
         Self {
             max_running: 16,
             token_budget: 512,
+            stall_ms: 250,
             threads: None,
             prefix_cache: true,
             host_cache_mb: 0,
@@ -236,10 +240,11 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let native = &self.harness.native;
         let refuse = |key, value: String, problem| Err(ConfigError::Value { key, value, problem });
-        let limits: [(&'static str, u64, Range<u64>); 4] = [
+        let limits: [(&'static str, u64, Range<u64>); 5] = [
             ("body_limit_mb", self.body_limit_mb.into(), 1..1025),
             ("harness.native.max_running", native.max_running.into(), 1..4097),
             ("harness.native.token_budget", native.token_budget.into(), 1..1_048_577),
+            ("harness.native.stall_ms", native.stall_ms.into(), 1..60_001),
             ("harness.native.step_timeout_secs", native.step_timeout_secs, 1..86_401),
         ];
         for (key, value, range) in limits {

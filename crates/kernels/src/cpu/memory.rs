@@ -9,11 +9,11 @@ use std::hint::black_box;
 const PAGE: usize = 4096;
 
 /// So many zeros, which really are in memory.
-pub(crate) fn zeros(count: usize) -> Vec<f32> {
-    let mut zeros = vec![0.0; count];
-    for page in zeros.chunks_mut(PAGE / size_of::<f32>()) {
+pub(crate) fn zeros<T: Copy + Default>(count: usize) -> Vec<T> {
+    let mut zeros = vec![T::default(); count];
+    for page in zeros.chunks_mut(PAGE / size_of::<T>()) {
         // A zero written over a zero would be left out if the compiler saw it.
-        *black_box(&mut page[0]) = 0.0;
+        *black_box(&mut page[0]) = T::default();
     }
     zeros
 }

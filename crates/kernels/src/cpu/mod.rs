@@ -1,8 +1,9 @@
-//! The CPU as a backend: f32 activations, weights as the file holds them, a pool of threads.
+//! The CPU as a backend: f32 activations, f16 keys and values, weights in tiles, a pool of threads.
 
 pub mod cores;
 mod delta_net;
 mod host;
+pub(crate) mod lanes;
 pub(crate) mod memory;
 pub mod parts;
 pub mod pool;
@@ -16,7 +17,8 @@ use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::linear::cpu::{Inputs, Matrix, Rounded, linear};
 use crate::moe::{self, MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
-use crate::paged_attention::cpu::{KvCache, TASK_ROWS};
+use crate::paged_attention::cache::{Blocks, Element, Kept};
+use crate::paged_attention::cpu::{KvCache, KvPrecision, TASK_ROWS, attend};
 use crate::quant::WeightType;
 use crate::rms_norm::cpu::rms_norm;
 use crate::sample::{Choice, SampleRow, choose};
@@ -28,6 +30,7 @@ use pool::Pool;
 /// See the module.
 pub struct Cpu {
     pool: Pool,
+    kv_precision: KvPrecision,
     step: StepInputs,
     /// Of each row: its position, and its sequence's place in the step.
     rows: Vec<(usize, usize)>,
@@ -120,9 +123,15 @@ impl Cpu {
         Self::with(Pool::bound(cores))
     }
 
+    /// The same with keys and values of another precision, as far as caches are still to be made.
+    pub fn with_kv_precision(self, kv_precision: KvPrecision) -> Self {
+        Self { kv_precision, ..self }
+    }
+
     fn with(pool: Pool) -> Self {
         Self {
             pool,
+            kv_precision: KvPrecision::default(),
             step: StepInputs::default(),
             rows: Vec::new(),
             runs: Vec::new(),
@@ -130,6 +139,21 @@ impl Cpu {
             weight_bytes: 0,
             work: Work::default(),
         }
+    }
+
+    /// Puts the keys and values of the step's rows into their blocks.
+    fn put<T: Element>(&self, shape: &AttentionShape, qkv: &Tensor, cache: &mut Blocks<T>) {
+        let cache = cache.parts();
+        let tasks = if self.rows.len() < SMALL_STEP { 1 } else { shape.kv_heads };
+        self.pool.run(tasks, |task| {
+            for (at, (position, sequence)) in self.rows.iter().enumerate() {
+                let blocks = &self.step.sequences[*sequence].blocks;
+                for head in (task..shape.kv_heads).step_by(tasks) {
+                    // SAFETY: each task has its own heads.
+                    unsafe { cache.put(shape, head, qkv.row(at), blocks, *position) };
+                }
+            }
+        });
     }
 
     fn project_into(&mut self, x: &Tensor, matrix: &Matrix, out: &mut Tensor, add: bool) {
@@ -206,7 +230,7 @@ impl Backend for Cpu {
     }
 
     fn kv_cache(&mut self, shape: KvShape) -> KvCache {
-        KvCache::new(shape)
+        KvCache::new(shape, self.kv_precision)
     }
 
     fn state(&mut self, slots: usize, elements: usize) -> State {
@@ -214,7 +238,10 @@ impl Backend for Cpu {
     }
 
     fn copy_block(&mut self, cache: &mut KvCache, from: usize, to: usize) {
-        cache.copy_block(from, to);
+        match &mut cache.0 {
+            Kept::Half(blocks) => blocks.copy_block(from, to),
+            Kept::Single(blocks) => blocks.copy_block(from, to),
+        }
     }
 
     fn copy_state(&mut self, state: &mut State, from: usize, to: usize) {
@@ -223,7 +250,10 @@ impl Backend for Cpu {
     }
 
     fn block_bytes(&self, cache: &KvCache) -> usize {
-        2 * size_of::<f32>() * cache.block_elements()
+        match &cache.0 {
+            Kept::Half(blocks) => 2 * size_of::<u16>() * blocks.block_elements(),
+            Kept::Single(blocks) => 2 * size_of::<f32>() * blocks.block_elements(),
+        }
     }
 
     fn state_bytes(&self, state: &State) -> usize {
@@ -231,27 +261,28 @@ impl Backend for Cpu {
     }
 
     fn save_block(&mut self, cache: &KvCache, block: usize, bytes: &mut [u8]) {
-        let (keys, values) = cache.block(block);
-        let (key_bytes, value_bytes) = bytes.split_at_mut(bytes.len() / 2);
-        host::save(keys, key_bytes);
-        host::save(values, value_bytes);
+        match &cache.0 {
+            Kept::Half(blocks) => host::save_both(blocks.block(block), u16::to_ne_bytes, bytes),
+            Kept::Single(blocks) => host::save_both(blocks.block(block), f32::to_ne_bytes, bytes),
+        }
     }
 
     fn load_block(&mut self, cache: &mut KvCache, block: usize, bytes: &[u8]) {
-        let (keys, values) = cache.block_mut(block);
-        let (key_bytes, value_bytes) = bytes.split_at(bytes.len() / 2);
-        host::load(key_bytes, keys);
-        host::load(value_bytes, values);
+        match &mut cache.0 {
+            Kept::Half(to) => host::load_both(bytes, u16::from_ne_bytes, to.block_mut(block)),
+            Kept::Single(to) => host::load_both(bytes, f32::from_ne_bytes, to.block_mut(block)),
+        }
     }
 
     fn save_state(&mut self, state: &State, slot: usize, bytes: &mut [u8]) {
         let size = state.elements;
-        host::save(&state.values[slot * size..(slot + 1) * size], bytes);
+        host::save(&state.values[slot * size..(slot + 1) * size], f32::to_ne_bytes, bytes);
     }
 
     fn load_state(&mut self, state: &mut State, slot: usize, bytes: &[u8]) {
         let size = state.elements;
-        host::load(bytes, &mut state.values[slot * size..(slot + 1) * size]);
+        let values = &mut state.values[slot * size..(slot + 1) * size];
+        host::load(bytes, f32::from_ne_bytes, values);
     }
 
     fn begin_step(&mut self, inputs: StepInputs) {
@@ -317,7 +348,7 @@ impl Backend for Cpu {
         norms: (&Vec<f32>, &Vec<f32>),
         cache: &mut KvCache,
     ) {
-        let (rows, sequences) = (&self.rows, &self.step.sequences);
+        let rows = &self.rows;
         let pairs = self.rotations.of(shape, rows);
         let (cols, norms) = (qkv.cols, (&norms.0[..], &norms.1[..]));
         let parts = Parts::new(qkv.rows_mut(rows.len()), cols);
@@ -328,17 +359,10 @@ impl Backend for Cpu {
             let rotation = &pairs[row * half..(row + 1) * half];
             rope_kv::cpu::norm_and_rotate(shape, out, norms, rotation);
         });
-        let cache = cache.parts();
-        let tasks = if rows.len() < SMALL_STEP { 1 } else { shape.kv_heads };
-        self.pool.run(tasks, |task| {
-            for (at, (position, sequence)) in rows.iter().enumerate() {
-                for head in (task..shape.kv_heads).step_by(tasks) {
-                    let blocks = &sequences[*sequence].blocks;
-                    // SAFETY: each task has its own heads.
-                    unsafe { cache.put(shape, head, qkv.row(at), blocks, *position) };
-                }
-            }
-        });
+        match &mut cache.0 {
+            Kept::Half(blocks) => self.put(shape, qkv, blocks),
+            Kept::Single(blocks) => self.put(shape, qkv, blocks),
+        }
     }
 
     fn attention(
@@ -363,8 +387,9 @@ impl Backend for Cpu {
             }
             let (blocks, position) = (&sequence.blocks, sequence.start + first);
             let rows = &mut rows[..count];
-            ATTENTION.with_borrow_mut(|scratch| {
-                paged_attention::cpu::attend(shape, cache, blocks, position, head, rows, scratch);
+            ATTENTION.with_borrow_mut(|scratch| match &cache.0 {
+                Kept::Half(kv) => attend(shape, kv, blocks, position, head, rows, scratch),
+                Kept::Single(kv) => attend(shape, kv, blocks, position, head, rows, scratch),
             });
         });
     }

@@ -7,9 +7,11 @@
 //! Queries come as the projection left them: `[rows, q | k | v]`, where with a gate each head's
 //! query is followed by its gate: `[q₀ | gate₀ | q₁ | gate₁ | …]`.
 
-mod cache;
+pub(crate) mod cache;
 pub mod cpu;
 pub mod reference;
+mod score;
+mod weigh;
 
 #[cfg(test)]
 mod tests;

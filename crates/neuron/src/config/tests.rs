@@ -115,6 +115,7 @@ fn values_out_of_range_are_refused() {
         ("body_limit_mb = 0", "body_limit_mb = 0"),
         ("harness.native.max_running = 0", "harness.native.max_running = 0"),
         ("harness.native.threads = 0", "harness.native.threads = 0"),
+        ("harness.native.stall_ms = 0", "harness.native.stall_ms = 0"),
         ("harness.native.engine_command = []", "harness.native.engine_command = []"),
         (
             "default_models = [{ model_id = \"a\" }, { model_id = \"a\" }]",
