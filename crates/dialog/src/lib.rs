@@ -11,5 +11,6 @@ mod request;
 pub use event::{Event, Failure, FailureKind, FinishReason, Timings, Usage};
 pub use message::{Json, Message, Part, Role, ToolCall};
 pub use request::{
-    Defaults, GenerateRequest, Prompt, Reasoning, SamplingParams, ToolChoice, ToolSpec,
+    AnswerFormat, Defaults, GenerateRequest, Prompt, Reasoning, SamplingParams, ToolChoice,
+    ToolSpec,
 };

@@ -22,6 +22,17 @@ pub struct ToolSpec {
     pub description: Option<String>,
     /// JSON Schema of its arguments.
     pub parameters: Option<Json>,
+    /// Whether every call of it must have arguments that its schema allows.
+    pub strict: bool,
+}
+
+/// The form that an answer must have; calls of tools stand beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AnswerFormat {
+    /// Some JSON object.
+    JsonObject,
+    /// A JSON value that this JSON Schema allows.
+    JsonSchema(Json),
 }
 
 /// Whether the model may, must or must not call.
@@ -99,6 +110,10 @@ pub struct GenerateRequest {
     pub tools: Vec<ToolSpec>,
     /// See [`ToolChoice`].
     pub tool_choice: ToolChoice,
+    /// Whether one answer may call several times.
+    pub parallel_tool_calls: bool,
+    /// The form of the answer; `None` is free text.
+    pub format: Option<AnswerFormat>,
     /// See [`Reasoning`].
     pub reasoning: Reasoning,
     /// Extra variables for the chat template: a JSON object.
@@ -115,6 +130,10 @@ pub struct GenerateRequest {
     pub stop: Vec<String>,
     /// Go on past end-of-sequence tokens (benchmarks).
     pub ignore_eos: bool,
+    /// Independent answers to the same prompt; at least 1.
+    pub choices: u32,
+    /// Tell log-probabilities: of each token and of this many of its most probable rivals.
+    pub top_logprobs: Option<u8>,
 }
 
 impl GenerateRequest {
@@ -125,6 +144,8 @@ impl GenerateRequest {
             prompt,
             tools: Vec::new(),
             tool_choice: ToolChoice::default(),
+            parallel_tool_calls: true,
+            format: None,
             reasoning: Reasoning::default(),
             template_arguments: None,
             sampling: SamplingParams::default(),
@@ -133,6 +154,8 @@ impl GenerateRequest {
             min_tokens: 0,
             stop: Vec::new(),
             ignore_eos: false,
+            choices: 1,
+            top_logprobs: None,
         }
     }
 }

@@ -9,14 +9,18 @@
 mod contract;
 mod core;
 mod executor;
+mod grammar;
 mod inputs;
 mod load;
+mod mask;
+mod masks;
 mod rank;
 mod sampler;
 
 pub use contract::{
-    End, EngineInfo, EngineSpec, Fault, Gauges, RankBytes, Refusal, RequestId, Sampling, Started,
-    StepReport, TokenEngine, TokenRequest, TokenUpdate,
+    Admission, End, EngineInfo, EngineSpec, Fault, Gauges, RankBytes, Refusal, RequestId, Sampling,
+    Settled, Started, StepReport, TokenEngine, TokenLogprobs, TokenRequest, TokenUpdate,
 };
 pub use core::Engine;
+pub use grammar::{Grammar, Vocabulary};
 pub use load::{LoadError, load, plan};

@@ -31,10 +31,9 @@ impl<B: Backend> Rank<B> {
         Ok(Self { backend, decoder, cache, scratch, comm })
     }
 
-    /// Computes the step's rows and chooses a token for each row whose logits are wanted. `None`
-    /// where a row is not finite.
-    pub(crate) fn step(&mut self, work: &StepWork, rows: &[SampleRow]) -> Vec<Option<Choice>> {
-        self.forward(work);
+    /// Chooses a token for each row of the last step whose logits are wanted. `None` where a row
+    /// is not finite, or nothing may be chosen.
+    pub(crate) fn sample(&mut self, rows: &[SampleRow]) -> Vec<Option<Choice>> {
         if rows.is_empty() {
             return Vec::new();
         }
@@ -42,7 +41,7 @@ impl<B: Backend> Rank<B> {
         self.backend.sample(&mut self.scratch.logits, vocab, rows)
     }
 
-    /// The part of a step that every rank takes.
+    /// Computes the step's rows.
     pub(crate) fn forward(&mut self, work: &StepWork) {
         let Self { backend, decoder, cache, scratch, comm } = self;
         for copy in &work.copies {

@@ -30,7 +30,7 @@ fn chat(messages: Vec<Message>) -> GenerateRequest {
 }
 
 fn tool() -> ToolSpec {
-    ToolSpec { name: "now".to_owned(), description: None, parameters: None }
+    ToolSpec { name: "now".to_owned(), description: None, parameters: None, strict: false }
 }
 
 fn shown(model: &TextModel, tokens: &[u32]) -> String {
