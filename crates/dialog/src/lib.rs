@@ -8,7 +8,7 @@ mod event;
 mod message;
 mod request;
 
-pub use event::{Event, Failure, FailureKind, FinishReason, Timings, Usage};
+pub use event::{Event, Failure, FailureKind, FinishReason, Timings, TokenLogprob, Usage};
 pub use message::{Json, Message, Part, Role, ToolCall};
 pub use request::{
     AnswerFormat, Defaults, GenerateRequest, Prompt, Reasoning, SamplingParams, ToolChoice,

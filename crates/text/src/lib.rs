@@ -30,7 +30,7 @@ pub use model::{HuggingFaceFiles, TextModel};
 pub use prompt::Prepared;
 pub use reasoning::{ReasoningMarkers, ReasoningSplitter, Thought};
 pub use stop::{StopMatcher, Stopped};
-pub use stream::{StreamOptions, TextStream};
+pub use stream::{Scores, StreamOptions, TextStream};
 pub use template::{RenderOptions, SpecialTokens, Template};
 pub use tokenizer::{Specials, Tokenizer, Vocabulary};
 pub use tool_call::{CallForm, ParsedCall, Said, ToolCallParser};

@@ -85,6 +85,11 @@ impl ToolCallParser {
         self.called
     }
 
+    /// Whether what was said last may belong to a call.
+    pub(crate) fn in_call(&self) -> bool {
+        self.inside.is_some()
+    }
+
     /// Takes more text and gives what can be told apart.
     pub fn push(&mut self, text: &str) -> Vec<Said> {
         if self.tools.is_empty() {
