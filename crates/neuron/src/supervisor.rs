@@ -287,10 +287,12 @@ impl Supervisor {
                 Err(failure) => return Some(Event::LoadFailed(failure)),
             }
         }
+        let vocabulary = self.served.view().assets.as_ref().map(Assets::vocabulary);
         self.generation += 1;
         let started = process::spawn(
             &self.program,
             self.spec.clone(),
+            vocabulary.unwrap_or_default(),
             Arc::clone(&self.served),
             self.generation,
             self.events.clone(),

@@ -11,6 +11,7 @@ use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 
 use crate::conversation::Conversation;
 use crate::template_limits::{self, LONGEST_SOURCE_BYTES};
+use crate::tool_call::CallForm;
 use crate::{TextError, python_json};
 
 /// Instructions and 64-byte pieces that one rendering may cost: seconds at worst, where a
@@ -65,6 +66,7 @@ pub struct RenderOptions<'a> {
 #[derive(Debug)]
 pub struct Template {
     environment: Environment<'static>,
+    call_form: CallForm,
     special_tokens: BTreeMap<&'static str, String>,
 }
 
@@ -98,7 +100,13 @@ impl Template {
         let named =
             [("bos_token", bos), ("eos_token", eos), ("pad_token", pad), ("unk_token", unk)];
         let known = named.into_iter().filter_map(|(name, token)| Some((name, token?)));
-        Ok(Self { environment, special_tokens: known.collect() })
+        let call_form = CallForm::of_template(source);
+        Ok(Self { environment, call_form, special_tokens: known.collect() })
+    }
+
+    /// How the template teaches the model to write its calls.
+    pub fn call_form(&self) -> CallForm {
+        self.call_form
     }
 
     /// Renders a conversation; system messages become one, at the front.

@@ -5,6 +5,7 @@ mod chat;
 mod client;
 mod dialects;
 mod errors;
+mod forms;
 mod life;
 mod memory;
 mod node;

@@ -132,7 +132,7 @@ fn what_is_wrong_or_not_done_is_named() {
         "background": [true], "conversation": ["c"], "prompt": [{"id": "p"}], "store": ["no"],
         "stream": ["yes"], "tools": [{}], "tool_choice": ["required", "x", 5,
             {"type": "function", "name": "f"}, {"type": "web_search"}],
-        "include": ["x", ["message.output_text.logprobs"]], "top_logprobs": [3],
+        "include": ["x"], "top_logprobs": [3, 21],
         "metadata": [[], 5], "reasoning": ["high"], "text": [5], "parallel_tool_calls": [1],
     });
     for (field, values) in cases.as_object().expect("an object") {
