@@ -57,10 +57,12 @@ def answers_of_neuron(neuron, path, prompts):
         try:
             address = None
             while address is None:
-                found = re.search(r"listen=(\S+)", re.sub(r"\x1b\[[0-9;]*m", "", next(server.stderr)))
+                plain = re.sub(r"\x1b\[[0-9;]*m", "", next(server.stderr))
+                found = re.search(r"listen=(\S+)", plain)
                 address = found and found[1]
             post(address, "/models/load", {"model_id": "m"})
-            return [post(address, "/v1/completions", body(ids))["choices"][0]["text"] for ids in prompts]
+            answers = [post(address, "/v1/completions", body(ids)) for ids in prompts]
+            return [answer["choices"][0]["text"] for answer in answers]
         finally:
             server.terminate()
             server.communicate()

@@ -31,6 +31,8 @@ max_running = 3
 token_budget = 64
 threads = 2
 prefix_cache = false
+host_cache_mb = 64
+cache_isolation = "caller"
 step_timeout_secs = 9
 engine_command = ["/e", "engine"]
 "#;

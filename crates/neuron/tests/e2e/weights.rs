@@ -45,7 +45,7 @@ async fn weights_are_quantised_as_a_load_asks_and_as_its_dry_run_said() {
     let body = json!({"model_id": "twin", "quant": "q8_0"});
     let dry = client::post(program.address, "/models/load?dry_run=1", &body).await;
     assert_eq!(dry.status, 200, "{}", dry.text());
-    let (dry, loaded) = (dry.json(), load(&program, &body).await.json());
+    let (dry, loaded) = (dry.json()["plan"].clone(), load(&program, &body).await.json());
     assert_eq!(loaded["status"], "loaded", "{loaded}");
     assert_eq!(dry["ranks"], loaded["plan"]["ranks"]);
     assert_eq!((&dry["quant"], &dry["fits"]), (&json!("Q8_0"), &json!(true)));
@@ -137,4 +137,33 @@ async fn bad_files_are_refused_beside_a_model_that_serves_on() {
     assert_eq!(reason, "has ids up to 1536, and the model has 1536 rows");
     assert_eq!(ready_pid(program.address).await, pid);
     assert_eq!(ask(&program, MODEL).await, answer);
+}
+
+/// Numbers that are none make no garbage: a load that encodes them refuses them by name, and one
+/// that takes them as they are ends requests with an error. Bad file 111.
+#[tokio::test]
+async fn weights_that_are_no_numbers_end_in_an_error_and_never_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let twin = dir.path().join("twin");
+    copy_sprout(&twin);
+    let path = twin.join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let start = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..start]).unwrap();
+    let norm = header["model.norm.weight"]["data_offsets"][0].as_u64().unwrap() as usize;
+    bytes[start + norm..][..2].copy_from_slice(&[0xC0, 0x7F]);
+    fs::write(&path, bytes).unwrap();
+    let program = serve(dir.path(), &sprout(), json!({}));
+    ready_pid(program.address).await;
+    let refused = load(&program, &json!({"model_id": "twin", "quant": "Q8_0"})).await;
+    assert_eq!(refused.status, 422, "{}", refused.text());
+    let error = &refused.json()["error"];
+    assert_eq!(error["item"], "tensor `model.norm.weight`", "{error}");
+    assert_eq!(error["reason"], "element 0 is NaN");
+    let loaded = load(&program, &json!({"model_id": "twin"})).await;
+    assert_eq!(loaded.status, 200, "{}", loaded.text());
+    let body = chat_body("What is a neuron?", json!({"temperature": 0, "model": "twin"}));
+    let failed = client::post(program.address, "/v1/chat/completions", &body).await;
+    assert_eq!(failed.status, 500, "{}", failed.text());
+    assert!(ask(&program, MODEL).await.contains("GPU host"));
 }
