@@ -110,10 +110,19 @@ pub struct LoadPlan {
     pub ranks: Vec<RankPlan>,
     /// Whether every rank has that much free.
     pub fits: bool,
+    /// The format that the weights will have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quant: Option<String>,
     /// Tokens of context that the plan serves.
     pub context: u32,
     /// Requests that can run together.
     pub max_running: u32,
+    /// All ranks' bytes together.
+    #[serde(default)]
+    pub needed_bytes: u64,
+    /// Bytes that are free, before the load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
     /// Main memory that the prefix cache may fill, of all ranks.
     #[serde(default)]
     pub host_cache_bytes: u64,

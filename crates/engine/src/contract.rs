@@ -13,6 +13,8 @@ use crate::cache::{CacheCounts, PrefixCacheInfo};
 pub struct EngineSpec {
     /// A GGUF file or a part of a split one, or a directory with safetensors or one GGUF model.
     pub source: PathBuf,
+    /// The format to quantise float weights to, such as `Q4_K_M`; as they are by default.
+    pub quant: Option<String>,
     /// Tokens of context a request may have; the model's own by default.
     pub context: Option<u32>,
     /// Requests that run together.
@@ -39,6 +41,7 @@ impl EngineSpec {
     pub fn new(source: impl Into<PathBuf>) -> Self {
         Self {
             source: source.into(),
+            quant: None,
             context: None,
             max_running: 16,
             token_budget: 512,

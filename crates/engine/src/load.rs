@@ -2,7 +2,7 @@
 
 use kernels::cpu::Cpu;
 use model::comm::{Comm, LocalGroup};
-use model::{Capacity, ModelConfig, Shard, Source, footprint, stored_as, weight_bytes};
+use model::{Capacity, ModelConfig, Recipe, Shard, Source, footprint, held_bytes};
 use scheduler::{HostLimits, Limits, Scheduler};
 
 use crate::cache::PrefixCacheInfo;
@@ -42,13 +42,25 @@ pub enum LoadError {
 
 /// What a load would take, without taking it.
 pub fn plan(spec: &EngineSpec) -> Result<EngineInfo, LoadError> {
-    let source = Source::open(&spec.source)?;
+    let source = open(spec)?;
     Ok(room(spec, &source)?.info)
+}
+
+/// The model in the format that is asked for.
+fn open(spec: &EngineSpec) -> Result<Source, LoadError> {
+    let source = Source::open(&spec.source)?;
+    let Some(name) = &spec.quant else { return Ok(source) };
+    let Some(recipe) = Recipe::from_name(name) else {
+        let known: Vec<_> = Recipe::all().map(Recipe::name).collect();
+        let reason = format!("expected one of {}", known.join(", "));
+        return Err(LoadError::BadSpec { item: "quant", reason });
+    };
+    Ok(source.quantised(recipe, spec.threads.unwrap_or(1) as usize)?)
 }
 
 /// Loads a model on the CPU. `progress` hears the bytes in place and the bytes in all.
 pub fn load(spec: &EngineSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<Engine, LoadError> {
-    let source = Source::open(&spec.source)?;
+    let source = open(spec)?;
     let mut room = room(spec, &source)?;
     let mut executor = executor(spec, &source, &room, progress)?;
     probe::settle(&mut executor, &mut room.info, &mut room.limits)?;
@@ -112,14 +124,13 @@ pub(crate) fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError
         max_logit_rows: spec.max_running.min(spec.token_budget) as usize,
         kv_blocks: kv_blocks as usize,
         block_size: BLOCK_SIZE as usize,
-        state_slots: if recurrent { (spec.max_running + checkpoints) as usize } else { 0 },
+        state_slots: if recurrent { spec.max_running as usize + checkpoints as usize } else { 0 },
     };
-    let weights = weight_bytes(source)?;
     let ranks = (0..spec.world_size as usize).map(|rank| {
         let shard = Shard { rank, world_size: spec.world_size as usize };
         let print = footprint(config, &shard, &capacity)?;
         Ok(RankBytes {
-            weights: weights / u64::from(spec.world_size),
+            weights: held_bytes::<Cpu>(source, &shard)?,
             kv: print.kv_bytes,
             state: print.state_bytes,
             workspace: print.workspace_bytes,
@@ -140,7 +151,7 @@ pub(crate) fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError
     };
     let info = EngineInfo {
         architecture: config.architecture.gguf_name().to_owned(),
-        quant: stored_as(source)?.to_string(),
+        quant: source.format_name()?.to_owned(),
         vocab_size: config.vocab_size as u32,
         context,
         max_running: spec.max_running,

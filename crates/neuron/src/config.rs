@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::spelling::edit_distance;
+
 /// Where the configuration is looked for when no other place is named.
 pub const DEFAULT_PATH: &str = "/etc/neuron/neuron.toml";
 
@@ -321,26 +323,10 @@ fn position(text: &str, at: usize) -> (usize, usize) {
 /// The known key with the smallest edit distance, if it is near at all.
 fn nearest(key: &str) -> Option<String> {
     let wanted = generic(key);
-    let scored = KEYS.iter().map(|known| (distance(&wanted, known), *known));
+    let scored = KEYS.iter().map(|known| (edit_distance(&wanted, known), *known));
     let (distance, known) = scored.min()?;
     let near = distance <= 2 + wanted.len() / 4;
     near.then(|| known.replace("harness.*", "harness.native"))
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, left) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, right) in b.iter().enumerate() {
-            let substitute = diagonal + usize::from(left != *right);
-            diagonal = row[j + 1];
-            row[j + 1] = substitute.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! The CPU as a backend: f32 activations, weights as the file holds them, a pool of threads.
 
+pub mod cores;
 mod delta_net;
 mod host;
+pub(crate) mod memory;
+pub mod parts;
 pub mod pool;
 pub(crate) mod vector;
 pub(crate) mod widest;
@@ -10,21 +13,38 @@ use std::cell::RefCell;
 
 use crate::backend::{Backend, KvShape, SequenceRows, StepInputs};
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
-use crate::linear::cpu::{Inputs, Matrix, linear};
+use crate::linear::cpu::{Inputs, Matrix, Rounded, linear};
 use crate::moe::{self, MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
-use crate::paged_attention::cpu::KvCache;
+use crate::paged_attention::cpu::{KvCache, TASK_ROWS};
+use crate::quant::WeightType;
 use crate::rms_norm::cpu::rms_norm;
 use crate::sample::{Choice, SampleRow, choose};
 use crate::weight::Weight;
 use crate::{embed, paged_attention, rope_kv, swiglu};
-use pool::{Parts, Pool};
+use parts::Parts;
+use pool::Pool;
 
 /// See the module.
 pub struct Cpu {
     pool: Pool,
     step: StepInputs,
+    /// Of each row: its position, and its sequence's place in the step.
+    rows: Vec<(usize, usize)>,
+    /// The first row of each of attention's tasks, counted from its sequence's, and the sequence.
+    runs: Vec<(usize, usize)>,
     rotations: Rotations,
+    weight_bytes: u64,
+    work: Work,
+}
+
+/// What operations need on their way. It grows to the largest step's needs and stays, so that a
+/// step takes no memory.
+#[derive(Default)]
+struct Work {
+    normed: Vec<f32>,
+    rounded: Rounded,
+    mixture: moe::cpu::Work,
 }
 
 /// Rows below which short work is not shared out.
@@ -40,7 +60,9 @@ thread_local! {
 struct Rotations {
     /// The base and the rotated elements that they were computed for.
     of: Option<(f64, usize)>,
-    rows: Vec<Vec<(f32, f32)>>,
+    frequencies: Vec<f64>,
+    /// `[rows, rotated pairs]`.
+    pairs: Vec<(f32, f32)>,
 }
 
 /// Activations `[max_rows, cols]`.
@@ -56,6 +78,10 @@ pub struct State {
 }
 
 impl Tensor {
+    fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.cols..(row + 1) * self.cols]
+    }
+
     fn rows(&self, rows: usize) -> &[f32] {
         &self.values[..rows * self.cols]
     }
@@ -80,48 +106,77 @@ impl State {
 impl Cpu {
     /// A backend with `threads` threads, the caller's included.
     pub fn new(threads: usize) -> Self {
-        let pool = Pool::new(threads);
-        Self { pool, step: StepInputs::default(), rotations: Rotations::default() }
+        Self::with(Pool::new(threads))
     }
 
-    fn project_into(&self, x: &Tensor, matrix: &Matrix, out: &mut Tensor, add: bool) {
+    /// Bytes of all weights that were taken over.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+
+    /// A backend with a thread for each of `cores`, bound to it. The first thread is the caller's;
+    /// it stays free, and the system finds it the core that is left.
+    pub fn bound(cores: &[usize]) -> Self {
+        Self::with(Pool::bound(cores))
+    }
+
+    fn with(pool: Pool) -> Self {
+        Self {
+            pool,
+            step: StepInputs::default(),
+            rows: Vec::new(),
+            runs: Vec::new(),
+            rotations: Rotations::default(),
+            weight_bytes: 0,
+            work: Work::default(),
+        }
+    }
+
+    fn project_into(&mut self, x: &Tensor, matrix: &Matrix, out: &mut Tensor, add: bool) {
         let rows = self.step.rows();
-        let inputs = Inputs::new(&self.pool, x.rows(rows), x.cols, &[matrix]);
+        let rounded = &mut self.work.rounded;
+        let inputs = Inputs::new(&self.pool, x.rows(rows), x.cols, &[matrix], rounded);
         let stride = out.cols;
-        linear(&self.pool, &inputs, matrix, out.rows_mut(rows), stride, 0, add);
+        linear(&self.pool, &inputs, &[matrix], out.rows_mut(rows), stride, add);
     }
 }
 
-/// The position and sequence of each row.
-fn rows_of(step: &StepInputs) -> Vec<(usize, &SequenceRows)> {
-    let sequences = step.sequences.iter();
-    sequences.flat_map(|s| (0..s.rows).map(move |at| (s.start + at, s))).collect()
-}
-
-fn rotations<'a>(
-    kept: &'a mut Rotations,
-    shape: &AttentionShape,
-    rows: &[(usize, &SequenceRows)],
-) -> &'a [Vec<(f32, f32)>] {
-    let of = Some((shape.rope_theta, shape.rotary_dim));
-    if kept.of != of {
-        let frequencies = rope_kv::cpu::frequencies(shape);
-        let rotation = |(position, _): &(usize, _)| rope_kv::cpu::rotation(&frequencies, *position);
-        *kept = Rotations { of, rows: rows.iter().map(rotation).collect() };
+impl Rotations {
+    /// Those of positions `rows`, `pairs` a row.
+    fn of(&mut self, shape: &AttentionShape, rows: &[(usize, usize)]) -> &[(f32, f32)] {
+        let of = Some((shape.rope_theta, shape.rotary_dim));
+        if self.of != of {
+            self.of = of;
+            self.frequencies.clear();
+            self.frequencies.extend(rope_kv::cpu::frequencies(shape));
+            self.pairs.clear();
+            for (position, _) in rows {
+                self.pairs.extend(rope_kv::cpu::rotation(&self.frequencies, *position));
+            }
+        }
+        &self.pairs
     }
-    &kept.rows
 }
 
-/// `rms_norm` of each row of `x`, which are `cols` wide.
-fn norm_rows(pool: &Pool, rows: &[&[f32]], norm: &[f32], eps: f32) -> Vec<f32> {
-    let cols = norm.len();
-    let mut normed = vec![0.0; rows.len() * cols];
-    let parts = Parts::new(&mut normed, cols);
-    pool.run_in_runs(rows.len(), |row| {
+/// `rms_norm` of the rows of `x` that `row_of` names, into memory that is kept.
+fn norm_rows<'a>(
+    pool: &Pool,
+    x: &Tensor,
+    rows: usize,
+    row_of: impl Fn(usize) -> usize + Sync,
+    (norm, eps): (&[f32], f32),
+    normed: &'a mut Vec<f32>,
+) -> &'a [f32] {
+    let all = rows * x.cols;
+    if normed.len() < all {
+        normed.resize(all, 0.0);
+    }
+    let parts = Parts::new(&mut normed[..all], x.cols);
+    pool.run_in_runs(rows, |row| {
         // SAFETY: each task has its own row.
-        rms_norm(rows[row], norm, eps, unsafe { parts.part(row) });
+        rms_norm(x.row(row_of(row)), norm, eps, unsafe { parts.part(row) });
     });
-    normed
+    &normed[..all]
 }
 
 impl Backend for Cpu {
@@ -131,16 +186,23 @@ impl Backend for Cpu {
     type KvCache = KvCache;
     type State = State;
 
+    fn matrix_bytes(ty: WeightType, rows: usize, cols: usize) -> u64 {
+        Matrix::bytes_of(ty, rows, cols) as u64
+    }
+
     fn matrix(&mut self, weight: &Weight) -> Matrix {
-        Matrix::new(weight, &self.pool)
+        let matrix = Matrix::new(weight, &self.pool);
+        self.weight_bytes += matrix.bytes() as u64;
+        matrix
     }
 
     fn vector(&mut self, values: &[f32]) -> Vec<f32> {
+        self.weight_bytes += size_of_val(values) as u64;
         values.to_vec()
     }
 
     fn tensor(&mut self, max_rows: usize, cols: usize) -> Tensor {
-        Tensor { values: vec![0.0; max_rows * cols], cols }
+        Tensor { values: memory::zeros(max_rows * cols), cols }
     }
 
     fn kv_cache(&mut self, shape: KvShape) -> KvCache {
@@ -148,7 +210,7 @@ impl Backend for Cpu {
     }
 
     fn state(&mut self, slots: usize, elements: usize) -> State {
-        State { values: vec![0.0; slots * elements], elements }
+        State { values: memory::zeros(slots * elements), elements }
     }
 
     fn copy_block(&mut self, cache: &mut KvCache, from: usize, to: usize) {
@@ -195,6 +257,13 @@ impl Backend for Cpu {
     fn begin_step(&mut self, inputs: StepInputs) {
         self.step = inputs;
         self.rotations.of = None;
+        self.rows.clear();
+        self.runs.clear();
+        for (at, sequence) in self.step.sequences.iter().enumerate() {
+            self.rows.extend((0..sequence.rows).map(|row| (sequence.start + row, at)));
+            let firsts = (0..sequence.rows).step_by(TASK_ROWS);
+            self.runs.extend(firsts.map(|first| (first, at)));
+        }
     }
 
     fn read(&mut self, tensor: &Tensor, rows: usize) -> Vec<f32> {
@@ -206,7 +275,7 @@ impl Backend for Cpu {
     }
 
     fn embed(&mut self, table: &Matrix, out: &mut Tensor) {
-        embed::embed(table, &self.step.tokens, out.rows_mut(self.step.rows()));
+        embed::embed(&self.pool, table, &self.step.tokens, out.rows_mut(self.step.rows()));
     }
 
     fn norm_project(
@@ -218,20 +287,12 @@ impl Backend for Cpu {
         out: &mut Tensor,
     ) {
         let rows = self.step.rows();
-        let normed = norm_rows(
-            &self.pool,
-            &x.rows(rows).chunks_exact(x.cols).collect::<Vec<_>>(),
-            norm,
-            eps,
-        );
-        let inputs = Inputs::new(&self.pool, &normed, x.cols, &parts.iter().collect::<Vec<_>>());
+        let Work { normed, rounded, .. } = &mut self.work;
+        let normed = norm_rows(&self.pool, x, rows, |row| row, (norm, eps), normed);
+        let inputs = Inputs::new(&self.pool, normed, x.cols, parts, rounded);
         let stride = out.cols;
-        let mut first = 0;
-        for part in parts {
-            linear(&self.pool, &inputs, part, out.rows_mut(rows), stride, first, false);
-            first += part.rows();
-        }
-        assert_eq!(first, stride, "the parts fill the columns");
+        assert_eq!(parts.iter().map(Matrix::rows).sum::<usize>(), stride, "parts fill the columns");
+        linear(&self.pool, &inputs, parts, out.rows_mut(rows), stride, false);
     }
 
     fn project(&mut self, x: &Tensor, matrix: &Matrix, out: &mut Tensor) {
@@ -256,22 +317,25 @@ impl Backend for Cpu {
         norms: (&Vec<f32>, &Vec<f32>),
         cache: &mut KvCache,
     ) {
-        let rows = rows_of(&self.step);
-        let rotations = rotations(&mut self.rotations, shape, &rows);
+        let (rows, sequences) = (&self.rows, &self.step.sequences);
+        let pairs = self.rotations.of(shape, rows);
         let (cols, norms) = (qkv.cols, (&norms.0[..], &norms.1[..]));
         let parts = Parts::new(qkv.rows_mut(rows.len()), cols);
         self.pool.run_in_runs(rows.len(), |row| {
             // SAFETY: each task has its own row.
             let out = unsafe { parts.part(row) };
-            rope_kv::cpu::norm_and_rotate(shape, out, norms, &rotations[row]);
+            let half = shape.rotary_dim / 2;
+            let rotation = &pairs[row * half..(row + 1) * half];
+            rope_kv::cpu::norm_and_rotate(shape, out, norms, rotation);
         });
         let cache = cache.parts();
         let tasks = if rows.len() < SMALL_STEP { 1 } else { shape.kv_heads };
         self.pool.run(tasks, |task| {
-            for (row, (position, sequence)) in qkv.rows(rows.len()).chunks_exact(cols).zip(&rows) {
+            for (at, (position, sequence)) in rows.iter().enumerate() {
                 for head in (task..shape.kv_heads).step_by(tasks) {
+                    let blocks = &sequences[*sequence].blocks;
                     // SAFETY: each task has its own heads.
-                    unsafe { cache.put(shape, head, row, &sequence.blocks, *position) };
+                    unsafe { cache.put(shape, head, qkv.row(at), blocks, *position) };
                 }
             }
         });
@@ -284,28 +348,23 @@ impl Backend for Cpu {
         cache: &KvCache,
         out: &mut Tensor,
     ) {
-        let run = paged_attention::cpu::TASK_ROWS;
-        let tasks: Vec<(usize, &SequenceRows)> = (self.step.sequences.iter())
-            .flat_map(|s| (0..s.rows).step_by(run).map(move |first| (first, s)))
-            .collect();
         let heads = shape.kv_heads;
         assert_eq!(out.cols, shape.out_cols());
         let parts = Parts::new(out.rows_mut(self.step.rows()), shape.out_cols() / heads);
-        self.pool.run(tasks.len() * heads, |task| {
-            let ((first, sequence), head) = (tasks[task / heads], task % heads);
-            let rows = first..(first + run).min(sequence.rows);
-            let mut rows: Vec<_> = (rows.start + sequence.first_row..rows.end + sequence.first_row)
-                .map(|row| {
-                    let x = &qkv.values[row * qkv.cols..(row + 1) * qkv.cols];
-                    // SAFETY: each task has its own rows and key-value head, hence its own parts.
-                    (x, unsafe { parts.part(row * heads + head) })
-                })
-                .collect();
+        self.pool.run(self.runs.len() * heads, |task| {
+            let ((first, sequence), head) = (self.runs[task / heads], task % heads);
+            let sequence = &self.step.sequences[sequence];
+            let count = TASK_ROWS.min(sequence.rows - first);
+            let mut rows: [(&[f32], &mut [f32]); TASK_ROWS] = Default::default();
+            for (at, slot) in rows[..count].iter_mut().enumerate() {
+                let row = sequence.first_row + first + at;
+                // SAFETY: each task has its own rows and key-value head, hence its own parts.
+                *slot = (qkv.row(row), unsafe { parts.part(row * heads + head) });
+            }
             let (blocks, position) = (&sequence.blocks, sequence.start + first);
+            let rows = &mut rows[..count];
             ATTENTION.with_borrow_mut(|scratch| {
-                paged_attention::cpu::attend(
-                    shape, cache, blocks, position, head, &mut rows, scratch,
-                );
+                paged_attention::cpu::attend(shape, cache, blocks, position, head, rows, scratch);
             });
         });
     }
@@ -317,9 +376,7 @@ impl Backend for Cpu {
         state: &mut DeltaState<State>,
         out: &mut Tensor,
     ) {
-        self.causal_conv1d(layer, projected, &mut state.conv);
-        self.gated_delta_rule(layer, projected, &mut state.memory, out);
-        self.gated_norm(layer, projected, out);
+        self.run_delta_net(layer, projected, state, out);
     }
 
     fn swiglu(&mut self, gate_up: &Tensor, out: &mut Tensor) {
@@ -342,19 +399,19 @@ impl Backend for Cpu {
         out: &mut Tensor,
     ) {
         let rows = self.step.rows();
-        let wanted: Vec<_> = x.rows(rows).chunks_exact(x.cols).collect();
-        let normed = norm_rows(&self.pool, &wanted, norm, eps);
-        moe::cpu::moe(&self.pool, shape, weights, &normed, out.rows_mut(rows));
+        let Work { normed, rounded, mixture } = &mut self.work;
+        let normed = norm_rows(&self.pool, x, rows, |row| row, (norm, eps), normed);
+        moe::cpu::moe(&self.pool, shape, weights, normed, out.rows_mut(rows), rounded, mixture);
     }
 
     fn logits(&mut self, x: &Tensor, norm: &Vec<f32>, eps: f32, head: &Matrix, out: &mut Tensor) {
-        let rows = &self.step.logit_rows;
-        let wanted = rows.iter().map(|row| &x.values[row * x.cols..(row + 1) * x.cols]);
-        let wanted: Vec<_> = wanted.collect();
-        let normed = norm_rows(&self.pool, &wanted, norm, eps);
-        let inputs = Inputs::new(&self.pool, &normed, x.cols, &[head]);
+        let wanted = &self.step.logit_rows;
+        let Work { normed, rounded, .. } = &mut self.work;
+        let row_of = |row: usize| wanted[row];
+        let normed = norm_rows(&self.pool, x, wanted.len(), row_of, (norm, eps), normed);
+        let inputs = Inputs::new(&self.pool, normed, x.cols, &[head], rounded);
         let stride = out.cols;
-        linear(&self.pool, &inputs, head, out.rows_mut(rows.len()), stride, 0, false);
+        linear(&self.pool, &inputs, &[head], out.rows_mut(wanted.len()), stride, false);
     }
 
     fn sample(

@@ -6,6 +6,7 @@ mod client;
 mod dialects;
 mod errors;
 mod life;
+mod memory;
 mod node;
 mod prefix;
 mod program;
