@@ -61,9 +61,14 @@ pub(super) async fn words_for(client: &Client, options: &Options) -> Result<usiz
         let tokens = counted["count"].as_u64();
         Ok(tokens.with_context(|| format!("{url} told no count of tokens"))? as f64)
     };
-    let (least, trial) = (count(0).await?, count(TRIAL).await?);
-    let per_word = (trial - least) / TRIAL as f64;
-    Ok(((f64::from(options.tokens) - least) / per_word).max(0.0) as usize)
+    let least = count(0).await?;
+    let mut words = TRIAL;
+    // Later words may take more tokens than earlier ones: the second look is near the truth.
+    for _ in 0..2 {
+        let per_word = (count(words).await? - least) / words as f64;
+        words = ((f64::from(options.tokens) - least) / per_word).max(EARLIER as f64) as usize;
+    }
+    Ok(words)
 }
 
 #[cfg(test)]
