@@ -109,6 +109,8 @@ impl Bench<'_> {
             stop_tokens: Vec::new(),
             boundaries: Vec::new(),
             isolation: 0,
+            top_logprobs: None,
+            grammar: None,
         })?;
         Ok(self.next)
     }

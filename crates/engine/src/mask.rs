@@ -137,14 +137,20 @@ fn factory(vocabulary: &Vocabulary) -> Result<ParserFactory, String> {
 
 fn compile(factory: &ParserFactory, grammar: &Grammar) -> Result<GrammarState, String> {
     let parser = factory.create_parser(TopLevelGrammar::from_lark(grammar.0.clone()));
-    let parser = parser.map_err(|error| first_line(&format!("{error:#}")))?;
+    let parser = parser.map_err(|error| one_line(&format!("{error:#}")))?;
     let end = factory.tok_env().tok_trie().eos_token();
     Ok(GrammarState { matcher: Matcher::new(Ok(parser)), end, failed: false })
 }
 
-/// The library shows its state below the reason.
-fn first_line(message: &str) -> String {
-    message.lines().next().unwrap_or_default().to_owned()
+/// The reason without the grammar that the library shows below it, line by numbered line.
+fn one_line(message: &str) -> String {
+    const LONGEST: usize = 400;
+    let is_grammar = |line: &str| {
+        line.split_once(" | ").is_some_and(|(number, _)| number.parse::<u32>().is_ok())
+    };
+    let lines = message.lines().map(str::trim).take_while(|line| !is_grammar(line));
+    let words: Vec<&str> = lines.filter(|line| !line.is_empty()).collect();
+    words.join(" ").chars().take(LONGEST).collect()
 }
 
 /// A request's grammar and how far its answer has come in it.

@@ -142,14 +142,15 @@ async fn tools_that_must_be_called_are_called() {
 async fn several_answers_share_their_prompt() {
     let node = Node::with_random_model().await;
     let prompt = "a prompt of more than a few blocks of tokens, each of them a byte";
-    let more = wandering(json!({"n": 3, "max_tokens": 12}));
+    let more = wandering(json!({"n": 3, "max_tokens": 12, "ignore_eos": true}));
     let answer = node.chat(prompt, more.clone()).await.json();
     let choices = answer["choices"].as_array().unwrap();
     let text = |choice: &Value| choice["message"]["content"].as_str().unwrap().to_owned();
     let texts: Vec<String> = choices.iter().map(text).collect();
     assert_eq!(texts.len(), 3);
     assert!(texts[0] != texts[1] && texts[1] != texts[2] && texts[0] != texts[2], "{texts:?}");
-    let one = node.chat(prompt, wandering(json!({"max_tokens": 12}))).await.json();
+    let one =
+        node.chat(prompt, wandering(json!({"max_tokens": 12, "ignore_eos": true}))).await.json();
     assert_eq!(text(&one["choices"][0]), texts[0], "the first answer is that of the seed");
     let (all, single) = (&answer["usage"], &one["usage"]);
     assert_eq!(all["prompt_tokens"], single["prompt_tokens"]);

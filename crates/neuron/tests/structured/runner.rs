@@ -57,17 +57,17 @@ impl Runner {
 
     /// One answer for each schema, all of them asked for at once.
     pub(crate) fn answers(&mut self, schemas: &[Value], masked: bool) -> Vec<Outcome> {
-        for (id, schema) in (0..).zip(schemas) {
-            let request = self.request(id, schema, masked);
-            self.engine.submit(request).unwrap();
-            // The compiler's line is bounded.
-            if id % 100 == 99 {
-                self.engine.step().unwrap();
-            }
-        }
         let mut tokens: HashMap<u64, Vec<u32>> = HashMap::new();
         let mut ends = HashMap::new();
-        while !self.engine.is_idle() {
+        let mut waiting = (0..).zip(schemas).peekable();
+        while waiting.peek().is_some() || !self.engine.is_idle() {
+            // The compiler's line is bounded.
+            while self.engine.gauges().waiting < TOGETHER
+                && let Some((id, schema)) = waiting.next()
+            {
+                let request = self.request(id, schema, masked);
+                self.engine.submit(request).unwrap();
+            }
             let report = self.engine.step().unwrap();
             for settled in report.settled {
                 let schema = &schemas[settled.id as usize];

@@ -76,7 +76,10 @@ impl TextModel {
         rules: &mut Rules,
     ) -> &'static str {
         let is_chat = matches!(request.prompt, Prompt::Chat(_));
-        if !prepared.reasoning_open && (!is_chat || request.reasoning == Reasoning::Off) {
+        let may_open = is_chat
+            && request.reasoning != Reasoning::Off
+            && self.marker_token(&self.reasoning.open).is_some();
+        if !prepared.reasoning_open && !may_open {
             return "";
         }
         let inside = self.until(&self.reasoning.close, "thought", rules);
