@@ -4,6 +4,7 @@ pub mod cores;
 mod delta_net;
 mod host;
 pub(crate) mod lanes;
+pub(crate) mod pages;
 pub mod parts;
 pub mod pool;
 pub(crate) mod vector;
