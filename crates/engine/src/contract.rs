@@ -6,11 +6,15 @@ use serde::{Deserialize, Serialize};
 
 pub use scheduler::RequestId;
 
+use crate::cache::{CacheCounts, PrefixCacheInfo};
+
 /// What to load and how much room it may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineSpec {
     /// A GGUF file or a part of a split one, or a directory with safetensors or one GGUF model.
     pub source: PathBuf,
+    /// The format to quantise float weights to, such as `Q4_K_M`; as they are by default.
+    pub quant: Option<String>,
     /// Tokens of context a request may have; the model's own by default.
     pub context: Option<u32>,
     /// Requests that run together.
@@ -30,6 +34,9 @@ pub struct EngineSpec {
     pub prefix_cache: bool,
     /// Recurrent states that the prefix cache keeps; `max_running` times 4 by default.
     pub checkpoints: Option<u32>,
+    /// Bytes of host memory for what the prefix cache has no more room for on the device, of all
+    /// ranks together; 0 for none.
+    pub host_cache_bytes: u64,
 }
 
 impl EngineSpec {
@@ -37,6 +44,7 @@ impl EngineSpec {
     pub fn new(source: impl Into<PathBuf>) -> Self {
         Self {
             source: source.into(),
+            quant: None,
             context: None,
             max_running: 16,
             token_budget: 512,
@@ -46,6 +54,7 @@ impl EngineSpec {
             threads: None,
             prefix_cache: true,
             checkpoints: None,
+            host_cache_bytes: 0,
         }
     }
 }
@@ -86,6 +95,8 @@ pub struct EngineInfo {
     pub checkpoint_slots: u32,
     /// Per rank.
     pub ranks: Vec<RankBytes>,
+    /// See [`PrefixCacheInfo`].
+    pub prefix_cache: PrefixCacheInfo,
 }
 
 /// How the next token is chosen; every field has its value.
@@ -195,6 +206,9 @@ pub struct Started {
     pub id: RequestId,
     /// Tokens of its prompt that the prefix cache supplied.
     pub cached_tokens: u32,
+    /// The first token of its prompt that differs from the longest cached one, whether what comes
+    /// before it could be used or not; `None` when nothing differs.
+    pub diverged_at: Option<u32>,
 }
 
 /// Counts after a step, cheap enough to send with each.
@@ -208,6 +222,8 @@ pub struct Gauges {
     pub kv_blocks_free: u32,
     /// Recurrent state slots that no request holds.
     pub state_slots_free: u32,
+    /// What the prefix cache did and holds.
+    pub cache: CacheCounts,
 }
 
 /// One step, for everybody who took part: one frame carries all of it.

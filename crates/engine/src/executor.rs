@@ -31,19 +31,26 @@ impl<B: Backend> Executor<B> {
         Self { first, followers }
     }
 
-    /// One step on every rank.
-    pub(crate) fn step(
-        &mut self,
-        work: &StepWork,
-        rows: &[SampleRow],
-    ) -> Result<Vec<Option<Choice>>, Fault> {
+    /// The rows of one step, on every rank.
+    pub(crate) fn forward(&mut self, work: &StepWork) -> Result<(), Fault> {
         for (at, follower) in self.followers.iter().enumerate() {
             let steps = follower.steps.as_ref().expect("taken only when dropped");
             if steps.send(work.clone()).is_err() {
                 return Err(Fault(format!("rank {} has ended", at + 1)));
             }
         }
-        Ok(self.first.step(work, rows))
+        self.first.forward(work);
+        Ok(())
+    }
+
+    /// Chooses tokens for the rows of that step whose logits are wanted.
+    pub(crate) fn sample(&mut self, rows: &[SampleRow]) -> Vec<Option<Choice>> {
+        self.first.sample(rows)
+    }
+
+    /// The first `rows` rows of that step's logits.
+    pub(crate) fn logits(&mut self, rows: usize) -> Vec<f32> {
+        self.first.logits(rows)
     }
 }
 

@@ -6,15 +6,19 @@
 //! plans and outputs are plain data, everything above them runs without a device.
 #![forbid(unsafe_code)]
 
+mod cache;
 mod contract;
 mod core;
 mod executor;
+mod host;
 mod inputs;
 mod load;
 mod pace;
+mod probe;
 mod rank;
 mod sampler;
 
+pub use cache::{ByTier, CacheCounts, PrefixCacheInfo};
 pub use contract::{
     End, EngineInfo, EngineSpec, Fault, Gauges, RankBytes, Refusal, RequestId, Sampling, Started,
     StepReport, TokenEngine, TokenRequest, TokenUpdate,

@@ -2,13 +2,15 @@
 
 use kernels::cpu::{Cpu, cores};
 use model::comm::{Comm, LocalGroup};
-use model::{Capacity, ModelConfig, Shard, Source, footprint, stored_as, weight_bytes};
-use scheduler::{Limits, Scheduler};
+use model::{Capacity, ModelConfig, Recipe, Shard, Source, footprint, held_bytes};
+use scheduler::{HostLimits, Limits, Scheduler};
 
-use crate::contract::{EngineInfo, EngineSpec, RankBytes};
+use crate::cache::PrefixCacheInfo;
+use crate::contract::{EngineInfo, EngineSpec, Fault, RankBytes};
 use crate::core::Engine;
 use crate::executor::Executor;
 use crate::pace::Pace;
+use crate::probe;
 use crate::rank::Rank;
 
 /// Tokens of a KV block.
@@ -34,18 +36,46 @@ pub enum LoadError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The model did not survive its first steps.
+    #[error(transparent)]
+    Fault(#[from] Fault),
 }
 
 /// What a load would take, without taking it.
 pub fn plan(spec: &EngineSpec) -> Result<EngineInfo, LoadError> {
-    let source = Source::open(&spec.source)?;
+    let source = open(spec)?;
     Ok(room(spec, &source)?.info)
+}
+
+/// The model in the format that is asked for.
+fn open(spec: &EngineSpec) -> Result<Source, LoadError> {
+    let source = Source::open(&spec.source)?;
+    let Some(name) = &spec.quant else { return Ok(source) };
+    let Some(recipe) = Recipe::from_name(name) else {
+        let known: Vec<_> = Recipe::all().map(Recipe::name).collect();
+        let reason = format!("expected one of {}", known.join(", "));
+        return Err(LoadError::BadSpec { item: "quant", reason });
+    };
+    Ok(source.quantised(recipe, spec.threads.unwrap_or(1) as usize)?)
 }
 
 /// Loads a model on the CPU. `progress` hears the bytes in place and the bytes in all.
 pub fn load(spec: &EngineSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<Engine, LoadError> {
-    let source = Source::open(&spec.source)?;
-    let room = room(spec, &source)?;
+    let source = open(spec)?;
+    let mut room = room(spec, &source)?;
+    let mut executor = executor(spec, &source, &room, progress)?;
+    probe::settle(&mut executor, &mut room.info, &mut room.limits)?;
+    let scheduler = Scheduler::new(room.limits);
+    Ok(Engine::new(room.info, scheduler, executor, Pace::new(spec.stall_ms)))
+}
+
+/// All ranks with their weights in place.
+pub(crate) fn executor(
+    spec: &EngineSpec,
+    source: &Source,
+    room: &Room,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Executor<Cpu>, LoadError> {
     let world_size = spec.world_size as usize;
     let total: u64 = room.info.ranks.iter().map(|rank| rank.weights).sum();
     progress(0, total);
@@ -59,16 +89,11 @@ pub fn load(spec: &EngineSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<Eng
     for (rank, comm) in comms.drain(..).enumerate() {
         let backend = backend(rank, (threads / world_size).max(1), world_size);
         let shard = Shard { rank, world_size };
-        ranks.push(Rank::load(backend, &source, shard, comm, &room.capacity)?);
+        ranks.push(Rank::load(backend, source, shard, comm, &room.capacity)?);
         done += room.info.ranks[rank].weights;
         progress(done, total);
     }
-    Ok(Engine::new(
-        room.info,
-        Scheduler::new(room.limits),
-        Executor::new(ranks),
-        Pace::new(spec.stall_ms),
-    ))
+    Ok(Executor::new(ranks))
 }
 
 /// The physical cores that this process may use: more threads than that gain a rank nothing.
@@ -88,13 +113,13 @@ fn backend(rank: usize, threads: usize, world_size: usize) -> Cpu {
 }
 
 /// The sizes of an engine.
-struct Room {
-    info: EngineInfo,
-    limits: Limits,
+pub(crate) struct Room {
+    pub(crate) info: EngineInfo,
+    pub(crate) limits: Limits,
     capacity: Capacity,
 }
 
-fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
+pub(crate) fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
     let bad = |item, reason: &str| Err(LoadError::BadSpec { item, reason: reason.to_owned() });
     match spec {
         EngineSpec { max_running: 0, .. } => return bad("max_running", "must be at least 1"),
@@ -117,8 +142,19 @@ fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
         max_logit_rows: spec.max_running.min(spec.token_budget) as usize,
         kv_blocks: kv_blocks as usize,
         block_size: BLOCK_SIZE as usize,
-        state_slots: if recurrent { (spec.max_running + checkpoints) as usize } else { 0 },
+        state_slots: if recurrent { spec.max_running as usize + checkpoints as usize } else { 0 },
     };
+    let ranks = (0..spec.world_size as usize).map(|rank| {
+        let shard = Shard { rank, world_size: spec.world_size as usize };
+        let print = footprint(config, &shard, &capacity)?;
+        Ok(RankBytes {
+            weights: held_bytes::<Cpu>(source, &shard)?,
+            kv: print.kv_bytes,
+            state: print.state_bytes,
+            workspace: print.workspace_bytes,
+        })
+    });
+    let ranks: Vec<RankBytes> = ranks.collect::<Result<_, model::Error>>()?;
     let limits = Limits {
         token_budget: spec.token_budget,
         max_running: spec.max_running,
@@ -129,21 +165,11 @@ fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
         state_slots: recurrent.then_some(spec.max_running),
         prefix_cache: spec.prefix_cache,
         checkpoint_slots: checkpoints,
+        host: host_limits(spec, &ranks, &capacity),
     };
-    let weights = weight_bytes(source)?;
-    let ranks = (0..spec.world_size as usize).map(|rank| {
-        let shard = Shard { rank, world_size: spec.world_size as usize };
-        let print = footprint(config, &shard, &capacity)?;
-        Ok(RankBytes {
-            weights: weights / u64::from(spec.world_size),
-            kv: print.kv_bytes,
-            state: print.state_bytes,
-            workspace: print.workspace_bytes,
-        })
-    });
     let info = EngineInfo {
         architecture: config.architecture.gguf_name().to_owned(),
-        quant: stored_as(source)?.to_string(),
+        quant: source.format_name()?.to_owned(),
         vocab_size: config.vocab_size as u32,
         context,
         max_running: spec.max_running,
@@ -151,9 +177,33 @@ fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
         kv_blocks,
         state_slots: limits.state_slots.unwrap_or(0),
         checkpoint_slots: checkpoints,
-        ranks: ranks.collect::<Result<_, model::Error>>()?,
+        prefix_cache: prefix_cache_info(&limits, &ranks),
+        ranks,
     };
     Ok(Room { info, limits, capacity })
+}
+
+/// What one block and one state take of the host's budget.
+fn host_limits(spec: &EngineSpec, ranks: &[RankBytes], capacity: &Capacity) -> HostLimits {
+    let each = |all: fn(&RankBytes) -> u64, count: usize| {
+        ranks.iter().map(all).sum::<u64>() / (count as u64).max(1)
+    };
+    HostLimits {
+        budget_bytes: if spec.prefix_cache { spec.host_cache_bytes } else { 0 },
+        block_bytes: each(|rank| rank.kv, capacity.kv_blocks),
+        state_bytes: each(|rank| rank.state, capacity.state_slots),
+    }
+}
+
+fn prefix_cache_info(limits: &Limits, ranks: &[RankBytes]) -> PrefixCacheInfo {
+    let off = match limits {
+        Limits { prefix_cache: false, .. } => Some("it was not asked for".to_owned()),
+        _ => None,
+    };
+    let states = u64::from(limits.checkpoint_slots) * limits.host.state_bytes;
+    let blocks: u64 = ranks.iter().map(|rank| rank.kv).sum();
+    let host_bytes = limits.host.budget_bytes;
+    PrefixCacheInfo { off, device_bytes: blocks + states, host_bytes }
 }
 
 /// Without numbers from the caller, the model's own context and a full house, as far as

@@ -4,8 +4,8 @@ use kernels::Backend;
 use kernels::sample::{Choice, SampleRow};
 use model::comm::Comm;
 use model::{Cache, Capacity, Decoder, Scratch, Shard, Source};
-use scheduler::Copy;
 
+use crate::host::HostStore;
 use crate::inputs::StepWork;
 
 /// See the module.
@@ -15,6 +15,7 @@ pub(crate) struct Rank<B: Backend> {
     cache: Cache<B>,
     scratch: Scratch<B>,
     comm: Comm,
+    host: HostStore,
 }
 
 impl<B: Backend> Rank<B> {
@@ -28,13 +29,12 @@ impl<B: Backend> Rank<B> {
         let decoder = model::arch::load(&mut backend, source, shard)?;
         let cache = decoder.cache(&mut backend, capacity)?;
         let scratch = decoder.scratch(&mut backend, capacity)?;
-        Ok(Self { backend, decoder, cache, scratch, comm })
+        Ok(Self { backend, decoder, cache, scratch, comm, host: HostStore::default() })
     }
 
-    /// Computes the step's rows and chooses a token for each row whose logits are wanted. `None`
-    /// where a row is not finite.
-    pub(crate) fn step(&mut self, work: &StepWork, rows: &[SampleRow]) -> Vec<Option<Choice>> {
-        self.forward(work);
+    /// Chooses a token for each row of the last step whose logits are wanted. `None` where a row
+    /// is not finite, or nothing may be chosen.
+    pub(crate) fn sample(&mut self, rows: &[SampleRow]) -> Vec<Option<Choice>> {
         if rows.is_empty() {
             return Vec::new();
         }
@@ -42,15 +42,19 @@ impl<B: Backend> Rank<B> {
         self.backend.sample(&mut self.scratch.logits, vocab, rows)
     }
 
-    /// The part of a step that every rank takes.
+    /// Computes the step's rows.
     pub(crate) fn forward(&mut self, work: &StepWork) {
-        let Self { backend, decoder, cache, scratch, comm } = self;
+        let Self { backend, decoder, cache, scratch, comm, host } = self;
         for copy in &work.copies {
-            match *copy {
-                Copy::State { from, to } => cache.copy_state(backend, from as usize, to as usize),
-                Copy::Block { from, to } => cache.copy_block(backend, from as usize, to as usize),
-            }
+            host.carry_out(copy, backend, cache);
         }
-        decoder.forward(backend, comm, cache, scratch, work.inputs.clone());
+        if work.inputs.rows() > 0 {
+            decoder.forward(backend, comm, cache, scratch, work.inputs.clone());
+        }
+    }
+
+    /// The first `rows` rows of the last step's logits.
+    pub(crate) fn logits(&mut self, rows: usize) -> Vec<f32> {
+        self.backend.read(&self.scratch.logits, rows)
     }
 }

@@ -4,7 +4,7 @@ pub mod cores;
 mod delta_net;
 mod host;
 pub(crate) mod lanes;
-pub(crate) mod pages;
+pub(crate) mod memory;
 pub mod parts;
 pub mod pool;
 pub(crate) mod vector;
@@ -19,6 +19,7 @@ use crate::moe::{self, MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
 use crate::paged_attention::cache::{Blocks, Element, Kept};
 use crate::paged_attention::cpu::{KvCache, KvPrecision, TASK_ROWS, attend};
+use crate::quant::WeightType;
 use crate::rms_norm::cpu::rms_norm;
 use crate::sample::{Choice, SampleRow, choose};
 use crate::weight::Weight;
@@ -36,6 +37,7 @@ pub struct Cpu {
     /// The first row of each of attention's tasks, counted from its sequence's, and the sequence.
     runs: Vec<(usize, usize)>,
     rotations: Rotations,
+    weight_bytes: u64,
     work: Work,
 }
 
@@ -110,6 +112,11 @@ impl Cpu {
         Self::with(Pool::new(threads))
     }
 
+    /// Bytes of all weights that were taken over.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+
     /// A backend with a thread for each of `cores`, bound to it. The first thread is the caller's;
     /// it stays free, and the system finds it the core that is left.
     pub fn bound(cores: &[usize]) -> Self {
@@ -129,6 +136,7 @@ impl Cpu {
             rows: Vec::new(),
             runs: Vec::new(),
             rotations: Rotations::default(),
+            weight_bytes: 0,
             work: Work::default(),
         }
     }
@@ -202,16 +210,23 @@ impl Backend for Cpu {
     type KvCache = KvCache;
     type State = State;
 
+    fn matrix_bytes(ty: WeightType, rows: usize, cols: usize) -> u64 {
+        Matrix::bytes_of(ty, rows, cols) as u64
+    }
+
     fn matrix(&mut self, weight: &Weight) -> Matrix {
-        Matrix::new(weight, &self.pool)
+        let matrix = Matrix::new(weight, &self.pool);
+        self.weight_bytes += matrix.bytes() as u64;
+        matrix
     }
 
     fn vector(&mut self, values: &[f32]) -> Vec<f32> {
+        self.weight_bytes += size_of_val(values) as u64;
         values.to_vec()
     }
 
     fn tensor(&mut self, max_rows: usize, cols: usize) -> Tensor {
-        Tensor { values: vec![0.0; max_rows * cols], cols }
+        Tensor { values: memory::zeros(max_rows * cols), cols }
     }
 
     fn kv_cache(&mut self, shape: KvShape) -> KvCache {
@@ -219,7 +234,7 @@ impl Backend for Cpu {
     }
 
     fn state(&mut self, slots: usize, elements: usize) -> State {
-        State { values: vec![0.0; slots * elements], elements }
+        State { values: memory::zeros(slots * elements), elements }
     }
 
     fn copy_block(&mut self, cache: &mut KvCache, from: usize, to: usize) {

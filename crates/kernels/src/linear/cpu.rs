@@ -5,14 +5,15 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 pub use super::packed::Packed;
-use super::packed::TILE;
+use super::packed::{TILE, packed_bytes};
 use super::round::PANEL;
 pub use super::round::Rounded;
 use super::{dense, tile};
+use crate::cpu::memory;
 use crate::cpu::parts::Columns;
 use crate::cpu::pool::Pool;
 use crate::cpu::widest::{Level, level};
-use crate::quant::dequantize;
+use crate::quant::{WeightType, dequantize};
 use crate::weight::Weight;
 
 /// Bytes of weights that are worth a hand-over between threads.
@@ -33,7 +34,13 @@ impl Matrix {
     /// Packs what can be packed.
     pub fn new(weight: &Weight, pool: &Pool) -> Self {
         let packed = Packed::new(weight, pool);
-        packed.map_or_else(|| Self::Dense(weight.clone()), Self::Packed)
+        packed.map_or_else(
+            || {
+                memory::read_in(&weight.bytes);
+                Self::Dense(weight.clone())
+            },
+            Self::Packed,
+        )
     }
 
     /// Outputs.
@@ -50,6 +57,12 @@ impl Matrix {
             Self::Dense(weight) => weight.cols,
             Self::Packed(packed) => packed.cols,
         }
+    }
+
+    /// Bytes that a matrix of this format and size will take.
+    pub fn bytes_of(ty: WeightType, rows: usize, cols: usize) -> usize {
+        let dense = || rows * (cols / ty.block_elements() * ty.block_bytes());
+        packed_bytes(ty, rows, cols).unwrap_or_else(dense)
     }
 
     /// Bytes that it takes, those of a mapped file included.

@@ -10,7 +10,7 @@ use std::sync::Mutex;
 
 use super::formats::{Layout, layout};
 use super::unpack::{self, Fields};
-use crate::cpu::pages::large;
+use crate::cpu::memory::large;
 use crate::cpu::pool::Pool;
 use crate::quant::WeightType;
 use crate::weight::Weight;
@@ -57,6 +57,12 @@ fn sizes(layout: &Layout, cols: usize) -> [usize; 3] {
     let chunks = cols / CHUNK;
     let blocks = chunks / layout.block_chunks;
     [chunks * layout.lines, chunks * layout.chunk_scales, blocks * layout.block_halves]
+}
+
+/// Bytes that the packed form of a matrix takes; `None` when its format has none.
+pub(super) fn packed_bytes(ty: WeightType, rows: usize, cols: usize) -> Option<usize> {
+    let [lines, scales, halves] = sizes(&layout(ty)?, cols);
+    Some(rows.div_ceil(TILE) * (lines * size_of::<Line>() + scales + halves * size_of::<u16>()))
 }
 
 impl Packed {

@@ -6,6 +6,7 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 
 use crate::backend::KvShape;
 use crate::cpu::lanes::Lanes;
+use crate::cpu::memory;
 use crate::cpu::parts::Parts;
 use crate::paged_attention::AttentionShape;
 
@@ -107,7 +108,7 @@ impl<T: Element> Blocks<T> {
     /// Room for `shape`, zeroed.
     pub(crate) fn new(shape: KvShape) -> Self {
         let elements = shape.blocks * shape.kv_heads * shape.block_size * shape.head_dim;
-        let room = || vec![T::default(); elements];
+        let room = || memory::zeros(elements);
         Self { shape, keys: room(), values: room() }
     }
 

@@ -1,8 +1,29 @@
-//! Memory in large pages. A step reads all weights once: with pages of 4 KiB that is a look-up in
-//! memory every 64 lines, with those of 2 MiB hardly any.
+//! Memory that is there before it is needed.
+//!
+//! The system promises memory and finds it when it is first touched. A load touches everything, so
+//! that it either has its memory or fails, and no step waits for a page.
+//!
+//! Much of it lies in large pages. A step reads all weights once: with pages of 4 KiB that is a
+//! look-up in memory every 64 lines, with those of 2 MiB hardly any.
+
+use std::hint::black_box;
+
+/// Bytes of the smallest page. Where pages are larger, some are touched more than once.
+const PAGE: usize = 4096;
 
 /// Below this, memory holds too few whole large pages.
 const WORTH: usize = 4 << 20;
+
+/// So many zeros, which really are in memory.
+pub(crate) fn zeros<T: Copy + Default>(count: usize) -> Vec<T> {
+    let mut zeros = large(count);
+    zeros.resize(count, T::default());
+    for page in zeros.chunks_mut(PAGE / size_of::<T>()) {
+        // A zero written over a zero would be left out if the compiler saw it.
+        *black_box(&mut page[0]) = T::default();
+    }
+    zeros
+}
 
 /// A vector with room for `len` elements, none of which is there yet, in large pages where the
 /// system has them. It is to be filled at once: pages are chosen when they are first written.
@@ -29,6 +50,13 @@ fn advise<T>(room: &Vec<T>) {
     let _ = unsafe {
         madvise(room.as_ptr().byte_add(lead).cast_mut().cast(), whole, Advice::LinuxHugepage)
     };
+}
+
+/// Reads mapped bytes in from their file.
+pub(crate) fn read_in(bytes: &[u8]) {
+    for page in bytes.chunks(PAGE) {
+        black_box(page[0]);
+    }
 }
 
 #[cfg(test)]
