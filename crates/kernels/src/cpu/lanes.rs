@@ -10,6 +10,8 @@ pub(crate) trait Lanes: Copy {
     /// `self * by + add`.
     fn fused(self, by: Self, add: Self) -> Self;
     fn store(self, to: &mut [f32; 16]);
+    /// Has the cache line fetched that `at` is in, if the processor can be told.
+    fn prefetch<T>(at: &T);
 }
 
 /// Plain loops.
@@ -42,6 +44,9 @@ impl Lanes for Portable {
     fn store(self, to: &mut [f32; 16]) {
         *to = self.0;
     }
+
+    #[inline(always)]
+    fn prefetch<T>(_: &T) {}
 }
 
 /// Without branches, so that a loop over it fills registers.
@@ -60,6 +65,12 @@ pub(crate) mod x86 {
     use std::arch::x86_64::*;
 
     use super::Lanes;
+
+    #[inline(always)]
+    fn prefetch<T>(at: &T) {
+        // SAFETY: every processor of the architecture has the instruction, and it changes nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(at).cast()) };
+    }
 
     /// One register of 512 bits.
     #[derive(Clone, Copy)]
@@ -96,6 +107,11 @@ pub(crate) mod x86 {
         fn store(self, to: &mut [f32; 16]) {
             // SAFETY: see above.
             unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) };
+        }
+
+        #[inline(always)]
+        fn prefetch<T>(at: &T) {
+            prefetch(at);
         }
     }
 
@@ -146,6 +162,11 @@ pub(crate) mod x86 {
                 _mm256_storeu_ps(to, self.0);
                 _mm256_storeu_ps(to.add(8), self.1);
             }
+        }
+
+        #[inline(always)]
+        fn prefetch<T>(at: &T) {
+            prefetch(at);
         }
     }
 }

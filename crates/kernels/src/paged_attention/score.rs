@@ -20,12 +20,15 @@ pub(super) fn score<T: Element, const N: usize, const B: usize>(
     let blocks = stride / BLOCK;
     let mut block = 0;
     while block + B <= blocks {
-        let keys = std::array::from_fn(|at| head.keys(block + at));
-        products::<T, N, B>(keys, queries, head.dim, scores, stride, block * BLOCK);
+        // Blocks lie apart, so no processor guesses which is next.
+        let [keys, next] = [block, block + B]
+            .map(|first| std::array::from_fn(|at| head.keys((first + at).min(blocks - 1))));
+        products::<T, N, B>(keys, next, queries, head.dim, scores, stride, block * BLOCK);
         block += B;
     }
     for block in block..blocks {
-        products::<T, N, 1>([head.keys(block)], queries, head.dim, scores, stride, block * BLOCK);
+        let keys = [head.keys(block)];
+        products::<T, N, 1>(keys, keys, queries, head.dim, scores, stride, block * BLOCK);
     }
 }
 
@@ -42,6 +45,7 @@ fn any_size<T: Element>(head: &Head<'_, T>, queries: &[f32], scores: &mut [f32],
 widest! {
     fn products<T: Element; const N: usize, const B: usize>(
         keys: [&[T]; B],
+        next: [&[T]; B],
         queries: &[f32],
         dim: usize,
         scores: &mut [f32],
@@ -53,6 +57,7 @@ widest! {
         let mut sums = [[L::splat(0.0); N]; B];
         for at in 0..dim {
             for b in 0..B {
+                L::prefetch(&next[b][at * BLOCK]);
                 let keys = T::lanes::<L>(&keys[b][at]);
                 for n in 0..N {
                     sums[b][n] = keys.fused(L::splat(queries[n][at]), sums[b][n]);

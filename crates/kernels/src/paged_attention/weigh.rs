@@ -22,14 +22,15 @@ pub(super) fn weigh<T: Element, const N: usize, const C: usize>(
     for block in 0..shared {
         let weights: [&[f32]; N] =
             std::array::from_fn(|n| &weights[n * stride + block * size..][..size]);
-        add_block::<T, N, C>(head.values(block), weights, dim, out);
+        let next = head.values((block + 1).min((ends[N - 1] - 1) / size));
+        add_block::<T, N, C>(head.values(block), next, weights, dim, out);
     }
     // What not all see whole.
     for n in 0..N {
         let out = &mut out[n * dim..(n + 1) * dim];
         for token in shared * size..ends[n] {
             let values = &head.values(token / size)[token % size * dim..][..dim];
-            add_block::<T, 1, 1>(values, [&weights[n * stride + token..][..1]], dim, out);
+            add_block::<T, 1, 1>(values, values, [&weights[n * stride + token..][..1]], dim, out);
         }
     }
 }
@@ -38,10 +39,15 @@ widest! {
     /// A block's tokens, as many as there are weights.
     fn add_block<T: Element; const N: usize, const C: usize>(
         values: &[T],
+        next: &[T],
         weights: [&[f32]; N],
         dim: usize,
         out: &mut [f32],
     ) {
+        // Blocks lie apart, so no processor guesses which is next.
+        for value in next.iter().step_by(64 / size_of::<T>()) {
+            L::prefetch(value);
+        }
         let mut column = 0;
         while column + C * COLUMNS <= dim {
             add_columns::<L, T, N, C>(values, &weights, dim, out, column);
