@@ -70,8 +70,8 @@ impl Drop for EngineProcess {
     }
 }
 
-/// Starts a child and tells it what to load and what the tokens spell. Events carry `generation`, so that the last words of
-/// one child are not taken for those of the next.
+/// Starts a child and tells it what to load and what the tokens spell. Events carry `generation`,
+/// so that the last words of one child are not taken for those of the next.
 pub(crate) fn spawn(
     program: &EngineProgram,
     spec: EngineSpec,

@@ -91,7 +91,7 @@ fn schema_request(schema: &Value) -> GenerateRequest {
     GenerateRequest { format, ..request() }
 }
 
-fn tool(name: &str, parameters: Value) -> ToolSpec {
+fn tool(name: &str, parameters: &Value) -> ToolSpec {
     let parameters = Some(Json(parameters.to_string()));
     ToolSpec { name: name.to_owned(), description: None, parameters, strict: false }
 }
@@ -106,8 +106,8 @@ fn tools_request(tool_choice: ToolChoice) -> GenerateRequest {
         "required": ["city", "days"],
         "$defs": {"days": {"type": "integer", "minimum": 1, "maximum": 9}},
     });
-    let bare = ToolSpec { parameters: None, ..tool("now", json!({})) };
-    GenerateRequest { tools: vec![tool("weather", weather), bare], tool_choice, ..request() }
+    let bare = ToolSpec { parameters: None, ..tool("now", &json!({})) };
+    GenerateRequest { tools: vec![tool("weather", &weather), bare], tool_choice, ..request() }
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn what_cannot_be_enforced_is_refused_by_its_place() {
     assert!(refused(&model(), &endless).2.contains("ignore_eos"));
 
     let with = |property: Value, strict: bool| {
-        let tool = tool("t", json!({"properties": {"a b": property}}));
+        let tool = tool("t", &json!({"properties": {"a b": property}}));
         let tools = vec![ToolSpec { strict, ..tool }];
         GenerateRequest { tools, tool_choice: ToolChoice::Required, ..request() }
     };

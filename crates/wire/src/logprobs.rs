@@ -148,7 +148,9 @@ mod tests {
     #[test]
     fn parts_of_characters_are_told_by_their_bytes() {
         let body = serde_json::to_value(ContentBody::new(&answer())).unwrap();
-        let rival = |token: &str, logprob: f32, bytes: &[u8]| json!({"token": token, "logprob": logprob, "bytes": bytes});
+        let rival = |token: &str, logprob: f32, bytes: &[u8]| -> Value {
+            json!({"token": token, "logprob": logprob, "bytes": bytes})
+        };
         let want = json!({"content": [
             {"token": "a", "logprob": -0.5, "bytes": [97],
              "top_logprobs": [rival("a", -0.5, b"a"), rival("b", -9999.0, b"b")]},

@@ -25,8 +25,8 @@ pub(super) fn body(
     request: &GenerateRequest,
     rules: &mut Rules,
 ) -> Result<Option<Calls>, TextError> {
-    let has_tools = !offered(request).is_empty();
-    if !enforces_calls(request) && !(has_tools && request.format.is_some()) {
+    let is_beside_a_format = request.format.is_some() && !offered(request).is_empty();
+    if !(enforces_calls(request) || is_beside_a_format) {
         return Ok(None);
     }
     let named = match &request.tool_choice {

@@ -185,8 +185,8 @@ fn check_reference(value: &Value, path: &str) -> Result<(), Wrong> {
 mod tests {
     use super::*;
 
-    fn refused(schema: Value) -> Wrong {
-        compilable(&schema).expect_err(&schema.to_string())
+    fn refused(schema: &Value) -> Wrong {
+        compilable(schema).expect_err(&schema.to_string())
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
         // Requirement 106.
         for key in REFUSED {
             let schema = json!({"properties": {"a/b": {"items": {key: {}}}}});
-            let Wrong { path, reason } = refused(schema);
+            let Wrong { path, reason } = refused(&schema);
             assert_eq!(path, "/properties/a/b/items");
             assert!(reason.contains(key), "{reason}");
         }
@@ -212,7 +212,7 @@ mod tests {
             (json!(3), "", "schema"),
         ];
         for (schema, path, word) in table {
-            let got = refused(schema.clone());
+            let got = refused(&schema);
             assert!(got.path == path || got.path.starts_with(path), "{schema}: {got:?}");
             assert!(got.reason.contains(word), "{schema}: {got:?}");
         }

@@ -121,7 +121,7 @@ fn collect_types<'a>(root: &'a Value, schema: &'a Value, types: &mut Vec<&'a str
     }
 }
 
-fn type_of<'a>(value: &'a Value) -> &'a str {
+fn type_of(value: &Value) -> &str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "boolean",
