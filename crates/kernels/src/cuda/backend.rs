@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::buffer::Buffer;
+use super::card::StepCapacity;
 use super::context::Context;
+use super::graph::Graphs;
 use super::launch::{Grid, Launch};
-use super::step::{Step, StepCapacity};
+use super::step::Step;
 use crate::backend::{Backend, Begun, KvShape, StepInputs};
 use crate::causal_conv1d::ConvShape;
 use crate::fault::DeviceFault;
@@ -28,6 +30,7 @@ pub struct Cuda {
     pub(crate) step: Step,
     /// Normed rows, the operand of the products that follow.
     pub(crate) normed: Buffer<f32>,
+    graphs: Graphs,
     /// The widest row that is ever normed.
     widest: usize,
 }
@@ -45,15 +48,26 @@ pub struct State {
 }
 
 impl Cuda {
-    /// A backend on card `ordinal` for steps of at most `capacity`.
-    ///
-    /// # Errors
-    /// Why the card cannot be used.
-    pub fn open(ordinal: u32, capacity: StepCapacity) -> Result<Self, DeviceFault> {
-        let context = Context::open(ordinal)?;
-        let step = Step::new(&context, capacity);
-        let normed = Buffer::new(&context, "normed rows", 0);
-        Ok(Self { context, step, normed, widest: 0 })
+    /// A backend for steps of at most `capacity`.
+    pub fn new(context: &Arc<Context>, capacity: StepCapacity) -> Self {
+        Self {
+            context: context.clone(),
+            step: Step::new(context, capacity),
+            normed: Buffer::new(context, "normed rows", 0),
+            graphs: Graphs::new(context),
+            widest: 0,
+        }
+    }
+
+    /// Runs every step launch by launch: for ranks that exchange sums on the way, and for tests.
+    pub fn without_graphs(mut self) -> Self {
+        self.graphs.disable();
+        self
+    }
+
+    /// How many sizes of steps are recorded.
+    pub fn recorded_sizes(&self) -> usize {
+        self.graphs.recorded()
     }
 
     /// Rows of the step, padding included.
@@ -120,10 +134,15 @@ impl Backend for Cuda {
     fn begin_step(&mut self, inputs: StepInputs) -> Begun {
         self.context.bind();
         self.step.begin(&inputs);
-        Begun::Compute
+        self.graphs.begin(self.step.size)
+    }
+
+    fn end_step(&mut self) {
+        self.graphs.end();
     }
 
     fn read(&mut self, tensor: &Tensor, rows: usize) -> Vec<f32> {
+        assert!(!self.graphs.is_recording(), "a recorded step cannot be read on the way");
         tensor.values.get(0..rows * tensor.cols)
     }
 

@@ -7,28 +7,12 @@ use std::sync::{Arc, Mutex};
 use cudarc::driver::sys;
 use sys::CUdevice_attribute_enum as Attribute;
 
+use super::card::Card;
 use super::module::Modules;
 use crate::fault::DeviceFault;
 
 /// The driver interface that the kernels were compiled for, as the driver counts: 13.0.
 const DRIVER: c_int = 13_000;
-
-/// What a card is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Card {
-    /// In the driver's words.
-    pub name: String,
-    /// Compute capability, for example 90.
-    pub generation: u32,
-    /// Streaming multiprocessors.
-    pub multiprocessors: u32,
-    /// Bytes of the second-level cache.
-    pub l2_bytes: u64,
-    /// Shared memory that one thread block may have.
-    pub shared_bytes: u32,
-    /// Bytes of device memory.
-    pub memory_bytes: u64,
-}
 
 /// See the module. All work of a device goes through one of these, from one thread at a time.
 pub struct Context {
