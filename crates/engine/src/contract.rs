@@ -9,7 +9,7 @@ pub use scheduler::RequestId;
 /// What to load and how much room it may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineSpec {
-    /// A GGUF file, or a directory with safetensors or exactly one GGUF file.
+    /// A GGUF file or a part of a split one, or a directory with safetensors or one GGUF model.
     pub source: PathBuf,
     /// Tokens of context a request may have; the model's own by default.
     pub context: Option<u32>,

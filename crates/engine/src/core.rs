@@ -131,7 +131,7 @@ impl TokenEngine for Engine {
         let chosen = self.executor.step(&step_work(&plan), &rows)?;
         let sampled: Vec<_> = chosen
             .into_iter()
-            .map(|token| token.map_or(Sampled::NotFinite, Sampled::Token))
+            .map(|choice| choice.map_or(Sampled::NotFinite, |choice| Sampled::Token(choice.token)))
             .collect();
         let updates = self.scheduler.apply(&plan, &sampled);
         let updates: Vec<_> = updates.iter().map(|update| self.book(update)).collect();

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use kernels::Backend;
-use kernels::sample::SampleRow;
+use kernels::sample::{Choice, SampleRow};
 
 use crate::contract::Fault;
 use crate::inputs::StepWork;
@@ -36,7 +36,7 @@ impl<B: Backend> Executor<B> {
         &mut self,
         work: &StepWork,
         rows: &[SampleRow],
-    ) -> Result<Vec<Option<u32>>, Fault> {
+    ) -> Result<Vec<Option<Choice>>, Fault> {
         for (at, follower) in self.followers.iter().enumerate() {
             let steps = follower.steps.as_ref().expect("taken only when dropped");
             if steps.send(work.clone()).is_err() {

@@ -1,7 +1,7 @@
 //! One rank: a device, its share of the model, and the memory for running it.
 
 use kernels::Backend;
-use kernels::sample::SampleRow;
+use kernels::sample::{Choice, SampleRow};
 use model::comm::Comm;
 use model::{Cache, Capacity, Decoder, Scratch, Shard, Source};
 use scheduler::Copy;
@@ -33,7 +33,7 @@ impl<B: Backend> Rank<B> {
 
     /// Computes the step's rows and chooses a token for each row whose logits are wanted. `None`
     /// where a row is not finite.
-    pub(crate) fn step(&mut self, work: &StepWork, rows: &[SampleRow]) -> Vec<Option<u32>> {
+    pub(crate) fn step(&mut self, work: &StepWork, rows: &[SampleRow]) -> Vec<Option<Choice>> {
         self.forward(work);
         if rows.is_empty() {
             return Vec::new();

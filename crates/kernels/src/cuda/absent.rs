@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use super::card::{Card, StepCapacity};
 use crate::backend::{Backend, Begun, KvShape, StepInputs};
-use crate::causal_conv1d::ConvShape;
 use crate::fault::DeviceFault;
-use crate::gated_delta_rule::DeltaShape;
+use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
-use crate::sample::SampleRow;
+use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 
 fn absent() -> DeviceFault {
@@ -94,6 +93,30 @@ impl Backend for Cuda {
         match *self {}
     }
 
+    fn block_bytes(&self, _: &Self) -> usize {
+        match *self {}
+    }
+
+    fn state_bytes(&self, _: &Self) -> usize {
+        match *self {}
+    }
+
+    fn save_block(&mut self, _: &Self, _: usize, _: &mut [u8]) {
+        match *self {}
+    }
+
+    fn load_block(&mut self, _: &mut Self, _: usize, _: &[u8]) {
+        match *self {}
+    }
+
+    fn save_state(&mut self, _: &Self, _: usize, _: &mut [u8]) {
+        match *self {}
+    }
+
+    fn load_state(&mut self, _: &mut Self, _: usize, _: &[u8]) {
+        match *self {}
+    }
+
     fn begin_step(&mut self, _: StepInputs) -> Begun {
         match *self {}
     }
@@ -134,23 +157,13 @@ impl Backend for Cuda {
         match *self {}
     }
 
-    fn causal_conv1d(&mut self, _: &ConvShape, _: &mut Self, _: &Self, _: &mut Self) {
-        match *self {}
-    }
-
-    fn gated_delta_rule(
+    fn delta_net(
         &mut self,
-        _: &DeltaShape,
-        _: &Self,
-        _: &Self,
-        _: &Self,
+        _: &DeltaLayer<Self>,
         _: &mut Self,
+        _: &mut DeltaState<Self>,
         _: &mut Self,
     ) {
-        match *self {}
-    }
-
-    fn gated_norm(&mut self, _: &DeltaShape, _: &Self, _: &Self, _: f32, _: &mut Self) {
         match *self {}
     }
 
@@ -166,7 +179,7 @@ impl Backend for Cuda {
         match *self {}
     }
 
-    fn sample(&mut self, _: &mut Self, _: usize, _: &[SampleRow]) -> Vec<Option<u32>> {
+    fn sample(&mut self, _: &mut Self, _: usize, _: &[SampleRow]) -> Vec<Option<Choice>> {
         match *self {}
     }
 }
