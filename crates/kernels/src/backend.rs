@@ -64,8 +64,8 @@ pub struct KvShape {
 
 /// A device: memory taken at load, and operations over it.
 ///
-/// [`Backend::begin_step`] sets the step that all operations work on; a device may have it recorded,
-/// and then the operations are left out. A backend runs one model. Activations are
+/// [`Backend::begin_step`] sets the step that all operations work on; a device may have it
+/// recorded, and then the operations are left out. A backend runs one model. Activations are
 /// [`Backend::Tensor`]s with room for the largest step; an operation touches the step's rows.
 /// Every operation computes a row by the same arithmetic whatever else is in the step, so batching
 /// and chunking change no bit of a result.

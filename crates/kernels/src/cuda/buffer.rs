@@ -28,7 +28,8 @@ macro_rules! elements {
 }
 elements!(f32, f64, u8, i8, u16, i16, u32, i32, u64, i64, f16, bf16);
 
-/// Memory of a device for `len` elements. Empty after a failure to take it, which the context keeps.
+/// Memory of a device for `len` elements; empty after a failure to take it, which the context
+/// keeps.
 pub struct Buffer<T> {
     context: Arc<Context>,
     address: sys::CUdeviceptr,

@@ -1,6 +1,7 @@
 #include "dequantize.cuh"
 
-// out[row] = table[tokens[row]], zeros where the table has no such row; blockIdx.y is the row. The table is in file order.
+// out[row] = table[tokens[row]], zeros where the table has no such row; blockIdx.y is the row. The
+// table is in file order.
 KERNEL void embed(const uint8_t* __restrict__ table, const uint32_t* __restrict__ tokens, int type,
                   int block_elements, int block_bytes, int64_t row_bytes, int table_rows,
                   int cols,
