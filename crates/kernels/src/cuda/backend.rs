@@ -23,7 +23,7 @@ use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 use crate::{
     causal_conv1d, embed, gated_delta_rule, gated_norm, linear, moe, paged_attention, rms_norm,
-    rope_kv, swiglu,
+    rope_kv, sample, swiglu,
 };
 
 /// One card with one rank of one model.
@@ -34,6 +34,7 @@ pub struct Cuda {
     pub(crate) normed: Buffer<f32>,
     /// Room for mixtures of experts, if the model has any.
     experts: Option<moe::cuda::Scratch>,
+    sampler: Option<sample::cuda::Sampler>,
     graphs: Graphs,
     /// The widest row that is ever normed.
     widest: usize,
@@ -59,6 +60,7 @@ impl Cuda {
             step: Step::new(context, capacity),
             normed: Buffer::new(context, "normed rows", 0),
             experts: None,
+            sampler: Some(sample::cuda::Sampler::new(context, capacity.sequences)),
             graphs: Graphs::new(context),
             widest: 0,
         }
@@ -314,11 +316,9 @@ impl Backend for Cuda {
         vocab: usize,
         rows: &[SampleRow],
     ) -> Vec<Option<Choice>> {
-        let cols = logits.cols;
-        let mut values = logits.values.get(0..rows.len() * cols);
-        let logits = values.chunks_exact_mut(cols);
-        (rows.iter().zip(logits))
-            .map(|(row, logits)| crate::sample::choose(row, &mut logits[..vocab]))
-            .collect()
+        let mut sampler = self.sampler.take().expect("only this puts it away, for as long");
+        let choices = sample::cuda::sample(self, &mut sampler, logits, vocab, rows);
+        self.sampler = Some(sampler);
+        choices
     }
 }
