@@ -1,7 +1,7 @@
 //! A decoder: embedding, layers, logits. Which layers, an architecture file says.
 
 use kernels::gated_delta_rule::DeltaState;
-use kernels::{Backend, KvShape, StepInputs};
+use kernels::{Backend, Begun, KvShape, StepInputs};
 
 use crate::Error;
 use crate::attention::{Attention, attention_shape};
@@ -208,7 +208,9 @@ impl<B: Backend> Decoder<B> {
         inputs: StepInputs,
     ) {
         let rows = inputs.rows();
-        backend.begin_step(inputs);
+        if backend.begin_step(inputs) == Begun::Replayed {
+            return;
+        }
         backend.embed(&self.embedding, &mut scratch.hidden);
         let mut step = Step { backend, comm, rows };
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
@@ -229,5 +231,6 @@ impl<B: Backend> Decoder<B> {
         let head = self.head.as_ref().unwrap_or(&self.embedding);
         let Scratch { hidden, logits, .. } = scratch;
         backend.logits(hidden, &self.norm, self.config.eps, head, logits);
+        backend.end_step();
     }
 }

@@ -6,6 +6,8 @@
 //! a token writes is none that it reads, so threads that share a channel need not wait for another.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod reference;
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ pub(crate) mod widest;
 
 use std::cell::RefCell;
 
-use crate::backend::{Backend, KvShape, SequenceRows, StepInputs};
+use crate::backend::{Backend, Begun, KvShape, SequenceRows, StepInputs};
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::linear::cpu::{Inputs, Matrix, linear};
 use crate::moe::{self, MoeShape, MoeWeights};
@@ -159,9 +159,10 @@ impl Backend for Cpu {
         state.values.copy_within(from * size..(from + 1) * size, to * size);
     }
 
-    fn begin_step(&mut self, inputs: StepInputs) {
+    fn begin_step(&mut self, inputs: StepInputs) -> Begun {
         self.step = inputs;
         self.rotations.of = None;
+        Begun::Compute
     }
 
     fn read(&mut self, tensor: &Tensor, rows: usize) -> Vec<f32> {
@@ -275,6 +276,10 @@ impl Backend for Cpu {
                 );
             });
         });
+    }
+
+    fn delta_layer(&mut self, layer: DeltaLayer<Vec<f32>>) -> DeltaLayer<Vec<f32>> {
+        layer
     }
 
     fn delta_net(
