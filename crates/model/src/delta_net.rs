@@ -17,6 +17,9 @@ use crate::shard::{Shard, cols, rows, scaled};
 use crate::step::Step;
 use crate::weights::LayerWeights;
 
+/// What errors call them.
+const KEY_HEADS: &str = "linear attention key heads";
+
 /// One layer's delta rule, of one rank.
 pub(crate) struct DeltaNet<B: Backend> {
     norm: B::Vector,
@@ -54,15 +57,15 @@ pub(crate) fn delta_shapes(
     shard: &Shard,
 ) -> Result<(DeltaShape, ConvShape), Error> {
     let whole = whole_shape(delta);
-    let key_heads = shard.share("linear attention key heads", whole.key_heads)?.len();
-    let value_heads = whole.value_heads / whole.key_heads * key_heads;
-    let shape = DeltaShape { key_heads, value_heads, ..whole };
+    let keys = shard.share_or_copy(KEY_HEADS, whole.key_heads)?;
+    let value_heads = shard.value_heads(&keys, &whole)?.iter().map(ExactSizeIterator::len).sum();
+    let shape = DeltaShape { key_heads: keys.len(), value_heads, ..whole };
     Ok((shape, ConvShape { channels: shape.conv_cols(), taps: delta.conv_kernel }))
 }
 
 fn cut(whole: &DeltaShape, shard: &Shard) -> Result<Cut, Error> {
-    let keys = shard.share("linear attention key heads", whole.key_heads)?;
-    let value_heads = shard.value_heads(&keys, whole);
+    let keys = shard.share_or_copy(KEY_HEADS, whole.key_heads)?;
+    let value_heads = shard.value_heads(&keys, whole)?;
     let key_heads = vec![keys];
     let shifted = |runs: Vec<Range<usize>>, by: usize| {
         runs.into_iter().map(move |run| run.start + by..run.end + by)

@@ -1,6 +1,7 @@
 //! The CPU as a backend: f32 activations, weights as the file holds them, a pool of threads.
 
 mod delta_net;
+mod host;
 pub mod pool;
 pub(crate) mod vector;
 pub(crate) mod widest;
@@ -14,7 +15,7 @@ use crate::moe::{self, MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
 use crate::paged_attention::cpu::KvCache;
 use crate::rms_norm::cpu::rms_norm;
-use crate::sample::{SampleRow, choose};
+use crate::sample::{Choice, SampleRow, choose};
 use crate::weight::Weight;
 use crate::{embed, paged_attention, rope_kv, swiglu};
 use pool::{Parts, Pool};
@@ -157,6 +158,38 @@ impl Backend for Cpu {
     fn copy_state(&mut self, state: &mut State, from: usize, to: usize) {
         let size = state.elements;
         state.values.copy_within(from * size..(from + 1) * size, to * size);
+    }
+
+    fn block_bytes(&self, cache: &KvCache) -> usize {
+        2 * size_of::<f32>() * cache.block_elements()
+    }
+
+    fn state_bytes(&self, state: &State) -> usize {
+        size_of::<f32>() * state.elements
+    }
+
+    fn save_block(&mut self, cache: &KvCache, block: usize, bytes: &mut [u8]) {
+        let (keys, values) = cache.block(block);
+        let (key_bytes, value_bytes) = bytes.split_at_mut(bytes.len() / 2);
+        host::save(keys, key_bytes);
+        host::save(values, value_bytes);
+    }
+
+    fn load_block(&mut self, cache: &mut KvCache, block: usize, bytes: &[u8]) {
+        let (keys, values) = cache.block_mut(block);
+        let (key_bytes, value_bytes) = bytes.split_at(bytes.len() / 2);
+        host::load(key_bytes, keys);
+        host::load(value_bytes, values);
+    }
+
+    fn save_state(&mut self, state: &State, slot: usize, bytes: &mut [u8]) {
+        let size = state.elements;
+        host::save(&state.values[slot * size..(slot + 1) * size], bytes);
+    }
+
+    fn load_state(&mut self, state: &mut State, slot: usize, bytes: &[u8]) {
+        let size = state.elements;
+        host::load(bytes, &mut state.values[slot * size..(slot + 1) * size]);
     }
 
     fn begin_step(&mut self, inputs: StepInputs) -> Begun {
@@ -334,7 +367,7 @@ impl Backend for Cpu {
         logits: &mut Tensor,
         vocab: usize,
         rows: &[SampleRow],
-    ) -> Vec<Option<u32>> {
+    ) -> Vec<Option<Choice>> {
         let cols = logits.cols;
         let logits = logits.rows_mut(rows.len()).chunks_exact_mut(cols);
         rows.iter().zip(logits).map(|(row, logits)| choose(row, &mut logits[..vocab])).collect()

@@ -8,7 +8,7 @@ use crate::fault::DeviceFault;
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
-use crate::sample::SampleRow;
+use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 
 fn absent() -> DeviceFault {
@@ -36,6 +36,14 @@ impl Context {
         Err(absent())
     }
 
+    /// How fast its memory can be read, in GB/s.
+    ///
+    /// # Errors
+    /// None; there is no device.
+    pub fn read_bandwidth(self: &Arc<Self>) -> Result<f64, DeviceFault> {
+        match **self {}
+    }
+
     /// Free bytes and all bytes.
     pub fn memory(&self) -> (u64, u64) {
         match *self {}
@@ -55,6 +63,16 @@ impl Cuda {
     /// A backend on a device.
     pub fn new(context: &Arc<Context>, _capacity: StepCapacity) -> Self {
         match **context {}
+    }
+
+    /// Runs every step launch by launch.
+    pub fn without_graphs(self) -> Self {
+        match self {}
+    }
+
+    /// How many sizes of steps are recorded.
+    pub fn recorded_sizes(&self) -> usize {
+        match *self {}
     }
 }
 
@@ -90,6 +108,30 @@ impl Backend for Cuda {
     }
 
     fn copy_state(&mut self, _: &mut Self, _: usize, _: usize) {
+        match *self {}
+    }
+
+    fn block_bytes(&self, _: &Self) -> usize {
+        match *self {}
+    }
+
+    fn state_bytes(&self, _: &Self) -> usize {
+        match *self {}
+    }
+
+    fn save_block(&mut self, _: &Self, _: usize, _: &mut [u8]) {
+        match *self {}
+    }
+
+    fn load_block(&mut self, _: &mut Self, _: usize, _: &[u8]) {
+        match *self {}
+    }
+
+    fn save_state(&mut self, _: &Self, _: usize, _: &mut [u8]) {
+        match *self {}
+    }
+
+    fn load_state(&mut self, _: &mut Self, _: usize, _: &[u8]) {
         match *self {}
     }
 
@@ -159,7 +201,7 @@ impl Backend for Cuda {
         match *self {}
     }
 
-    fn sample(&mut self, _: &mut Self, _: usize, _: &[SampleRow]) -> Vec<Option<u32>> {
+    fn sample(&mut self, _: &mut Self, _: usize, _: &[SampleRow]) -> Vec<Option<Choice>> {
         match *self {}
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use half::f16;
+
 use super::buffer::Buffer;
 use super::card::StepCapacity;
 use super::context::Context;
@@ -17,7 +19,7 @@ use crate::linear::cuda::Place;
 use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
 pub use crate::paged_attention::cuda::KvCache;
-use crate::sample::SampleRow;
+use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 use crate::{embed, gated_delta_rule, linear, paged_attention, rms_norm, rope_kv, swiglu};
 
@@ -129,6 +131,36 @@ impl Backend for Cuda {
     fn copy_state(&mut self, state: &mut State, from: usize, to: usize) {
         let size = state.elements;
         state.values.copy_within(from * size, to * size, size);
+    }
+
+    fn block_bytes(&self, cache: &KvCache) -> usize {
+        2 * size_of::<f16>() * KvCache::block_elements(&cache.shape)
+    }
+
+    fn state_bytes(&self, state: &State) -> usize {
+        size_of::<f32>() * state.elements
+    }
+
+    fn save_block(&mut self, cache: &KvCache, block: usize, bytes: &mut [u8]) {
+        let size = KvCache::block_elements(&cache.shape);
+        let (keys, values) = bytes.split_at_mut(bytes.len() / 2);
+        cache.keys.save(block * size, keys);
+        cache.values.save(block * size, values);
+    }
+
+    fn load_block(&mut self, cache: &mut KvCache, block: usize, bytes: &[u8]) {
+        let size = KvCache::block_elements(&cache.shape);
+        let (keys, values) = bytes.split_at(bytes.len() / 2);
+        cache.keys.load(block * size, keys);
+        cache.values.load(block * size, values);
+    }
+
+    fn save_state(&mut self, state: &State, slot: usize, bytes: &mut [u8]) {
+        state.values.save(slot * state.elements, bytes);
+    }
+
+    fn load_state(&mut self, state: &mut State, slot: usize, bytes: &[u8]) {
+        state.values.load(slot * state.elements, bytes);
     }
 
     fn begin_step(&mut self, inputs: StepInputs) -> Begun {
@@ -262,7 +294,7 @@ impl Backend for Cuda {
         logits: &mut Tensor,
         vocab: usize,
         rows: &[SampleRow],
-    ) -> Vec<Option<u32>> {
+    ) -> Vec<Option<Choice>> {
         let cols = logits.cols;
         let mut values = logits.values.get(0..rows.len() * cols);
         let logits = values.chunks_exact_mut(cols);

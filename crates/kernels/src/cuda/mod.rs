@@ -13,6 +13,8 @@ mod absent;
 #[cfg(feature = "cuda")]
 mod backend;
 #[cfg(feature = "cuda")]
+mod bandwidth;
+#[cfg(feature = "cuda")]
 mod buffer;
 mod card;
 #[cfg(feature = "cuda")]
@@ -26,6 +28,7 @@ mod launch;
 #[cfg(feature = "cuda")]
 mod module;
 #[cfg(all(test, feature = "cuda"))]
+#[path = "on_card_tests.rs"]
 pub(crate) mod on_card;
 #[cfg(feature = "cuda")]
 mod step;
