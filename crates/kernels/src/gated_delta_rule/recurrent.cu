@@ -4,7 +4,7 @@
 //
 // One cluster of SPLIT blocks a sequence and value head; a block owns DIM / SPLIT values, that is,
 // rows of the state [value][key]. Eight lanes share a row, so a warp reads four rows at once, and it
-// owns two such groups. The state stays in registers from the first token to the last.
+// owns GROUPS times four. The state stays in registers from the first token to the last.
 //
 // Every sum is taken in the same order whatever SPLIT is, so that the bits of a sequence's result
 // do not depend on how many others are in the step.
@@ -15,8 +15,6 @@ namespace {
 
 constexpr int TAPS = 4;
 constexpr int LANES = 8;              // lanes that share a row
-constexpr int GROUPS = 2;             // groups of rows a warp owns
-constexpr int WARP_ROWS = GROUPS * WARP / LANES;
 
 // log(1 + exp(x)); above 20 that is x in single precision, and exp would overflow later.
 __device__ __forceinline__ float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
@@ -52,7 +50,15 @@ struct Channel {
     float past[TAPS - 1];
 };
 
-template <int DIM, int SPLIT>
+// What a thread reads of a row of the projection.
+template <int OWN>
+struct Inputs {
+    float mixed[OWN];  // its channels, before the convolution
+    float b, a, z;
+};
+
+// `ONE`: only sequences with one row, which takes fewer registers.
+template <int DIM, int SPLIT, int GROUPS, bool ONE>
 __device__ __forceinline__ void recurrent(
     const float* __restrict__ projected, int64_t cols, const float* __restrict__ taps,
     const float* __restrict__ decay, const float* __restrict__ dt_bias,
@@ -60,6 +66,7 @@ __device__ __forceinline__ void recurrent(
     float* __restrict__ memory, float* __restrict__ out, const int* __restrict__ first_rows,
     const int* __restrict__ row_counts, const int* __restrict__ starts,
     const int* __restrict__ slots, int key_heads, int value_heads, int tiled, int most_rows) {
+    constexpr int WARP_ROWS = GROUPS * WARP / LANES;
     constexpr int VALUES = DIM / SPLIT;                    // rows of the state in this block
     constexpr int THREADS = VALUES / WARP_ROWS * WARP;
     constexpr int CHANNELS = 2 * DIM + VALUES;             // convolved here: q, k and own values
@@ -74,7 +81,7 @@ __device__ __forceinline__ void recurrent(
     const int rank = blockIdx.x, head = blockIdx.y, sequence = blockIdx.z;
     const int thread = threadIdx.x, lane = thread % WARP, warp = thread / WARP;
     const int slot = slots[sequence], rows = row_counts[sequence], start = starts[sequence];
-    if (slot < 0 || rows == 0 || rows > most_rows) {
+    if (slot < 0 || rows == 0 || rows > (ONE ? 1 : most_rows)) {
         wait_for_predecessors();
         let_successors_start();
         return;
@@ -122,22 +129,38 @@ __device__ __forceinline__ void recurrent(
         }
     }
     const float own_decay = decay[head], own_bias = dt_bias[head];
+    const float weight = norm[rank * VALUES + thread % VALUES];
+    const int64_t first_row = first_rows[sequence];
+    const float* row = projected + first_row * cols;
+    auto read_row = [&](Inputs<OWN>& to) {
+        const float* gates = row + channels + value_heads * DIM + head;
+        to.b = gates[0];
+        to.a = gates[value_heads];
+        to.z = row[channels + head * DIM + rank * VALUES + thread % VALUES];
+#pragma unroll
+        for (int at = 0; at < OWN; at++) {
+            if (thread + at * THREADS < CHANNELS) to.mixed[at] = row[columns[at]];
+        }
+    };
     wait_for_predecessors();
     let_successors_start();
 
-    for (int token = 0; token < rows; token++) {
-        const float* row = projected + (int64_t)(first_rows[sequence] + token) * cols;
-        const float* gates = row + channels + value_heads * DIM;
-        const float beta = sigmoid(gates[head]);
-        const float keep = expf(own_decay * softplus(gates[value_heads + head] + own_bias));
-        float z = 0.0f;
-        if (thread < VALUES) z = row[channels + head * DIM + rank * VALUES + thread];
+    Inputs<OWN> next;
+    read_row(next);
+    for (int token = 0; token < (ONE ? 1 : rows); token++) {
+        const Inputs<OWN> inputs = next;
+        if (!ONE && token + 1 < rows) {
+            row += cols;
+            read_row(next);
+        }
+        const float beta = sigmoid(inputs.b);
+        const float keep = expf(own_decay * softplus(inputs.a + own_bias));
 #pragma unroll
         for (int at = 0; at < OWN; at++) {
             const int local = thread + at * THREADS;
             if (local >= CHANNELS) continue;
             Channel& channel = own[at];
-            const float input = row[columns[at]];
+            const float input = inputs.mixed[at];
             const float sum =
                 (channel.taps[3] * input + channel.taps[0] * channel.past[2]) +
                 (channel.taps[1] * channel.past[1] + channel.taps[2] * channel.past[0]);
@@ -148,7 +171,7 @@ __device__ __forceinline__ void recurrent(
             // No block reads this row of the ring now. With more tokens some would, so the inputs
             // are kept by a launch behind this one.
             const bool keeps = local >= 2 * DIM || (rank == 0 && first_of_key_head);
-            if (rows == 1 && keeps) own_ring[(start % TAPS) * channels + columns[at]] = input;
+            if ((ONE || rows == 1) && keeps) own_ring[(start % TAPS) * channels + columns[at]] = input;
         }
         __syncthreads();
 
@@ -197,7 +220,7 @@ __device__ __forceinline__ void recurrent(
                 s.w = keep * s.w + write[group] * k.w;
             }
         }
-        if (token == rows - 1) {
+        if (ONE || token == rows - 1) {
 #pragma unroll
             for (int group = 0; group < GROUPS; group++) {
                 float* to = own_state + (rank * VALUES + value_rows[group]) * DIM + part * 4;
@@ -232,28 +255,38 @@ __device__ __forceinline__ void recurrent(
         }
         if (thread < VALUES) {
             const int value = rank * VALUES + thread;
-            const float y = read_out[thread] / sqrtf(total / DIM + eps) * norm[value];
-            const int64_t at = (int64_t)(first_rows[sequence] + token) * value_heads + head;
-            out[at * DIM + value] = y * silu(z);
+            const float y = read_out[thread] / sqrtf(total / DIM + eps) * weight;
+            out[((first_row + token) * value_heads + head) * DIM + value] = y * silu(inputs.z);
         }
     }
 }
 
 }  // namespace
 
-#define RECURRENT(DIM, SPLIT)                                                                      \
-    KERNEL void __launch_bounds__(DIM / SPLIT * 4) delta_recurrent_##DIM##_by_##SPLIT(            \
+#define RECURRENT(NAME, DIM, SPLIT, GROUPS, ONE, BLOCKS)                                           \
+    KERNEL void __launch_bounds__(DIM / SPLIT * LANES / GROUPS, BLOCKS) NAME(                      \
         const float* projected, int64_t cols, const float* taps, const float* decay,               \
         const float* dt_bias, const float* norm, float eps, float* ring, float* memory,            \
         float* out, const int* first_rows, const int* row_counts, const int* starts,               \
         const int* slots, int key_heads, int value_heads, int tiled, int most_rows) {              \
-        recurrent<DIM, SPLIT>(projected, cols, taps, decay, dt_bias, norm, eps, ring, memory, out, \
-                              first_rows, row_counts, starts, slots, key_heads, value_heads,       \
-                              tiled, most_rows);                                                   \
+        recurrent<DIM, SPLIT, GROUPS, ONE>(projected, cols, taps, decay, dt_bias, norm, eps, ring, \
+                                           memory, out, first_rows, row_counts, starts, slots,     \
+                                           key_heads, value_heads, tiled, most_rows);              \
     }
 
-RECURRENT(32, 1)
-RECURRENT(64, 1)
-RECURRENT(128, 1)
-RECURRENT(128, 2)
-RECURRENT(128, 4)
+RECURRENT(delta_recurrent_32_by_1, 32, 1, 2, false, 1)
+RECURRENT(delta_recurrent_64_by_1, 64, 1, 2, false, 1)
+RECURRENT(delta_recurrent_128_by_1, 128, 1, 2, false, 1)
+RECURRENT(delta_recurrent_128_by_2, 128, 2, 2, false, 1)
+RECURRENT(delta_recurrent_128_by_4, 128, 4, 2, false, 1)
+RECURRENT(delta_decode_by_1, 128, 1, 2, true, 2)
+RECURRENT(delta_decode_by_2, 128, 2, 2, true, 4)
+RECURRENT(delta_decode_by_4, 128, 4, 2, true, 8)
+#ifdef VARIANTS
+RECURRENT(v_g4b2, 128, 1, 4, true, 2)
+RECURRENT(v_g4b3, 128, 1, 4, true, 3)
+RECURRENT(v_g2b1, 128, 1, 2, true, 1)
+RECURRENT(v_g8b3, 128, 1, 8, true, 3)
+RECURRENT(v_s2g4, 128, 2, 4, true, 4)
+RECURRENT(v_s4b4, 128, 4, 2, true, 4)
+#endif

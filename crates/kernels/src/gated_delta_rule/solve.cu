@@ -4,7 +4,8 @@
 //     L[i][j] = beta_i (k_i · k_j) exp(G_i - G_j), i > j       T = (I + L)⁻¹ diag(beta)
 //     P[i][j] = (q_i · k_j) exp(G_i - G_j), i >= j
 //
-// The inverse is forward substitution in f32, a thread a column. Powers of L, as a doubling inverse
+// The inverse: forward substitution in f32 on the diagonal's blocks of 16, and from them block by
+// block downwards, X_ij = -D_i (sum over j <= m < i of L_im X_mj). Powers of L, as a doubling inverse
 // takes them, reach 1e18 where keys are alike, though T stays below one.
 
 #include "chunk.cuh"
@@ -12,15 +13,21 @@
 namespace {
 
 constexpr int THREADS = 128;
-constexpr int STRIDE = CHUNK + 4;  // of L in shared memory
+constexpr int BLOCK = 16;          // rows of a diagonal block
+constexpr int BLOCKS = CHUNK / BLOCK;
+constexpr int STRIDE = BLOCK + 4;  // of a diagonal block of L
 constexpr float LOG2_E = 1.4426950408889634f;
 // exp(-120) is zero in f32; a larger sum would cost the others' differences their precision.
 constexpr float STRONGEST = -120.0f;
 
-constexpr int P_AT = CHUNK * STRIDE * 4;
+// Queries and keys lie in shared memory first, then these.
+constexpr int L_AT = 0;                                   // f16, below the diagonal's blocks
+constexpr int P_AT = L_AT + SQUARE * 2;
 constexpr int T_AT = P_AT + SQUARE * 2;
-constexpr int SHARED = T_AT + SQUARE * 2;
-static_assert(SHARED >= 2 * TILE * 2, "queries and keys lie there first");
+constexpr int D_AT = T_AT + SQUARE * 2;                   // f16, inverses of the diagonal's blocks
+constexpr int DIAGONAL_AT = D_AT + BLOCKS * BLOCK * BLOCK * 2;  // f32, the diagonal's blocks of L
+constexpr int SHARED = 2 * TILE * 2;
+static_assert(DIAGONAL_AT + BLOCKS * BLOCK * STRIDE * 4 <= SHARED, "fits where the tiles were");
 
 __device__ __forceinline__ float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
 
@@ -44,25 +51,62 @@ __device__ __forceinline__ void read_gates(const float* gates, bool inside, floa
     sums[token] = sum;
 }
 
-// Column `column` of (I + L)⁻¹ from row FIRST on; above, it is zero.
-template <int FIRST>
-__device__ __forceinline__ void invert(const float* l, int column, float beta, char* t) {
-    constexpr int ROWS = CHUNK - FIRST;
-    float x[ROWS];
+// A column of a diagonal block's inverse, by one of the first 64 threads.
+__device__ __forceinline__ void invert_diagonal(char* shared, const float* beta) {
+    const int block = threadIdx.x / BLOCK, column = threadIdx.x % BLOCK;
+    const float* l = (const float*)(shared + DIAGONAL_AT) + block * BLOCK * STRIDE;
+    __half* d = (__half*)(shared + D_AT) + block * BLOCK * BLOCK;
+    float x[BLOCK];
 #pragma unroll
-    for (int row = 0; row < ROWS; row++) {
-        float sum[4] = {column == FIRST + row ? 1.0f : 0.0f, 0.0f, 0.0f, 0.0f};
+    for (int row = 0; row < BLOCK; row++) {
+        float sum[2] = {column == row ? 1.0f : 0.0f, 0.0f};
 #pragma unroll
-        for (int at = 0; at < row; at += 4) {
-            const float4 four = *(const float4*)&l[(FIRST + row) * STRIDE + FIRST + at];
-            sum[0] -= four.x * x[at];
-            if (at + 1 < row) sum[1] -= four.y * x[at + 1];
-            if (at + 2 < row) sum[2] -= four.z * x[at + 2];
-            if (at + 3 < row) sum[3] -= four.w * x[at + 3];
+        for (int at = 0; at < row; at++) sum[at % 2] -= l[row * STRIDE + at] * x[at];
+        x[row] = sum[0] + sum[1];
+        d[row * BLOCK + column] = __float2half_rn(x[row]);
+        const int to = place<8>(block * BLOCK + row, block * 2 + column / 8) + column % 8 * 2;
+        *(__half*)(shared + T_AT + to) = __float2half_rn(x[row] * beta[threadIdx.x]);
+    }
+}
+
+// The blocks below the diagonal in one block of columns, by one warp. All is transposed, so that
+// a product is the next one's left operand as it lies.
+__device__ __forceinline__ void invert_below(char* shared, const float* beta, int block) {
+    const int lane = threadIdx.x % WARP;
+    const uint32_t l_at = shared_address(shared + L_AT), d_at = shared_address(shared + D_AT);
+    const int row = lane / 16 * 8 + lane % 8, piece = lane / 8 % 2;
+    const float scales[2] = {beta[block * BLOCK + lane / 4], beta[block * BLOCK + lane / 4 + 8]};
+    uint32_t x[BLOCKS][4];
+    // Rows of the block are its columns transposed, so pieces and rows change places.
+    load_transposed(x[0], d_at + ((block * BLOCK + row) * BLOCK + piece * 8) * 2);
+#pragma unroll
+    for (int down = 1; down < BLOCKS; down++) {
+        const int i = block + down;
+        if (i >= BLOCKS) continue;
+        float sum[2][4] = {}, fresh[2][4] = {};
+        uint32_t b[4];
+#pragma unroll
+        for (int m = 0; m < down; m++) {
+            load_matrices(b, l_at + place<8>(i * BLOCK + row, (block + m) * 2 + piece));
+            multiply(sum[0], x[m], b[0], b[1]);
+            multiply(sum[1], x[m], b[2], b[3]);
         }
-        x[row] = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-        const int to = place<8>(FIRST + row, column / 8) + column % 8 * 2;
-        *(__half*)(t + to) = __float2half_rn(x[row] * beta);
+        as_operand(x[down], sum[0], sum[1]);
+        load_matrices(b, d_at + ((i * BLOCK + row) * BLOCK + piece * 8) * 2);
+        multiply(fresh[0], x[down], b[0], b[1]);
+        multiply(fresh[1], x[down], b[2], b[3]);
+#pragma unroll
+        for (int part = 0; part < 2; part++) {
+#pragma unroll
+            for (int one = 0; one < 4; one++) {
+                float& value = fresh[part][one];
+                value = -value;
+                const int to_row = i * BLOCK + part * 8 + lane % 4 * 2 + one % 2;
+                const int to = place<8>(to_row, block * 2 + one / 2) + lane / 4 * 2;
+                *(__half*)(shared + T_AT + to) = __float2half_rn(value * scales[one / 2]);
+            }
+        }
+        as_operand(x[down], fresh[0], fresh[1]);
     }
 }
 
@@ -126,43 +170,50 @@ KERNEL void __launch_bounds__(THREADS) delta_solve(
     }
     __syncthreads();
 
-    float* l = (float*)shared;
 #pragma unroll
     for (int at = 0; at < 8; at++) {
         if (at / 2 > warp) continue;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             const int row = warp * 16 + half * 8 + lane / 4, column = at * 8 + lane % 4 * 2;
-            float decayed[2];
+            float l[2], p[2];
 #pragma unroll
             for (int one = 0; one < 2; one++) {
                 // Masked before the exponential: above the diagonal it could be infinite.
                 const int other = column + one;
-                decayed[one] = other > row ? 0.0f : exp2f(sums[row] - sums[other]);
-                l[row * STRIDE + other] =
-                    other < row ? beta[row] * kk[at][half * 2 + one] * decayed[one] : 0.0f;
+                const float decayed = other > row ? 0.0f : exp2f(sums[row] - sums[other]);
+                p[one] = qk[at][half * 2 + one] * decayed;
+                l[one] = other < row ? beta[row] * kk[at][half * 2 + one] * decayed : 0.0f;
             }
-            *(uint32_t*)(shared + P_AT + place<8>(row, at) + lane % 4 * 4) =
-                halves(qk[at][half * 2] * decayed[0], qk[at][half * 2 + 1] * decayed[1]);
+            const int to = place<8>(row, at) + lane % 4 * 4;
+            *(uint32_t*)(shared + P_AT + to) = halves(p[0], p[1]);
+            if (at / 2 == warp) {
+                float* diagonal = (float*)(shared + DIAGONAL_AT) + row * STRIDE;
+                *(float2*)(diagonal + column % BLOCK) = make_float2(l[0], l[1]);
+            } else {
+                *(uint32_t*)(shared + L_AT + to) = halves(l[0], l[1]);
+            }
         }
     }
     __syncthreads();
-    if (warp == 0) {
-        invert<0>(l, thread, beta[thread], shared + T_AT);
-    } else if (warp == 1) {
-        invert<CHUNK / 2>(l, thread, beta[thread], shared + T_AT);
+    if (thread < CHUNK) {
+        invert_diagonal(shared, beta);
     } else {
         const int at = thread - CHUNK;
         float* to = factors + square * 2 * CHUNK;
         to[at] = exp2f(sums[at]);
         to[CHUNK + at] = exp2f(sums[CHUNK - 1] - sums[at]);
         uint4* wide = (uint4*)(scores + square * SQUARE);
+#pragma unroll
         for (int piece = at; piece < SQUARE / 8; piece += CHUNK) {
             wide[piece] = ((const uint4*)(shared + P_AT))[piece];
         }
     }
     __syncthreads();
+    invert_below(shared, beta, warp);
+    __syncthreads();
     uint4* wide = (uint4*)(inverses + square * SQUARE);
+#pragma unroll
     for (int piece = thread; piece < SQUARE / 8; piece += THREADS) {
         wide[piece] = ((const uint4*)(shared + T_AT))[piece];
     }
