@@ -80,11 +80,15 @@ pub trait Backend: Send + 'static {
     type KvCache: Send;
     /// One layer's recurrent state, in slots.
     type State: Send;
+    /// One layer's mixture of experts, in the layout that the device likes.
+    type Mixture: Send;
 
     /// Takes a weight matrix over.
     fn matrix(&mut self, weight: &Weight) -> Self::Matrix;
     /// Takes a small weight over.
     fn vector(&mut self, values: &[f32]) -> Self::Vector;
+    /// Takes a mixture of experts over.
+    fn mixture(&mut self, shape: &MoeShape, weights: &MoeWeights<Weight>) -> Self::Mixture;
     /// Room for activations.
     fn tensor(&mut self, max_rows: usize, cols: usize) -> Self::Tensor;
     /// Room for one layer's keys and values.
@@ -193,10 +197,9 @@ pub trait Backend: Send + 'static {
     /// `out = mixture(rms_norm(x, norm.0, norm.1))`; the experts are in [`crate::moe`].
     fn moe(
         &mut self,
-        shape: &MoeShape,
+        mixture: &Self::Mixture,
         x: &Self::Tensor,
         norm: (&Self::Vector, f32),
-        weights: &MoeWeights<Self::Matrix>,
         out: &mut Self::Tensor,
     );
 

@@ -55,6 +55,12 @@ pub struct State {
     elements: usize,
 }
 
+/// The experts of a layer.
+pub struct Mixture {
+    shape: MoeShape,
+    weights: MoeWeights<Matrix>,
+}
+
 impl Tensor {
     fn rows(&self, rows: usize) -> &[f32] {
         &self.values[..rows * self.cols]
@@ -130,6 +136,7 @@ impl Backend for Cpu {
     type Vector = Vec<f32>;
     type KvCache = KvCache;
     type State = State;
+    type Mixture = Mixture;
 
     fn matrix(&mut self, weight: &Weight) -> Matrix {
         Matrix::new(weight, &self.pool)
@@ -137,6 +144,10 @@ impl Backend for Cpu {
 
     fn vector(&mut self, values: &[f32]) -> Vec<f32> {
         values.to_vec()
+    }
+
+    fn mixture(&mut self, shape: &MoeShape, weights: &MoeWeights<Weight>) -> Mixture {
+        Mixture { shape: *shape, weights: weights.map(|weight| self.matrix(weight)) }
     }
 
     fn tensor(&mut self, max_rows: usize, cols: usize) -> Tensor {
@@ -340,15 +351,15 @@ impl Backend for Cpu {
 
     fn moe(
         &mut self,
-        shape: &MoeShape,
+        mixture: &Mixture,
         x: &Tensor,
         (norm, eps): (&Vec<f32>, f32),
-        weights: &MoeWeights<Matrix>,
         out: &mut Tensor,
     ) {
         let rows = self.step.rows();
         let wanted: Vec<_> = x.rows(rows).chunks_exact(x.cols).collect();
         let normed = norm_rows(&self.pool, &wanted, norm, eps);
+        let Mixture { shape, weights } = mixture;
         moe::cpu::moe(&self.pool, shape, weights, &normed, out.rows_mut(rows));
     }
 

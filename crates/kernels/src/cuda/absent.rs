@@ -82,12 +82,17 @@ impl Backend for Cuda {
     type Vector = Self;
     type KvCache = Self;
     type State = Self;
+    type Mixture = Self;
 
     fn matrix(&mut self, _: &Weight) -> Self {
         match *self {}
     }
 
     fn vector(&mut self, _: &[f32]) -> Self {
+        match *self {}
+    }
+
+    fn mixture(&mut self, _: &MoeShape, _: &MoeWeights<Weight>) -> Self {
         match *self {}
     }
 
@@ -193,7 +198,7 @@ impl Backend for Cuda {
         match *self {}
     }
 
-    fn moe(&mut self, _: &MoeShape, _: &Self, _: (&Self, f32), _: &MoeWeights<Self>, _: &mut Self) {
+    fn moe(&mut self, _: &Self, _: &Self, _: (&Self, f32), _: &mut Self) {
         match *self {}
     }
 

@@ -16,12 +16,13 @@ use crate::gated_delta_rule::cuda::Chunks;
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 pub use crate::linear::cuda::Matrix;
 use crate::linear::cuda::Place;
+pub use crate::moe::cuda::Mixture;
 use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
 pub use crate::paged_attention::cuda::KvCache;
 use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
-use crate::{embed, gated_delta_rule, linear, paged_attention, rms_norm, rope_kv, swiglu};
+use crate::{embed, gated_delta_rule, linear, moe, paged_attention, rms_norm, rope_kv, swiglu};
 
 /// One card with one rank of one model.
 pub struct Cuda {
@@ -29,7 +30,10 @@ pub struct Cuda {
     pub(crate) step: Step,
     /// Normed rows, the operand of the products that follow.
     pub(crate) normed: Buffer<f32>,
+    /// Room for chunks of linear attention, and which ones the step has.
     pub(crate) chunks: Chunks,
+    /// Room for mixtures of experts, if the model has any.
+    experts: Option<moe::cuda::Scratch>,
     graphs: Graphs,
     /// The widest row that is ever normed.
     widest: usize,
@@ -55,6 +59,7 @@ impl Cuda {
             step: Step::new(context, capacity),
             normed: Buffer::new(context, "normed rows", 0),
             chunks: Chunks::new(context, capacity),
+            experts: None,
             graphs: Graphs::new(context),
             widest: 0,
         }
@@ -88,6 +93,7 @@ impl Backend for Cuda {
     type Vector = Buffer<f32>;
     type KvCache = KvCache;
     type State = State;
+    type Mixture = Mixture;
 
     fn matrix(&mut self, weight: &Weight) -> Matrix {
         self.widest = self.widest.max(weight.cols);
@@ -96,6 +102,16 @@ impl Backend for Cuda {
 
     fn vector(&mut self, values: &[f32]) -> Buffer<f32> {
         Buffer::of(&self.context, "weights", values)
+    }
+
+    fn mixture(&mut self, shape: &MoeShape, weights: &MoeWeights<Weight>) -> Mixture {
+        self.widest = self.widest.max(weights.router.cols);
+        let mixture = Mixture::new(self, shape, weights);
+        if self.experts.is_none() {
+            // All layers of a model are alike.
+            self.experts = Some(mixture.scratch(&self.context, self.step.capacity().rows));
+        }
+        mixture
     }
 
     fn tensor(&mut self, max_rows: usize, cols: usize) -> Tensor {
@@ -264,14 +280,16 @@ impl Backend for Cuda {
 
     fn moe(
         &mut self,
-        _shape: &MoeShape,
-        _x: &Tensor,
-        _norm: (&Buffer<f32>, f32),
-        _weights: &MoeWeights<Matrix>,
-        _out: &mut Tensor,
+        mixture: &Mixture,
+        x: &Tensor,
+        (norm, eps): (&Buffer<f32>, f32),
+        out: &mut Tensor,
     ) {
-        let reason = "mixtures of experts do not run on cards yet".to_owned();
-        self.context.fail(DeviceFault::Unusable(reason));
+        let rows = self.rows();
+        rms_norm::cuda::rms_norm(self, &x.values, None, norm, eps, rows, &self.normed);
+        let mut scratch = self.experts.take().expect("a mixture was taken over");
+        moe::cuda::moe(self, mixture, &self.normed, &mut scratch, out);
+        self.experts = Some(scratch);
     }
 
     fn logits(

@@ -36,7 +36,7 @@ mod step;
 #[cfg(not(feature = "cuda"))]
 pub use absent::{Context, Cuda, cards};
 #[cfg(feature = "cuda")]
-pub use backend::{Cuda, KvCache, Matrix, State, Tensor};
+pub use backend::{Cuda, KvCache, Matrix, Mixture, State, Tensor};
 #[cfg(feature = "cuda")]
 pub use buffer::{Buffer, Element};
 pub use card::{Card, StepCapacity};

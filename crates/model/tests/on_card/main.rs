@@ -19,11 +19,11 @@ use runner::{CAPACITY, Runner};
 const MODELS: [&str; 7] = [
     "crates/model/tests/fixtures/qwen3",
     "crates/model/tests/fixtures/qwen3_5",
+    "models/sprout",
+    "models/sprout/sprout-Q8_0.gguf",
     "crates/model/tests/fixtures/qwen3_moe",
     "crates/model/tests/fixtures/qwen3_5_moe",
     "crates/model/tests/fixtures/qwen3_next",
-    "models/sprout",
-    "models/sprout/sprout-Q8_0.gguf",
 ];
 
 fn place(model: &str) -> PathBuf {
