@@ -136,18 +136,16 @@ pub(crate) fn delta_net(
     }
 }
 
-/// Blocks that share a head of the token-by-token kernel, and its name.
-fn recurrent_kernel(shape: &DeltaShape, sequences: usize, generation: u32) -> (u32, &'static str) {
-    let heads = sequences * shape.value_heads;
-    match (shape.key_dim, heads) {
-        (32, _) => (1, "delta_recurrent_32_by_1"),
-        (64, _) => (1, "delta_recurrent_64_by_1"),
-        // Clusters came with this generation.
-        _ if generation < 90 => (1, "delta_recurrent_128_by_1"),
-        (_, ..=96) => (4, "delta_recurrent_128_by_4"),
-        (_, ..=192) => (2, "delta_recurrent_128_by_2"),
-        _ => (1, "delta_recurrent_128_by_1"),
-    }
+/// The token-by-token kernel and its grid: a block for each head and sequence. A warp owns eight
+/// rows of a state.
+fn recurrent_kernel(key_dim: usize, most_rows: usize) -> (&'static str, u32) {
+    let name = match (key_dim, most_rows) {
+        (32, _) => "delta_recurrent_32",
+        (64, _) => "delta_recurrent_64",
+        (_, 1) => "delta_decode_128",
+        _ => "delta_recurrent_128",
+    };
+    (name, key_dim as u32 / 8 * 32)
 }
 
 fn recurrent(
@@ -159,11 +157,9 @@ fn recurrent(
     most_rows: usize,
 ) {
     let (shape, step) = (&layer.shape, &cuda.step);
-    let sequences = step.size.sequences;
-    let (split, name) = recurrent_kernel(shape, sequences, cuda.context.card().generation);
-    let threads = shape.key_dim as u32 * 4 / split;
-    let blocks = [split, shape.value_heads as u32, sequences as u32];
-    cuda.launch(name, Grid { blocks, threads: [threads, 1, 1], shared: 0 })
+    let (name, threads) = recurrent_kernel(shape.key_dim, most_rows.min(step.size.most_rows));
+    let grid = Grid::plane(shape.value_heads as u32, step.size.sequences as u32, threads);
+    cuda.launch(name, grid)
         .arg(&projected.values)
         .arg(projected.cols)
         .arg(&layer.taps)
@@ -182,7 +178,6 @@ fn recurrent(
         .arg(shape.value_heads)
         .arg(shape.order == HeadOrder::Tiled)
         .arg(most_rows)
-        .cluster(split)
         .overlapping()
         .run();
 }
@@ -247,3 +242,7 @@ fn scan(cuda: &Cuda, shape: &DeltaShape, memory: &State, out: &Tensor, panel: &P
         .overlapping()
         .run();
 }
+
+#[cfg(test)]
+#[path = "cuda_tests.rs"]
+mod tests;

@@ -2,19 +2,18 @@
 // queries and keys, gates, the recurrence and the gated norm, in one launch. For decode, and for
 // steps with few tokens a sequence.
 //
-// One cluster of SPLIT blocks a sequence and value head; a block owns DIM / SPLIT values, that is,
-// rows of the state [value][key]. Eight lanes share a row, so a warp reads four rows at once, and it
-// owns GROUPS times four. The state stays in registers from the first token to the last.
-//
-// Every sum is taken in the same order whatever SPLIT is, so that the bits of a sequence's result
-// do not depend on how many others are in the step.
+// One block a sequence and value head. Eight lanes share a row of the state [value][key], so a warp
+// reads four rows at once, and it owns two such groups. The state stays in registers from the first
+// token to the last.
 
 #include "common.cuh"
 
 namespace {
 
 constexpr int TAPS = 4;
-constexpr int LANES = 8;              // lanes that share a row
+constexpr int LANES = 8;   // lanes that share a row
+constexpr int GROUPS = 2;  // groups of rows that a warp owns
+constexpr int WARP_ROWS = GROUPS * WARP / LANES;
 
 // log(1 + exp(x)); above 20 that is x in single precision, and exp would overflow later.
 __device__ __forceinline__ float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
@@ -27,27 +26,35 @@ __device__ __forceinline__ float row_sum(float value) {
     return value;
 }
 
-__device__ __forceinline__ void cluster_barrier() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-#endif
+__device__ __forceinline__ float dot(float4 a, float4 b) {
+    return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w;
 }
 
-// Writes a float to the same place of block `rank` of the cluster.
-__device__ __forceinline__ void put_in_block(float* place, int rank, float value) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    const uint32_t here = (uint32_t)__cvta_generic_to_shared(place);
-    uint32_t there;
-    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(rank));
-    asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(value) : "memory");
-#endif
-}
+// What the kernels take; see `cuda.rs`. State and ring are `[slot]`s of `[value_head][value][key]`
+// and `[position % 4][channel]`.
+struct Layer {
+    const float* projected;
+    int64_t cols;
+    const float *taps, *decay, *dt_bias, *norm;
+    float eps;
+    float *ring, *memory, *out;
+    const int *first_rows, *row_counts, *starts, *slots;
+    int key_heads, value_heads, tiled, most_rows;
+};
 
 // One channel's convolution: its weights, and the inputs before the present one, newest first.
 struct Channel {
     float taps[TAPS];
     float past[TAPS - 1];
+
+    __device__ __forceinline__ float next(float input) {
+        const float sum = (taps[3] * input + taps[0] * past[2]) +
+                          (taps[1] * past[1] + taps[2] * past[0]);
+        past[2] = past[1];
+        past[1] = past[0];
+        past[0] = input;
+        return silu(sum);
+    }
 };
 
 // What a thread reads of a row of the projection.
@@ -58,85 +65,75 @@ struct Inputs {
 };
 
 // `ONE`: only sequences with one row, which takes fewer registers.
-template <int DIM, int SPLIT, int GROUPS, bool ONE>
-__device__ __forceinline__ void recurrent(
-    const float* __restrict__ projected, int64_t cols, const float* __restrict__ taps,
-    const float* __restrict__ decay, const float* __restrict__ dt_bias,
-    const float* __restrict__ norm, float eps, float* __restrict__ ring,
-    float* __restrict__ memory, float* __restrict__ out, const int* __restrict__ first_rows,
-    const int* __restrict__ row_counts, const int* __restrict__ starts,
-    const int* __restrict__ slots, int key_heads, int value_heads, int tiled, int most_rows) {
-    constexpr int WARP_ROWS = GROUPS * WARP / LANES;
-    constexpr int VALUES = DIM / SPLIT;                    // rows of the state in this block
-    constexpr int THREADS = VALUES / WARP_ROWS * WARP;
-    constexpr int CHANNELS = 2 * DIM + VALUES;             // convolved here: q, k and own values
-    constexpr int OWN = (CHANNELS + THREADS - 1) / THREADS;
-    constexpr int PARTS = DIM / WARP;                      // float4 of a row that a lane holds
-    constexpr int SUMS = VALUES / WARP;                    // partial sums of squares in this block
-    static_assert(VALUES % WARP == 0, "the norm sums over whole warps");
-    __shared__ __align__(16) float mixed[CHANNELS];        // q, k, v after convolution and SiLU
-    __shared__ float read_out[VALUES];
-    __shared__ float squares[2][DIM / WARP];               // of all blocks, by parity of the token
+template <int DIM, bool ONE>
+__device__ __forceinline__ void recurrent(const Layer& layer) {
+    constexpr int THREADS = DIM / WARP_ROWS * WARP;
+    constexpr int CHANNELS = 3 * DIM;                           // of q, k and v
+    constexpr int OWN = (CHANNELS + THREADS - 1) / THREADS;     // channels of a thread
+    constexpr int PARTS = DIM / WARP;                           // float4 of a row that a lane holds
+    __shared__ __align__(16) float mixed[CHANNELS];             // after convolution and SiLU
+    __shared__ float read_out[DIM];
 
-    const int rank = blockIdx.x, head = blockIdx.y, sequence = blockIdx.z;
+    const int head = blockIdx.x, sequence = blockIdx.y;
     const int thread = threadIdx.x, lane = thread % WARP, warp = thread / WARP;
-    const int slot = slots[sequence], rows = row_counts[sequence], start = starts[sequence];
-    if (slot < 0 || rows == 0 || rows > (ONE ? 1 : most_rows)) {
+    const int slot = layer.slots[sequence], rows = layer.row_counts[sequence];
+    if (slot < 0 || rows == 0 || rows > (ONE ? 1 : layer.most_rows)) {
         wait_for_predecessors();
         let_successors_start();
         return;
     }
-    const int ratio = value_heads / key_heads;
-    const int key_head = tiled ? head % key_heads : head / ratio;
-    const bool first_of_key_head = tiled ? head < key_heads : head % ratio == 0;
-    const int channels = (2 * key_heads + value_heads) * DIM;
+    const int start = layer.starts[sequence], heads = layer.value_heads;
+    const int ratio = heads / layer.key_heads;
+    const int key_head = layer.tiled ? head % layer.key_heads : head / ratio;
+    const int channels = (2 * layer.key_heads + heads) * DIM;
 
-    // State and inputs of earlier steps were written before this step began: no need to wait.
-    float* own_state = memory + ((int64_t)slot * value_heads + head) * DIM * DIM;
+    // State and ring were last written in an earlier step, and every step begins with a copy that
+    // no kernel overtakes: no need to wait.
     const int part = lane % LANES;
-    int value_rows[GROUPS];
+    int values[GROUPS];
     float4 state[GROUPS][PARTS];
+    float4* const own_state =
+        (float4*)(layer.memory + ((int64_t)slot * heads + head) * DIM * DIM) + part;
 #pragma unroll
     for (int group = 0; group < GROUPS; group++) {
-        value_rows[group] = warp * WARP_ROWS + group * (WARP / LANES) + lane / LANES;
-        const float* row = own_state + (rank * VALUES + value_rows[group]) * DIM + part * 4;
+        values[group] = warp * WARP_ROWS + group * (WARP / LANES) + lane / LANES;
 #pragma unroll
         for (int at = 0; at < PARTS; at++) {
-            state[group][at] = start == 0 ? make_float4(0.0f, 0.0f, 0.0f, 0.0f)
-                                          : __ldcs((const float4*)(row + at * WARP));
+            const float4* from = own_state + values[group] * (DIM / 4) + at * LANES;
+            state[group][at] = start == 0 ? make_float4(0.0f, 0.0f, 0.0f, 0.0f) : __ldcs(from);
         }
     }
-    float* own_ring = ring + (int64_t)slot * TAPS * channels;
+    float* const ring = layer.ring + (int64_t)slot * TAPS * channels;
     Channel own[OWN];
     int columns[OWN];
 #pragma unroll
     for (int at = 0; at < OWN; at++) {
         const int local = thread + at * THREADS;
         if (local >= CHANNELS) continue;
-        const int which = local / DIM;
-        columns[at] = which == 0   ? key_head * DIM + local
-                      : which == 1 ? (key_heads + key_head) * DIM + local - DIM
-                                   : (2 * key_heads + head) * DIM + rank * VALUES + local - 2 * DIM;
+        const int of_head = local < DIM       ? key_head
+                            : local < 2 * DIM ? layer.key_heads + key_head
+                                              : 2 * layer.key_heads + head;
+        columns[at] = of_head * DIM + local % DIM;
 #pragma unroll
         for (int tap = 0; tap < TAPS; tap++) {
-            own[at].taps[tap] = taps[tap * channels + columns[at]];
+            own[at].taps[tap] = layer.taps[tap * channels + columns[at]];
         }
 #pragma unroll
         for (int lag = 1; lag < TAPS; lag++) {
             const int position = start - lag;
             own[at].past[lag - 1] =
-                position < 0 ? 0.0f : own_ring[(position % TAPS) * channels + columns[at]];
+                position < 0 ? 0.0f : ring[(position % TAPS) * channels + columns[at]];
         }
     }
-    const float own_decay = decay[head], own_bias = dt_bias[head];
-    const float weight = norm[rank * VALUES + thread % VALUES];
-    const int64_t first_row = first_rows[sequence];
-    const float* row = projected + first_row * cols;
+    const float decay = layer.decay[head], dt_bias = layer.dt_bias[head];
+    const float weight = layer.norm[thread % DIM];
+    const int64_t first_row = layer.first_rows[sequence];
+    const float* row = layer.projected + first_row * layer.cols;
     auto read_row = [&](Inputs<OWN>& to) {
-        const float* gates = row + channels + value_heads * DIM + head;
+        const float* gates = row + channels + heads * DIM + head;
         to.b = gates[0];
-        to.a = gates[value_heads];
-        to.z = row[channels + head * DIM + rank * VALUES + thread % VALUES];
+        to.a = gates[heads];
+        to.z = row[channels + head * DIM + thread % DIM];
 #pragma unroll
         for (int at = 0; at < OWN; at++) {
             if (thread + at * THREADS < CHANNELS) to.mixed[at] = row[columns[at]];
@@ -150,28 +147,22 @@ __device__ __forceinline__ void recurrent(
     for (int token = 0; token < (ONE ? 1 : rows); token++) {
         const Inputs<OWN> inputs = next;
         if (!ONE && token + 1 < rows) {
-            row += cols;
+            row += layer.cols;
             read_row(next);
         }
         const float beta = sigmoid(inputs.b);
-        const float keep = expf(own_decay * softplus(inputs.a + own_bias));
+        const float keep = expf(decay * softplus(inputs.a + dt_bias));
 #pragma unroll
         for (int at = 0; at < OWN; at++) {
             const int local = thread + at * THREADS;
             if (local >= CHANNELS) continue;
-            Channel& channel = own[at];
-            const float input = inputs.mixed[at];
-            const float sum =
-                (channel.taps[3] * input + channel.taps[0] * channel.past[2]) +
-                (channel.taps[1] * channel.past[1] + channel.taps[2] * channel.past[0]);
-            mixed[local] = silu(sum);
-            channel.past[2] = channel.past[1];
-            channel.past[1] = channel.past[0];
-            channel.past[0] = input;
+            mixed[local] = own[at].next(inputs.mixed[at]);
             // No block reads this row of the ring now. With more tokens some would, so the inputs
             // are kept by a launch behind this one.
-            const bool keeps = local >= 2 * DIM || (rank == 0 && first_of_key_head);
-            if ((ONE || rows == 1) && keeps) own_ring[(start % TAPS) * channels + columns[at]] = input;
+            const bool first = layer.tiled ? head < layer.key_heads : head % ratio == 0;
+            if ((ONE || rows == 1) && (local >= 2 * DIM || first)) {
+                ring[(start % TAPS) * channels + columns[at]] = inputs.mixed[at];
+            }
         }
         __syncthreads();
 
@@ -182,31 +173,26 @@ __device__ __forceinline__ void recurrent(
         for (int at = 0; at < PARTS; at++) {
             const float4 q = *(const float4*)&mixed[at * WARP + part * 4];
             const float4 k = *(const float4*)&mixed[DIM + at * WARP + part * 4];
-            kk += k.x * k.x + k.y * k.y + k.z * k.z + k.w * k.w;
-            qq += q.x * q.x + q.y * q.y + q.z * q.z + q.w * q.w;
-            kq += k.x * q.x + k.y * q.y + k.z * q.z + k.w * q.w;
+            kk += dot(k, k);
+            qq += dot(q, q);
+            kq += dot(k, q);
 #pragma unroll
             for (int group = 0; group < GROUPS; group++) {
-                const float4 s = state[group][at];
-                from_k[group] += s.x * k.x + s.y * k.y + s.z * k.z + s.w * k.w;
-                from_q[group] += s.x * q.x + s.y * q.y + s.z * q.z + s.w * q.w;
+                from_k[group] += dot(state[group][at], k);
+                from_q[group] += dot(state[group][at], q);
             }
         }
-        kk = row_sum(kk);
-        qq = row_sum(qq);
-        kq = row_sum(kq);
-        const float k_scale = 1.0f / sqrtf(kk + 1e-6f);
-        const float q_scale = 1.0f / sqrtf((qq + 1e-6f) * DIM);
+        const float k_scale = 1.0f / sqrtf(row_sum(kk) + 1e-6f);
+        const float q_scale = 1.0f / sqrtf((row_sum(qq) + 1e-6f) * DIM);
+        kq = row_sum(kq) * k_scale * q_scale;
         float write[GROUPS];
 #pragma unroll
         for (int group = 0; group < GROUPS; group++) {
-            const float v = mixed[2 * DIM + value_rows[group]];
             const float read = keep * k_scale * row_sum(from_k[group]);
-            const float u = beta * (v - read);
-            const float o =
-                keep * q_scale * row_sum(from_q[group]) + u * (kq * k_scale * q_scale);
+            const float u = beta * (mixed[2 * DIM + values[group]] - read);
+            const float o = keep * q_scale * row_sum(from_q[group]) + u * kq;
             write[group] = u * k_scale;
-            if (part == 0) read_out[value_rows[group]] = o;
+            if (part == 0) read_out[values[group]] = o;
         }
 #pragma unroll
         for (int at = 0; at < PARTS; at++) {
@@ -218,75 +204,42 @@ __device__ __forceinline__ void recurrent(
                 s.y = keep * s.y + write[group] * k.y;
                 s.z = keep * s.z + write[group] * k.z;
                 s.w = keep * s.w + write[group] * k.w;
-            }
-        }
-        if (ONE || token == rows - 1) {
-#pragma unroll
-            for (int group = 0; group < GROUPS; group++) {
-                float* to = own_state + (rank * VALUES + value_rows[group]) * DIM + part * 4;
-#pragma unroll
-                for (int at = 0; at < PARTS; at++) {
-                    __stcs((float4*)(to + at * WARP), state[group][at]);
+                if (ONE || token == rows - 1) {
+                    __stcs(own_state + values[group] * (DIM / 4) + at * LANES, s);
                 }
             }
         }
         __syncthreads();
 
-        float total = 0.0f;
-        if (SPLIT == 1) {
-            if (thread < VALUES) {
+        if (thread < DIM) {
+            float squares = 0.0f;
 #pragma unroll
-                for (int sum = 0; sum < SUMS; sum++) {
-                    const float o = read_out[sum * WARP + lane];
-                    total += warp_sum(o * o);
-                }
+            for (int at = 0; at < PARTS; at++) {
+                const float o = read_out[at * WARP + lane];
+                squares += warp_sum(o * o);
             }
-        } else {
-            if (thread < VALUES) {
-                const float o = read_out[thread];
-                const float sum = warp_sum(o * o);
-                if (lane < SPLIT) put_in_block(&squares[token % 2][rank * SUMS + warp], lane, sum);
-            }
-            cluster_barrier();
-            if (thread < VALUES) {
-#pragma unroll
-                for (int sum = 0; sum < DIM / WARP; sum++) total += squares[token % 2][sum];
-            }
-        }
-        if (thread < VALUES) {
-            const int value = rank * VALUES + thread;
-            const float y = read_out[thread] / sqrtf(total / DIM + eps) * weight;
-            out[((first_row + token) * value_heads + head) * DIM + value] = y * silu(inputs.z);
+            const float y = read_out[thread] / sqrtf(squares / DIM + layer.eps) * weight;
+            layer.out[((first_row + token) * heads + head) * DIM + thread] = y * silu(inputs.z);
         }
     }
 }
 
 }  // namespace
 
-#define RECURRENT(NAME, DIM, SPLIT, GROUPS, ONE, BLOCKS)                                           \
-    KERNEL void __launch_bounds__(DIM / SPLIT * LANES / GROUPS, BLOCKS) NAME(                      \
+// Grid: value heads, sequences.
+#define RECURRENT(NAME, DIM, ONE, BLOCKS)                                                          \
+    KERNEL void __launch_bounds__(DIM / WARP_ROWS * WARP, BLOCKS) NAME(                            \
         const float* projected, int64_t cols, const float* taps, const float* decay,               \
         const float* dt_bias, const float* norm, float eps, float* ring, float* memory,            \
         float* out, const int* first_rows, const int* row_counts, const int* starts,               \
         const int* slots, int key_heads, int value_heads, int tiled, int most_rows) {              \
-        recurrent<DIM, SPLIT, GROUPS, ONE>(projected, cols, taps, decay, dt_bias, norm, eps, ring, \
-                                           memory, out, first_rows, row_counts, starts, slots,     \
-                                           key_heads, value_heads, tiled, most_rows);              \
+        recurrent<DIM, ONE>({projected, cols, taps, decay, dt_bias, norm, eps, ring, memory, out,  \
+                             first_rows, row_counts, starts, slots, key_heads, value_heads, tiled, \
+                             most_rows});                                                          \
     }
 
-RECURRENT(delta_recurrent_32_by_1, 32, 1, 2, false, 1)
-RECURRENT(delta_recurrent_64_by_1, 64, 1, 2, false, 1)
-RECURRENT(delta_recurrent_128_by_1, 128, 1, 2, false, 1)
-RECURRENT(delta_recurrent_128_by_2, 128, 2, 2, false, 1)
-RECURRENT(delta_recurrent_128_by_4, 128, 4, 2, false, 1)
-RECURRENT(delta_decode_by_1, 128, 1, 2, true, 2)
-RECURRENT(delta_decode_by_2, 128, 2, 2, true, 4)
-RECURRENT(delta_decode_by_4, 128, 4, 2, true, 8)
-#ifdef VARIANTS
-RECURRENT(v_g4b2, 128, 1, 4, true, 2)
-RECURRENT(v_g4b3, 128, 1, 4, true, 3)
-RECURRENT(v_g2b1, 128, 1, 2, true, 1)
-RECURRENT(v_g8b3, 128, 1, 8, true, 3)
-RECURRENT(v_s2g4, 128, 2, 4, true, 4)
-RECURRENT(v_s4b4, 128, 4, 2, true, 4)
-#endif
+RECURRENT(delta_recurrent_32, 32, false, 1)
+RECURRENT(delta_recurrent_64, 64, false, 1)
+RECURRENT(delta_recurrent_128, 128, false, 1)
+// Two blocks a multiprocessor: one's state comes while the other's is worked on.
+RECURRENT(delta_decode_128, 128, true, 2)
