@@ -177,6 +177,10 @@ pub trait Backend: Send + 'static {
         out: &mut Self::Tensor,
     );
 
+    /// Takes the small weights of a delta-rule layer over, and makes room for what it needs on its
+    /// way.
+    fn delta_layer(&mut self, layer: DeltaLayer<Vec<f32>>) -> DeltaLayer<Self::Vector>;
+
     /// What lies between a delta-rule layer's projections: convolution and SiLU over `[q | k | v]`,
     /// the gated delta rule, and the gated norm. May overwrite `projected`.
     fn delta_net(

@@ -322,6 +322,10 @@ impl Backend for Cpu {
         });
     }
 
+    fn delta_layer(&mut self, layer: DeltaLayer<Vec<f32>>) -> DeltaLayer<Vec<f32>> {
+        layer
+    }
+
     fn delta_net(
         &mut self,
         layer: &DeltaLayer<Vec<f32>>,

@@ -180,6 +180,10 @@ impl Backend for Cuda {
         match *self {}
     }
 
+    fn delta_layer(&mut self, _: DeltaLayer<Vec<f32>>) -> DeltaLayer<Self> {
+        match *self {}
+    }
+
     fn delta_net(
         &mut self,
         _: &DeltaLayer<Self>,

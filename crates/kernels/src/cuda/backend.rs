@@ -12,6 +12,7 @@ use super::launch::{Grid, Launch};
 use super::step::Step;
 use crate::backend::{Backend, Begun, KvShape, StepInputs};
 use crate::fault::DeviceFault;
+use crate::gated_delta_rule::cuda::Chunks;
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 pub use crate::linear::cuda::Matrix;
 use crate::linear::cuda::Place;
@@ -22,8 +23,7 @@ pub use crate::paged_attention::cuda::KvCache;
 use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 use crate::{
-    causal_conv1d, embed, gated_delta_rule, gated_norm, linear, moe, paged_attention, rms_norm,
-    rope_kv, sample, swiglu,
+    embed, gated_delta_rule, linear, moe, paged_attention, rms_norm, rope_kv, sample, swiglu,
 };
 
 /// One card with one rank of one model.
@@ -32,6 +32,8 @@ pub struct Cuda {
     pub(crate) step: Step,
     /// Normed rows, the operand of the products that follow.
     pub(crate) normed: Buffer<f32>,
+    /// Room for chunks of linear attention, and which ones the step has.
+    pub(crate) chunks: Chunks,
     /// Room for mixtures of experts, if the model has any.
     experts: Option<moe::cuda::Scratch>,
     sampler: Option<sample::cuda::Sampler>,
@@ -59,6 +61,7 @@ impl Cuda {
             context: context.clone(),
             step: Step::new(context, capacity),
             normed: Buffer::new(context, "normed rows", 0),
+            chunks: Chunks::new(context, capacity),
             experts: None,
             sampler: Some(sample::cuda::Sampler::new(context, capacity.sequences)),
             graphs: Graphs::new(context),
@@ -132,6 +135,7 @@ impl Backend for Cuda {
     fn ready(&mut self) -> Result<(), DeviceFault> {
         let rows = self.step.capacity().rows;
         self.normed = Buffer::new(&self.context, "normed rows", rows * self.widest);
+        self.chunks.take_room();
         self.context.synchronize();
         self.fault().map_or(Ok(()), Err)
     }
@@ -182,6 +186,7 @@ impl Backend for Cuda {
     fn begin_step(&mut self, inputs: StepInputs) -> Begun {
         self.context.bind();
         self.step.begin(&inputs);
+        self.chunks.begin(&inputs);
         self.graphs.begin(self.step.size)
     }
 
@@ -255,6 +260,14 @@ impl Backend for Cuda {
         paged_attention::cuda::attention(self, shape, qkv, cache, out);
     }
 
+    fn delta_layer(&mut self, layer: DeltaLayer<Vec<f32>>) -> DeltaLayer<Buffer<f32>> {
+        if let Some(reason) = gated_delta_rule::cuda::unsupported(&layer) {
+            self.context.fail(DeviceFault::Unusable(reason));
+        }
+        self.chunks.expect(&layer.shape);
+        layer.map(|values| self.vector(&values))
+    }
+
     fn delta_net(
         &mut self,
         layer: &DeltaLayer<Buffer<f32>>,
@@ -262,19 +275,7 @@ impl Backend for Cuda {
         state: &mut DeltaState<State>,
         out: &mut Tensor,
     ) {
-        let DeltaLayer { shape, decay, dt_bias, .. } = layer;
-        causal_conv1d::cuda::causal_conv1d(
-            self,
-            &layer.conv,
-            projected,
-            &layer.taps,
-            &mut state.conv,
-        );
-        let memory = &mut state.memory;
-        gated_delta_rule::cuda::gated_delta_rule(
-            self, shape, projected, decay, dt_bias, memory, out,
-        );
-        gated_norm::cuda::gated_norm(self, shape, projected, &layer.norm, layer.eps, out);
+        gated_delta_rule::cuda::delta_net(self, layer, projected, state, out);
     }
 
     fn swiglu(&mut self, gate_up: &Tensor, out: &mut Tensor) {
