@@ -1,6 +1,7 @@
 //! What a device must offer so that a model runs on it.
 
 use crate::causal_conv1d::ConvShape;
+use crate::fault::DeviceFault;
 use crate::gated_delta_rule::DeltaShape;
 use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
@@ -40,6 +41,15 @@ impl StepInputs {
     }
 }
 
+/// What is left to do of a step that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// Its operations, then [`Backend::end_step`].
+    Compute,
+    /// Only to sample: the device plays the recorded operations of a step of this size.
+    Replayed,
+}
+
 /// Size of one layer's key-value cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvShape {
@@ -55,7 +65,8 @@ pub struct KvShape {
 
 /// A device: memory taken at load, and operations over it.
 ///
-/// [`Backend::begin_step`] sets the step that all operations work on. Activations are
+/// [`Backend::begin_step`] sets the step that all operations work on; a device may have it recorded,
+/// and then the operations are left out. A backend runs one model. Activations are
 /// [`Backend::Tensor`]s with room for the largest step; an operation touches the step's rows.
 /// Every operation computes a row by the same arithmetic whatever else is in the step, so batching
 /// and chunking change no bit of a result.
@@ -82,13 +93,28 @@ pub trait Backend: Send + 'static {
     /// Room for one layer's recurrent state: `slots` times `elements` f32.
     fn state(&mut self, slots: usize, elements: usize) -> Self::State;
 
+    /// All that the model needs has been taken: the backend takes what it needs for itself.
+    ///
+    /// # Errors
+    /// When not all of it could be had.
+    fn ready(&mut self) -> Result<(), DeviceFault> {
+        Ok(())
+    }
+
+    /// The first thing that went wrong; results since then mean nothing.
+    fn fault(&self) -> Option<DeviceFault> {
+        None
+    }
+
     /// Copies block `from` of a layer's keys and values to block `to`.
     fn copy_block(&mut self, cache: &mut Self::KvCache, from: usize, to: usize);
     /// Copies slot `from` of a layer's recurrent state to slot `to`.
     fn copy_state(&mut self, state: &mut Self::State, from: usize, to: usize);
 
     /// Sets the step that the following operations work on.
-    fn begin_step(&mut self, inputs: StepInputs);
+    fn begin_step(&mut self, inputs: StepInputs) -> Begun;
+    /// All operations of the step have been called, except sampling.
+    fn end_step(&mut self) {}
     /// Copies the first `rows` rows to the host, `[rows, cols]`.
     fn read(&mut self, tensor: &Self::Tensor, rows: usize) -> Vec<f32>;
     /// Overwrites the first rows from the host; `values.len()` is a multiple of the columns.

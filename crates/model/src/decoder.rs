@@ -1,6 +1,6 @@
 //! A decoder: embedding, layers, logits. Which layers, an architecture file says.
 
-use kernels::{Backend, KvShape, StepInputs};
+use kernels::{Backend, Begun, KvShape, StepInputs};
 
 use crate::Error;
 use crate::attention::{Attention, attention_shape};
@@ -207,7 +207,9 @@ impl<B: Backend> Decoder<B> {
         inputs: StepInputs,
     ) {
         let rows = inputs.rows();
-        backend.begin_step(inputs);
+        if backend.begin_step(inputs) == Begun::Replayed {
+            return;
+        }
         backend.embed(&self.embedding, &mut scratch.hidden);
         let mut step = Step { backend, comm, rows };
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
@@ -228,5 +230,6 @@ impl<B: Backend> Decoder<B> {
         let head = self.head.as_ref().unwrap_or(&self.embedding);
         let Scratch { hidden, logits, .. } = scratch;
         backend.logits(hidden, &self.norm, self.config.eps, head, logits);
+        backend.end_step();
     }
 }

@@ -5,6 +5,8 @@
 //! sequence may be cut anywhere.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod reference;
 
 #[cfg(test)]

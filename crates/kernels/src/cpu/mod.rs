@@ -6,7 +6,7 @@ pub(crate) mod widest;
 
 use std::cell::RefCell;
 
-use crate::backend::{Backend, KvShape, SequenceRows, StepInputs};
+use crate::backend::{Backend, Begun, KvShape, SequenceRows, StepInputs};
 use crate::causal_conv1d::ConvShape;
 use crate::gated_delta_rule::DeltaShape;
 use crate::linear::cpu::{Inputs, Matrix, linear};
@@ -159,9 +159,10 @@ impl Backend for Cpu {
         state.values.copy_within(from * size..(from + 1) * size, to * size);
     }
 
-    fn begin_step(&mut self, inputs: StepInputs) {
+    fn begin_step(&mut self, inputs: StepInputs) -> Begun {
         self.step = inputs;
         self.rotations.of = None;
+        Begun::Compute
     }
 
     fn read(&mut self, tensor: &Tensor, rows: usize) -> Vec<f32> {

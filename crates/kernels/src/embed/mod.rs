@@ -2,6 +2,8 @@
 
 use crate::linear::cpu::Matrix;
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 

@@ -14,6 +14,8 @@
 //! "Gated Delta Networks" (2024), equation 10.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod reference;
 
 #[cfg(test)]

@@ -9,6 +9,8 @@
 
 mod cache;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod reference;
 
 #[cfg(test)]

@@ -1,0 +1,40 @@
+#include "common.cuh"
+
+// One thread a sequence and channel, token after token. x [rows][cols], of which the first
+// `channels` columns are convolved in place; state [slot][taps - 1][channels], oldest first.
+KERNEL void causal_conv1d_plain(float* __restrict__ x, int cols, int channels, int taps,
+                                const float* __restrict__ weights, float* __restrict__ state,
+                                const int* __restrict__ first_row,
+                                const int* __restrict__ seq_rows, const int* __restrict__ start,
+                                const int* __restrict__ slot) {
+    constexpr int MOST = 8;
+    wait_for_predecessors();
+    const int sequence = blockIdx.y, channel = blockIdx.x * blockDim.x + threadIdx.x;
+    if (channel >= channels || slot[sequence] < 0) return;
+    float* kept = state + (int64_t)slot[sequence] * (taps - 1) * channels + channel;
+    float weight[MOST], history[MOST];
+#pragma unroll
+    for (int tap = 0; tap < MOST; tap++) {
+        weight[tap] = tap < taps ? weights[tap * channels + channel] : 0.0f;
+        const bool known = tap < taps - 1 && start[sequence] > 0;
+        history[tap] = known ? kept[(int64_t)tap * channels] : 0.0f;
+    }
+    float* at = x + (int64_t)first_row[sequence] * cols + channel;
+    for (int row = 0; row < seq_rows[sequence]; row++, at += cols) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int tap = 0; tap < MOST; tap++) {
+            if (tap == taps - 1) history[tap] = *at;
+            if (tap < taps) sum += weight[tap] * history[tap];
+        }
+#pragma unroll
+        for (int tap = 0; tap + 1 < MOST; tap++) {
+            if (tap < taps - 1) history[tap] = history[tap + 1];
+        }
+        *at = silu(sum);
+    }
+#pragma unroll
+    for (int tap = 0; tap < MOST; tap++) {
+        if (tap < taps - 1) kept[(int64_t)tap * channels] = history[tap];
+    }
+}
