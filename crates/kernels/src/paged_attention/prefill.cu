@@ -2,55 +2,13 @@
 // walks the keys in tiles of 64 from the first, so that a row's sums are taken in the same order
 // however a prompt is cut into chunks.
 //
-// A warp takes 16 · TILES rows. Queries, keys and values lie in shared memory as halves in pieces of
-// 16 bytes, a row's pieces permuted by the row's number so that no two lanes of a matrix load meet
-// in a bank. Values of a tile arrive while its scores are computed, the next tile's keys while its
-// result is summed.
+// A warp takes 16 · TILES rows. Values of a tile arrive while its scores are computed, the next
+// tile's keys while its result is summed.
 #include "attention.cuh"
 
 constexpr int WARPS = 4;
 constexpr int THREADS = 32 * WARPS;
 constexpr int KEYS = 64;
-
-// Where piece `piece` of row `row` lies: in units of 16 bytes.
-template <int DIM>
-__device__ __forceinline__ int place(int row, int piece) {
-    return row * (DIM / 8) + (piece ^ (row % 8));
-}
-
-__device__ __forceinline__ unsigned shared_address(const void* at) {
-    return (unsigned)__cvta_generic_to_shared(at);
-}
-
-// 16 bytes to shared memory, or zeros where `valid` is false.
-__device__ __forceinline__ void copy_async(uint4* to, const __half* from, bool valid) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)),
-                 "l"(from), "r"(valid ? 16 : 0)
-                 : "memory");
-}
-
-__device__ __forceinline__ void commit_copies() {
-    asm volatile("cp.async.commit_group;" ::: "memory");
-}
-
-__device__ __forceinline__ void wait_for_copies() {
-    asm volatile("cp.async.wait_group 0;" ::: "memory");
-}
-
-// Four 8 x 8 tiles of halves: lane l gives the address of row l % 8 of tile l / 8.
-__device__ __forceinline__ void load_tiles(unsigned (&tiles)[4], const uint4* row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(tiles[0]), "=r"(tiles[1]), "=r"(tiles[2]), "=r"(tiles[3])
-                 : "r"(shared_address(row))
-                 : "memory");
-}
-
-__device__ __forceinline__ void load_tiles_transposed(unsigned (&tiles)[4], const uint4* row) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(tiles[0]), "=r"(tiles[1]), "=r"(tiles[2]), "=r"(tiles[3])
-                 : "r"(shared_address(row))
-                 : "memory");
-}
 
 // What a CTA works on.
 struct Task {
@@ -144,8 +102,8 @@ __device__ __forceinline__ void scores(float (&s)[TILES][KEYS / 8][4], const uin
             load_tiles(k, &keys[place<DIM>(16 * n + key, 2 * step + half)]);
 #pragma unroll
             for (int m = 0; m < TILES; m++) {
-                mma(s[m][2 * n], q[m][0], q[m][1], q[m][2], q[m][3], k[0], k[1]);
-                mma(s[m][2 * n + 1], q[m][0], q[m][1], q[m][2], q[m][3], k[2], k[3]);
+                mma(s[m][2 * n], q[m], k[0], k[1]);
+                mma(s[m][2 * n + 1], q[m], k[2], k[3]);
             }
         }
     }
@@ -229,8 +187,8 @@ __device__ __forceinline__ void accumulate(Running<DIM, TILES>& run,
                                   &values[place<DIM>(16 * step + lane % 16, 2 * n + lane / 16)]);
 #pragma unroll
             for (int m = 0; m < TILES; m++) {
-                mma(run.out[m][2 * n], p[m][0], p[m][1], p[m][2], p[m][3], v[0], v[1]);
-                mma(run.out[m][2 * n + 1], p[m][0], p[m][1], p[m][2], p[m][3], v[2], v[3]);
+                mma(run.out[m][2 * n], p[m], v[0], v[1]);
+                mma(run.out[m][2 * n + 1], p[m], v[2], v[3]);
             }
         }
     }
@@ -289,7 +247,7 @@ __device__ __forceinline__ void prefill(const Attention& a) {
     for (int m = 0; m < TILES; m++) run.highest[m][0] = run.highest[m][1] = -INFINITY;
     int warp_first = task.position + threadIdx.x / 32 * 16 * TILES;
     for (int first = 0; first < task.tokens; first += KEYS) {
-        wait_for_copies();
+        wait_for_copies<0>();
         __syncthreads();  // Keys are there; all warps are done with the last tile's values.
         start_copy<DIM>(values, a.values, first, task, a);
         float s[TILES][KEYS / 8][4] = {};
@@ -301,7 +259,7 @@ __device__ __forceinline__ void prefill(const Attention& a) {
                 mask(s, warp_first + threadIdx.x % 32 / 4 - first);
             weigh(run, s, a.scale);
         }
-        wait_for_copies();
+        wait_for_copies<0>();
         __syncthreads();  // Values are there; all warps are done with the keys.
         if (first + KEYS < task.tokens) start_copy<DIM>(keys, a.keys, first + KEYS, task, a);
         if (sees) accumulate(run, s, values);
