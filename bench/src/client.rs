@@ -40,6 +40,18 @@ impl Client {
         serde_json::from_slice(&bytes).with_context(|| format!("{url} answered no JSON"))
     }
 
+    /// The JSON answer to a GET.
+    pub(crate) async fn get(&self, url: &str) -> Result<Value> {
+        let uri: Uri = url.parse().with_context(|| format!("`{url}` is no URL"))?;
+        let whole = async {
+            let response = self.pool.get(uri).await;
+            let response = response.with_context(|| format!("{url} cannot be reached"))?;
+            response.into_body().collect().await.context("the answer broke off")
+        };
+        let bytes = limited(url, whole).await??.to_bytes();
+        serde_json::from_slice(&bytes).with_context(|| format!("{url} answered no JSON"))
+    }
+
     /// Streams a chat to its end and gives the time from the request to the first content, be it
     /// reasoning or text (Requirement 114); an incomplete stream is an error.
     pub(crate) async fn first_content(&self, url: &str, body: &Value) -> Result<Duration> {
@@ -64,7 +76,8 @@ impl Client {
         Ok(first)
     }
 
-    async fn send(&self, url: &str, body: &Value) -> Result<Response<Incoming>> {
+    /// Sends a POST; any other status than 2xx is an error with the body's text.
+    pub(crate) async fn send(&self, url: &str, body: &Value) -> Result<Response<Incoming>> {
         let uri: Uri = url.parse().with_context(|| format!("`{url}` is no URL"))?;
         let request = Request::builder()
             .method(Method::POST)

@@ -1,11 +1,12 @@
 //! Measures an engine, or a server that runs: its speed, how many held-out questions it answers
-//! right, and what the gateway adds to the time to first token. Every figure in the documents names
+//! right, what the gateway adds to the time to first token, and whether a long day leaves a trace. Every figure in the documents names
 //! its command here.
 #![forbid(unsafe_code)]
 
 mod client;
 mod engine;
 mod score;
+mod soak;
 mod sse;
 mod ttft;
 
@@ -27,6 +28,8 @@ enum Measure {
     Engine(engine::Options),
     /// Ask a held-out set and count the right answers.
     Score(score::Options),
+    /// Many clients for a long time: answers, leaks, memory.
+    Soak(soak::Options),
     /// Time to first token, directly and through the gateway, in turns.
     Ttft(ttft::Options),
 }
@@ -36,6 +39,7 @@ async fn main() -> ExitCode {
     let outcome = match Arguments::parse().measure {
         Measure::Engine(options) => engine::run(&options).map(|()| true),
         Measure::Score(options) => score::run(options).await,
+        Measure::Soak(options) => soak::run(options).await,
         Measure::Ttft(options) => ttft::run(options).await,
     };
     match outcome {

@@ -63,6 +63,8 @@ impl RequestSampler {
             generated: self.counts.iter().map(|(token, count)| (*token, *count)).collect(),
             logit_bias: sampling.logit_bias.clone(),
             banned: if too_early { self.stop_tokens.clone() } else { Vec::new() },
+            allowed: None,
+            top_logprobs: None,
         }
     }
 

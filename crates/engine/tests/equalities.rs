@@ -144,8 +144,10 @@ fn sharded_equals_solo() {
             requests.map(|r| TokenRequest { sampling: Sampling::greedy(), ..r }).collect()
         };
         let (solo, _) = run(&mut load(&spec(model)), greedy());
-        let (shared, _) = run(&mut load(&EngineSpec { world_size: 2, ..spec(model) }), greedy());
-        assert_eq!(shared, solo, "{model}");
+        for world_size in [2, 4] {
+            let (shared, _) = run(&mut load(&EngineSpec { world_size, ..spec(model) }), greedy());
+            assert_eq!(shared, solo, "{model}, {world_size} ranks");
+        }
     }
 }
 
@@ -262,8 +264,10 @@ fn sharded_files_equal_solo() {
     for model in ["qwen3_moe", "qwen3_5_moe", "qwen3_next"] {
         let file = file(model, kernels::WeightType::F32);
         let (solo, _) = run(&mut load(&file), greedy());
-        let (shared, _) = run(&mut load(&EngineSpec { world_size: 2, ..file }), greedy());
-        assert_eq!(shared, solo, "{model}");
+        for world_size in [2, 4] {
+            let (shared, _) = run(&mut load(&EngineSpec { world_size, ..file.clone() }), greedy());
+            assert_eq!(shared, solo, "{model}, {world_size} ranks");
+        }
         assert_eq!(solo, run(&mut load(&spec(model)), greedy()).0, "{model}: the checkpoint");
     }
     let cut = EngineSpec { world_size: 2, ..file("qwen3_moe", kernels::WeightType::Q8_0) };

@@ -1,11 +1,10 @@
 //! What a device must offer so that a model runs on it.
 
-use crate::causal_conv1d::ConvShape;
 use crate::fault::DeviceFault;
-use crate::gated_delta_rule::DeltaShape;
+use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
-use crate::sample::SampleRow;
+use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 
 /// One sequence's rows of a step.
@@ -65,8 +64,8 @@ pub struct KvShape {
 
 /// A device: memory taken at load, and operations over it.
 ///
-/// [`Backend::begin_step`] sets the step that all operations work on; a device may have it recorded,
-/// and then the operations are left out. A backend runs one model. Activations are
+/// [`Backend::begin_step`] sets the step that all operations work on; a device may have it
+/// recorded, and then the operations are left out. A backend runs one model. Activations are
 /// [`Backend::Tensor`]s with room for the largest step; an operation touches the step's rows.
 /// Every operation computes a row by the same arithmetic whatever else is in the step, so batching
 /// and chunking change no bit of a result.
@@ -111,6 +110,20 @@ pub trait Backend: Send + 'static {
     /// Copies slot `from` of a layer's recurrent state to slot `to`.
     fn copy_state(&mut self, state: &mut Self::State, from: usize, to: usize);
 
+    /// Bytes of one block of a layer's keys and values, as [`Backend::save_block`] writes them.
+    fn block_bytes(&self, cache: &Self::KvCache) -> usize;
+    /// Bytes of one slot of a layer's recurrent state, as [`Backend::save_state`] writes them.
+    fn state_bytes(&self, state: &Self::State) -> usize;
+    /// Copies a block to the host: `bytes` has [`Backend::block_bytes`] of room, and what they mean
+    /// is the backend's own affair.
+    fn save_block(&mut self, cache: &Self::KvCache, block: usize, bytes: &mut [u8]);
+    /// Puts back what [`Backend::save_block`] wrote, in any block: every bit as it was.
+    fn load_block(&mut self, cache: &mut Self::KvCache, block: usize, bytes: &[u8]);
+    /// Copies a slot to the host: `bytes` has [`Backend::state_bytes`] of room.
+    fn save_state(&mut self, state: &Self::State, slot: usize, bytes: &mut [u8]);
+    /// Puts back what [`Backend::save_state`] wrote, in any slot: every bit as it was.
+    fn load_state(&mut self, state: &mut Self::State, slot: usize, bytes: &[u8]);
+
     /// Sets the step that the following operations work on.
     fn begin_step(&mut self, inputs: StepInputs) -> Begun;
     /// All operations of the step have been called, except sampling.
@@ -120,7 +133,7 @@ pub trait Backend: Send + 'static {
     /// Overwrites the first rows from the host; `values.len()` is a multiple of the columns.
     fn write(&mut self, tensor: &mut Self::Tensor, values: &[f32]);
 
-    /// `out[row] = table[token of row]`.
+    /// `out[row] = table[token of row]`, zeros where the table has no such row.
     fn embed(&mut self, table: &Self::Matrix, out: &mut Self::Tensor);
 
     /// `out = rms_norm(x, norm, eps) · [parts]ᵀ`, the parts side by side.
@@ -160,34 +173,14 @@ pub trait Backend: Send + 'static {
         out: &mut Self::Tensor,
     );
 
-    /// Depthwise causal convolution and SiLU over the first `channels` columns, in place.
-    fn causal_conv1d(
+    /// What lies between a delta-rule layer's projections: convolution and SiLU over `[q | k | v]`,
+    /// the gated delta rule, and the gated norm. May overwrite `projected`.
+    fn delta_net(
         &mut self,
-        shape: &ConvShape,
-        x: &mut Self::Tensor,
-        taps: &Self::Vector,
-        state: &mut Self::State,
-    );
-
-    /// The gated delta rule over the step's rows. `decay` is -exp(A_log), `[value_heads]`.
-    fn gated_delta_rule(
-        &mut self,
-        shape: &DeltaShape,
-        projected: &Self::Tensor,
-        decay: &Self::Vector,
-        dt_bias: &Self::Vector,
-        state: &mut Self::State,
+        layer: &DeltaLayer<Self::Vector>,
+        projected: &mut Self::Tensor,
+        state: &mut DeltaState<Self::State>,
         out: &mut Self::Tensor,
-    );
-
-    /// `x = rms_norm(x, weight, eps) * silu(z)`, head by head, in place.
-    fn gated_norm(
-        &mut self,
-        shape: &DeltaShape,
-        projected: &Self::Tensor,
-        weight: &Self::Vector,
-        eps: f32,
-        x: &mut Self::Tensor,
     );
 
     /// `out = silu(gate) * up` with `gate_up = [gate | up]`.
@@ -220,5 +213,5 @@ pub trait Backend: Send + 'static {
         logits: &mut Self::Tensor,
         vocab: usize,
         rows: &[SampleRow],
-    ) -> Vec<Option<u32>>;
+    ) -> Vec<Option<Choice>>;
 }

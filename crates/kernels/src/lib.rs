@@ -21,7 +21,6 @@ mod backend;
 pub mod causal_conv1d;
 pub mod check;
 pub mod cpu;
-#[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod embed;
 mod fault;

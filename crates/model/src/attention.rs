@@ -30,7 +30,7 @@ pub(crate) fn attention_shape(
 ) -> Result<AttentionShape, Error> {
     Ok(AttentionShape {
         heads: shard.share("attention heads", config.heads)?.len(),
-        kv_heads: shard.share("key-value heads", config.kv_heads)?.len(),
+        kv_heads: shard.share_or_copy("key-value heads", config.kv_heads)?.len(),
         head_dim: config.head_dim,
         rotary_dim: config.rotary_dim,
         rope_theta: config.rope_theta,
@@ -48,7 +48,7 @@ impl<B: Backend> Attention<B> {
         let config = weights.config();
         let shape = attention_shape(config, shard)?;
         let heads = [shard.share("attention heads", config.heads)?];
-        let kv_heads = [shard.share("key-value heads", config.kv_heads)?];
+        let kv_heads = [shard.share_or_copy("key-value heads", config.kv_heads)?];
         let mut part = |role, runs: &[std::ops::Range<usize>], size| {
             let matrix = weights.matrix(role)?;
             Ok::<_, Error>(backend.matrix(&rows(&matrix, &scaled(runs, size))))

@@ -1,5 +1,6 @@
 //! A decoder: embedding, layers, logits. Which layers, an architecture file says.
 
+use kernels::gated_delta_rule::DeltaState;
 use kernels::{Backend, Begun, KvShape, StepInputs};
 
 use crate::Error;
@@ -7,12 +8,13 @@ use crate::attention::{Attention, attention_shape};
 use crate::cache::{Cache, LayerCache};
 use crate::comm::Comm;
 use crate::config::{LayerKind, ModelConfig};
-use crate::delta_net::{DeltaNet, DeltaState, delta_shapes};
+use crate::delta_net::{DeltaNet, delta_shapes};
 use crate::load::{Source, TensorName};
 use crate::mlp::Mlp;
 use crate::moe::Moe;
 use crate::shard::Shard;
 use crate::step::Step;
+use crate::vocabulary::VocabularyParallel;
 use crate::weights::{LayerWeights, norm};
 
 /// What mixes tokens in a layer.
@@ -52,11 +54,11 @@ pub(crate) struct Layer<B: Backend> {
 pub struct Decoder<B: Backend> {
     config: ModelConfig,
     shard: Shard,
-    embedding: B::Matrix,
+    embedding: VocabularyParallel<B>,
     layers: Vec<Layer<B>>,
     norm: B::Vector,
     /// `None` when the embedding is the output head as well.
-    head: Option<B::Matrix>,
+    head: Option<VocabularyParallel<B>>,
 }
 
 /// Activations of the largest step, `[max_rows, ...]` each; layers of a kind share them.
@@ -69,6 +71,8 @@ pub struct Scratch<B: Backend> {
     pub(crate) remembered: B::Tensor,
     pub(crate) gate_up: B::Tensor,
     pub(crate) activated: B::Tensor,
+    /// `[max_logit_rows, own ids]`; without columns where a rank has them all.
+    pub(crate) logits_part: B::Tensor,
     /// `[max_logit_rows, vocab]`.
     pub logits: B::Tensor,
 }
@@ -100,6 +104,8 @@ pub(crate) struct Widths {
     /// Of the widest expert; 0 if there is none.
     pub(crate) expert: usize,
     pub(crate) vocab: usize,
+    /// Of the vocabulary, what a rank computes; 0 if that is all of it.
+    pub(crate) vocab_part: usize,
 }
 
 impl Widths {
@@ -124,6 +130,10 @@ impl Widths {
                 None => 0,
             },
             vocab: config.vocab_size,
+            vocab_part: match shard.world_size {
+                1 => 0,
+                _ => shard.split(config.vocab_size).len(),
+            },
         })
     }
 }
@@ -137,14 +147,12 @@ impl<B: Backend> Decoder<B> {
         layers: Vec<Layer<B>>,
     ) -> Result<Self, Error> {
         let config = source.config().clone();
-        let head = if config.tied {
-            None
-        } else {
-            Some(backend.matrix(&source.tensor(TensorName::Output)?.weight()))
-        };
+        let mut table = |name| VocabularyParallel::load(backend, source, name, &shard);
+        let embedding = table(TensorName::Embedding)?;
+        let head = if config.tied { None } else { Some(table(TensorName::Output)?) };
         Ok(Self {
             shard,
-            embedding: backend.matrix(&source.tensor(TensorName::Embedding)?.weight()),
+            embedding,
             layers,
             norm: backend.vector(&norm(source, TensorName::OutputNorm)?),
             head,
@@ -170,6 +178,7 @@ impl<B: Backend> Decoder<B> {
             remembered: tensor(widths.remembered),
             gate_up: tensor(2 * widths.ffn),
             activated: tensor(widths.ffn),
+            logits_part: backend.tensor(capacity.max_logit_rows, widths.vocab_part),
             logits: backend.tensor(capacity.max_logit_rows, widths.vocab),
         })
     }
@@ -206,11 +215,11 @@ impl<B: Backend> Decoder<B> {
         scratch: &mut Scratch<B>,
         inputs: StepInputs,
     ) {
-        let rows = inputs.rows();
-        if backend.begin_step(inputs) == Begun::Replayed {
+        let (rows, logit_rows) = (inputs.rows(), inputs.logit_rows.len());
+        if backend.begin_step(self.embedding.localised(inputs)) == Begun::Replayed {
             return;
         }
-        backend.embed(&self.embedding, &mut scratch.hidden);
+        self.embedding.embed(backend, comm, rows, &mut scratch.hidden);
         let mut step = Step { backend, comm, rows };
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
             match (&layer.mixer, cache) {
@@ -228,8 +237,9 @@ impl<B: Backend> Decoder<B> {
             }
         }
         let head = self.head.as_ref().unwrap_or(&self.embedding);
-        let Scratch { hidden, logits, .. } = scratch;
-        backend.logits(hidden, &self.norm, self.config.eps, head, logits);
+        let Scratch { hidden, logits_part, logits, .. } = scratch;
+        let norm = (&self.norm, self.config.eps);
+        head.logits(backend, comm, logit_rows, hidden, norm, (logits_part, logits));
         backend.end_step();
     }
 }

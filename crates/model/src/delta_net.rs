@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use kernels::Backend;
 use kernels::causal_conv1d::ConvShape;
-use kernels::gated_delta_rule::{DeltaShape, HeadOrder};
+use kernels::gated_delta_rule::{DeltaLayer, DeltaShape, DeltaState, HeadOrder};
 
 use crate::Error;
 use crate::config::{DeltaConfig, ValueHeadOrder};
@@ -17,25 +17,16 @@ use crate::shard::{Shard, cols, rows, scaled};
 use crate::step::Step;
 use crate::weights::LayerWeights;
 
+/// What errors call them.
+const KEY_HEADS: &str = "linear attention key heads";
+
 /// One layer's delta rule, of one rank.
 pub(crate) struct DeltaNet<B: Backend> {
-    shape: DeltaShape,
-    conv: ConvShape,
-    eps: f32,
     norm: B::Vector,
     /// `[q | k | v]`, `z`, `b`, `a`.
     projections: [B::Matrix; 4],
-    taps: B::Vector,
-    decay: B::Vector,
-    dt_bias: B::Vector,
-    gated_norm: B::Vector,
+    layer: DeltaLayer<B::Vector>,
     out: RowParallel<B>,
-}
-
-/// A layer's recurrent state, of all slots of a rank.
-pub(crate) struct DeltaState<B: Backend> {
-    pub(crate) conv: B::State,
-    pub(crate) memory: B::State,
 }
 
 /// Which of the file's heads and columns a rank holds.
@@ -66,15 +57,15 @@ pub(crate) fn delta_shapes(
     shard: &Shard,
 ) -> Result<(DeltaShape, ConvShape), Error> {
     let whole = whole_shape(delta);
-    let key_heads = shard.share("linear attention key heads", whole.key_heads)?.len();
-    let value_heads = whole.value_heads / whole.key_heads * key_heads;
-    let shape = DeltaShape { key_heads, value_heads, ..whole };
+    let keys = shard.share_or_copy(KEY_HEADS, whole.key_heads)?;
+    let value_heads = shard.value_heads(&keys, &whole)?.iter().map(ExactSizeIterator::len).sum();
+    let shape = DeltaShape { key_heads: keys.len(), value_heads, ..whole };
     Ok((shape, ConvShape { channels: shape.conv_cols(), taps: delta.conv_kernel }))
 }
 
 fn cut(whole: &DeltaShape, shard: &Shard) -> Result<Cut, Error> {
-    let keys = shard.share("linear attention key heads", whole.key_heads)?;
-    let value_heads = shard.value_heads(&keys, whole);
+    let keys = shard.share_or_copy(KEY_HEADS, whole.key_heads)?;
+    let value_heads = shard.value_heads(&keys, whole)?;
     let key_heads = vec![keys];
     let shifted = |runs: Vec<Range<usize>>, by: usize| {
         runs.into_iter().map(move |run| run.start + by..run.end + by)
@@ -119,15 +110,17 @@ impl<B: Backend> DeltaNet<B> {
         let out = weights.matrix(Role::DeltaOut)?;
         let out = cols(&out, &values, "blocks of the output projection")?;
         Ok(Self {
-            shape,
-            conv,
-            eps: config.eps,
             norm: backend.vector(&weights.norm(Role::AttnNorm)?),
             projections,
-            taps: backend.vector(&transposed(&taps, conv.taps)),
-            decay: backend.vector(&decay),
-            dt_bias: backend.vector(&dt_bias),
-            gated_norm: backend.vector(&weights.vector(Role::DeltaNorm)?),
+            layer: DeltaLayer {
+                shape,
+                conv,
+                taps: backend.vector(&transposed(&taps, conv.taps)),
+                decay: backend.vector(&decay),
+                dt_bias: backend.vector(&dt_bias),
+                norm: backend.vector(&weights.vector(Role::DeltaNorm)?),
+                eps: config.eps,
+            },
             out: RowParallel { matrix: backend.matrix(&out) },
         })
     }
@@ -137,16 +130,13 @@ impl<B: Backend> DeltaNet<B> {
         &self,
         step: &mut Step<'_, B>,
         scratch: &mut Scratch<B>,
-        state: &mut DeltaState<B>,
+        state: &mut DeltaState<B::State>,
     ) {
         let Scratch { hidden, projected, remembered, partial, .. } = scratch;
         let backend = &mut *step.backend;
-        backend.norm_project(hidden, &self.norm, self.eps, &self.projections, projected);
-        backend.causal_conv1d(&self.conv, projected, &self.taps, &mut state.conv);
-        let (decay, dt_bias) = (&self.decay, &self.dt_bias);
-        let memory = &mut state.memory;
-        backend.gated_delta_rule(&self.shape, projected, decay, dt_bias, memory, remembered);
-        backend.gated_norm(&self.shape, projected, &self.gated_norm, self.eps, remembered);
+        let eps = self.layer.eps;
+        backend.norm_project(hidden, &self.norm, eps, &self.projections, projected);
+        backend.delta_net(&self.layer, projected, state, remembered);
         self.out.add_to(backend, step.comm, step.rows, remembered, partial, hidden);
     }
 }

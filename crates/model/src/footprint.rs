@@ -51,7 +51,8 @@ pub fn footprint(
         + widths.remembered
         + 3 * widths.ffn
         + mixture_cols(&widths);
-    let workspace = (capacity.max_rows * row + capacity.max_logit_rows * widths.vocab) as u64;
+    let logits = capacity.max_logit_rows * (widths.vocab + widths.vocab_part);
+    let workspace = (capacity.max_rows * row + logits) as u64;
     Ok(Footprint { kv_bytes: kv * F32, state_bytes: state * F32, workspace_bytes: workspace * F32 })
 }
 

@@ -21,6 +21,7 @@ mod quant_names;
 pub mod safetensors;
 mod shard;
 mod step;
+mod vocabulary;
 mod weights;
 
 pub use cache::Cache;

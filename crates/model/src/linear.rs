@@ -2,7 +2,7 @@
 //!
 //! A column-parallel layer holds some of the outputs and needs no others: its shares are cut when
 //! it is loaded (see `shard`). A row-parallel layer holds some of the inputs, so its result is a
-//! part of a sum over the ranks.
+//! part of a sum over the ranks. Embedding and output head are in `vocabulary`.
 
 use kernels::Backend;
 
@@ -41,10 +41,20 @@ pub(crate) fn add_sum<B: Backend>(
     partial: &mut B::Tensor,
     residual: &mut B::Tensor,
 ) {
-    if !comm.is_solo() {
-        let mut values = backend.read(partial, rows);
-        comm.all_reduce(&mut values);
-        backend.write(partial, &values);
-    }
+    all_reduce(backend, comm, rows, partial);
     backend.add(partial, residual);
+}
+
+/// Replaces the step's rows by their sum over the ranks.
+pub(crate) fn all_reduce<B: Backend>(
+    backend: &mut B,
+    comm: &Comm,
+    rows: usize,
+    tensor: &mut B::Tensor,
+) {
+    if !comm.is_solo() {
+        let mut values = backend.read(tensor, rows);
+        comm.all_reduce(&mut values);
+        backend.write(tensor, &values);
+    }
 }

@@ -32,20 +32,63 @@ impl Shard {
         Ok(self.rank * share..(self.rank + 1) * share)
     }
 
-    /// The value heads that go with this rank's key heads, as runs of heads in file order.
+    /// This rank's share of `count` things that need not be shared evenly.
+    pub fn split(&self, count: usize) -> Range<usize> {
+        let start = |rank| rank * count / self.world_size;
+        start(self.rank)..start(self.rank + 1)
+    }
+
+    /// This rank's share of `count` heads that others read from: with fewer heads than ranks,
+    /// several ranks hold the same one.
+    ///
+    /// # Errors
+    /// [`Error::Indivisible`] when neither divides the other.
+    pub fn share_or_copy(&self, what: &'static str, count: usize) -> Result<Range<usize>, Error> {
+        let Shard { rank, world_size } = self.among_copies(count);
+        if world_size == 1 {
+            return self.share(what, count);
+        }
+        let head = (self.rank - rank) / world_size;
+        Ok(head..head + 1)
+    }
+
+    /// This rank's place among those that hold a copy of the same head of `count`.
+    fn among_copies(&self, count: usize) -> Self {
+        let fewer = count > 0 && self.world_size.is_multiple_of(count);
+        let world_size = if fewer { self.world_size / count } else { 1 };
+        Self { rank: self.rank % world_size, world_size }
+    }
+
+    /// The value heads of this rank, as runs of heads in file order: those that go with its key
+    /// heads, or a part of them where other ranks hold the same key head.
     ///
     /// In tiled order the heads of one key head lie `key_heads` apart, so a contiguous split would
     /// separate values from their keys.
-    pub fn value_heads(&self, key_heads: &Range<usize>, whole: &DeltaShape) -> Vec<Range<usize>> {
+    ///
+    /// # Errors
+    /// [`Error::Indivisible`] when ranks with the same key head cannot share its values evenly.
+    pub fn value_heads(
+        &self,
+        key_heads: &Range<usize>,
+        whole: &DeltaShape,
+    ) -> Result<Vec<Range<usize>>, Error> {
         let per_key = whole.value_heads / whole.key_heads;
-        match whole.order {
-            HeadOrder::Grouped => vec![key_heads.start * per_key..key_heads.end * per_key],
+        let copies = self.among_copies(whole.key_heads);
+        let of_key = copies.share("value heads of a key head", per_key)?;
+        Ok(match whole.order {
+            HeadOrder::Grouped if copies.world_size == 1 => {
+                vec![key_heads.start * per_key..key_heads.end * per_key]
+            }
+            HeadOrder::Grouped => {
+                let first = key_heads.start * per_key;
+                vec![first + of_key.start..first + of_key.end]
+            }
             HeadOrder::Tiled if self.world_size == 1 => vec![0..whole.value_heads],
-            HeadOrder::Tiled => (0..per_key)
+            HeadOrder::Tiled => of_key
                 .map(|tile| tile * whole.key_heads)
                 .map(|start| start + key_heads.start..start + key_heads.end)
                 .collect(),
-        }
+        })
     }
 }
 
@@ -116,13 +159,48 @@ mod tests {
         let shape =
             |order| DeltaShape { key_heads: 4, value_heads: 12, key_dim: 1, value_dim: 1, order };
         let shard = Shard { rank: 1, world_size: 2 };
-        let grouped = shard.value_heads(&(2..4), &shape(HeadOrder::Grouped));
+        let grouped = shard.value_heads(&(2..4), &shape(HeadOrder::Grouped)).unwrap();
         assert_eq!(grouped, [6..12]);
-        let tiled = shard.value_heads(&(2..4), &shape(HeadOrder::Tiled));
+        let tiled = shard.value_heads(&(2..4), &shape(HeadOrder::Tiled)).unwrap();
         assert_eq!(tiled, [2..4, 6..8, 10..12]);
         for head in tiled.iter().cloned().flatten() {
             assert!((2..4).contains(&shape(HeadOrder::Tiled).key_head(head)));
         }
+    }
+
+    /// Every value head has its rank, and there its key head, whether or not ranks share one.
+    #[test]
+    fn every_value_head_is_held_once() {
+        for (order, world_size) in [
+            (HeadOrder::Grouped, 1),
+            (HeadOrder::Grouped, 2),
+            (HeadOrder::Grouped, 6),
+            (HeadOrder::Tiled, 2),
+            (HeadOrder::Tiled, 4),
+            (HeadOrder::Tiled, 12),
+        ] {
+            let (key_heads, value_heads) = (world_size.min(2), 12);
+            let whole = DeltaShape { key_heads, value_heads, key_dim: 1, value_dim: 1, order };
+            let mut held = Vec::new();
+            for rank in 0..world_size {
+                let shard = Shard { rank, world_size };
+                let keys = shard.share_or_copy("key heads", key_heads).unwrap();
+                for head in shard.value_heads(&keys, &whole).unwrap().into_iter().flatten() {
+                    assert!(keys.contains(&whole.key_head(head)), "{order:?}, {world_size}");
+                    held.push(head);
+                }
+            }
+            held.sort_unstable();
+            assert_eq!(held, (0..value_heads).collect::<Vec<_>>(), "{order:?}, {world_size}");
+        }
+        let shard = Shard { rank: 0, world_size: 4 };
+        assert!(shard.share_or_copy("heads", 3).is_err(), "3 heads, 4 ranks");
+    }
+
+    #[test]
+    fn uneven_splits_cover_everything() {
+        let split = |rank| Shard { rank, world_size: 3 }.split(7);
+        assert_eq!([split(0), split(1), split(2)], [0..2, 2..4, 4..7]);
     }
 
     #[test]

@@ -88,7 +88,8 @@ impl Runner {
         let mut logits = self.logits(prompt).split_off((prompt.len() - 1) * vocab);
         let mut tokens = Vec::new();
         for _ in 0..count {
-            let token = kernels::sample::choose(&SampleRow::greedy(), &mut logits).expect("finite");
+            let token = kernels::sample::choose(&SampleRow::greedy(), &mut logits);
+            let token = token.expect("finite").token;
             tokens.push(token);
             logits = self.logits(&[token]);
         }
@@ -135,7 +136,7 @@ fn converted_files_equal_transformers() {
 /// The best token of every row of logits.
 fn best(logits: &[f32], vocab: usize) -> Vec<u32> {
     let choose = |row: &[f32]| kernels::sample::choose(&SampleRow::greedy(), &mut row.to_vec());
-    logits.chunks_exact(vocab).map(|row| choose(row).expect("finite")).collect()
+    logits.chunks_exact(vocab).map(|row| choose(row).expect("finite").token).collect()
 }
 
 /// In how many positions of the greedy continuation the best token is transformers' own. The true

@@ -4,31 +4,32 @@ use super::ConvShape;
 use crate::cpu::vector::silu;
 use crate::cpu::widest::widest;
 
-/// One token in place: `x` is `[channels]`, `taps` `[taps, channels]`, `state`
-/// `[taps - 1, channels]`, oldest first.
-pub fn causal_conv1d(shape: &ConvShape, x: &mut [f32], taps: &[f32], state: &mut [f32]) {
-    let (past, present) = taps.split_at((shape.taps - 1) * shape.channels);
+/// One token in place: `x` is `[channels]`, `taps` and `state` are `[taps, channels]`. Row
+/// `position % taps` of the state takes the token's raw input; the others hold those before it.
+pub fn causal_conv1d(
+    shape: &ConvShape,
+    x: &mut [f32],
+    taps: &[f32],
+    state: &mut [f32],
+    position: usize,
+) {
     match shape.taps {
-        4 => four_taps(shape.channels, x, past, present, state),
-        _ => any_taps(shape, x, past, present, state),
+        4 => four_taps(shape.channels, x, taps, state, position),
+        _ => any_taps(shape, x, taps, state, position),
     }
 }
 
-fn any_taps(shape: &ConvShape, x: &mut [f32], past: &[f32], present: &[f32], state: &mut [f32]) {
-    let channels = shape.channels;
+fn any_taps(shape: &ConvShape, x: &mut [f32], taps: &[f32], state: &mut [f32], position: usize) {
+    let ConvShape { channels, taps: count } = *shape;
     for channel in 0..channels {
         let input = x[channel];
-        let mut sum = present[channel] * input;
-        for tap in 0..shape.taps - 1 {
-            sum += past[tap * channels + channel] * state[tap * channels + channel];
+        let mut sum = taps[(count - 1) * channels + channel] * input;
+        for tap in 0..count - 1 {
+            let row = (position + tap + 1) % count;
+            sum += taps[tap * channels + channel] * state[row * channels + channel];
         }
         x[channel] = silu::<false>(sum);
-        for tap in 1..shape.taps - 1 {
-            state[(tap - 1) * channels + channel] = state[tap * channels + channel];
-        }
-        if shape.taps > 1 {
-            state[(shape.taps - 2) * channels + channel] = input;
-        }
+        state[position % count * channels + channel] = input;
     }
 }
 
@@ -36,22 +37,25 @@ widest! {
     fn four_taps(
         channels: usize,
         x: &mut [f32],
-        past: &[f32],
-        present: &[f32],
+        taps: &[f32],
         state: &mut [f32],
+        position: usize,
     ) {
-        let (w0, rest) = past.split_at(channels);
-        let (w1, w2) = rest.split_at(channels);
+        let (w0, rest) = taps.split_at(channels);
+        let (w1, rest) = rest.split_at(channels);
+        let (w2, w3) = rest.split_at(channels);
         let (s0, rest) = state.split_at_mut(channels);
-        let (s1, s2) = rest.split_at_mut(channels);
-        let (w2, w3) = (&w2[..channels], &present[..channels]);
-        let (s2, x) = (&mut s2[..channels], &mut x[..channels]);
+        let (s1, rest) = rest.split_at_mut(channels);
+        let (s2, s3) = rest.split_at_mut(channels);
+        let mut rows = [s0, s1, s2, s3];
+        // Oldest first; the last row is the one that this token takes.
+        rows.rotate_left((position + 1) % 4);
+        let [s0, s1, s2, s3] = rows;
+        let (w3, s3, x) = (&w3[..channels], &mut s3[..channels], &mut x[..channels]);
         for at in 0..channels {
             let input = x[at];
             let sum = (w3[at] * input + w0[at] * s0[at]) + (w1[at] * s1[at] + w2[at] * s2[at]);
-            s0[at] = s1[at];
-            s1[at] = s2[at];
-            s2[at] = input;
+            s3[at] = input;
             x[at] = silu::<FMA>(sum);
         }
     }

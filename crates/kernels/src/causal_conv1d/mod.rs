@@ -1,8 +1,9 @@
 //! Depthwise causal convolution over time, then SiLU.
 //!
 //! `y[t][c] = silu(sum over j of taps[j][c] * x[t - (taps - 1) + j][c])`. Inputs before the first
-//! token are zero. The state holds the last `taps - 1` raw inputs of every channel, so that a
-//! sequence may be cut anywhere.
+//! token are zero. The state is a ring of the last `taps` raw inputs of every channel, so that a
+//! sequence may be cut anywhere. The ring has one row more than the formula looks back: the row that
+//! a token writes is none that it reads, so threads that share a channel need not wait for another.
 
 pub mod cpu;
 #[cfg(feature = "cuda")]
@@ -22,8 +23,9 @@ pub struct ConvShape {
 }
 
 impl ConvShape {
-    /// Elements of a sequence's state: `[taps - 1, channels]`, oldest first.
+    /// Elements of a sequence's state: `[taps, channels]`; the input at position `p` is in row
+    /// `p % taps`.
     pub fn state_elements(&self) -> usize {
-        (self.taps - 1) * self.channels
+        self.taps * self.channels
     }
 }

@@ -1,5 +1,7 @@
 //! The CPU as a backend: f32 activations, weights as the file holds them, a pool of threads.
 
+mod delta_net;
+mod host;
 pub mod pool;
 pub(crate) mod vector;
 pub(crate) mod widest;
@@ -7,16 +9,15 @@ pub(crate) mod widest;
 use std::cell::RefCell;
 
 use crate::backend::{Backend, Begun, KvShape, SequenceRows, StepInputs};
-use crate::causal_conv1d::ConvShape;
-use crate::gated_delta_rule::DeltaShape;
+use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::linear::cpu::{Inputs, Matrix, linear};
 use crate::moe::{self, MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
 use crate::paged_attention::cpu::KvCache;
 use crate::rms_norm::cpu::rms_norm;
-use crate::sample::{SampleRow, choose};
+use crate::sample::{Choice, SampleRow, choose};
 use crate::weight::Weight;
-use crate::{causal_conv1d, embed, gated_delta_rule, gated_norm, paged_attention, rope_kv, swiglu};
+use crate::{embed, paged_attention, rope_kv, swiglu};
 use pool::{Parts, Pool};
 
 /// See the module.
@@ -159,6 +160,38 @@ impl Backend for Cpu {
         state.values.copy_within(from * size..(from + 1) * size, to * size);
     }
 
+    fn block_bytes(&self, cache: &KvCache) -> usize {
+        2 * size_of::<f32>() * cache.block_elements()
+    }
+
+    fn state_bytes(&self, state: &State) -> usize {
+        size_of::<f32>() * state.elements
+    }
+
+    fn save_block(&mut self, cache: &KvCache, block: usize, bytes: &mut [u8]) {
+        let (keys, values) = cache.block(block);
+        let (key_bytes, value_bytes) = bytes.split_at_mut(bytes.len() / 2);
+        host::save(keys, key_bytes);
+        host::save(values, value_bytes);
+    }
+
+    fn load_block(&mut self, cache: &mut KvCache, block: usize, bytes: &[u8]) {
+        let (keys, values) = cache.block_mut(block);
+        let (key_bytes, value_bytes) = bytes.split_at(bytes.len() / 2);
+        host::load(key_bytes, keys);
+        host::load(value_bytes, values);
+    }
+
+    fn save_state(&mut self, state: &State, slot: usize, bytes: &mut [u8]) {
+        let size = state.elements;
+        host::save(&state.values[slot * size..(slot + 1) * size], bytes);
+    }
+
+    fn load_state(&mut self, state: &mut State, slot: usize, bytes: &[u8]) {
+        let size = state.elements;
+        host::load(bytes, &mut state.values[slot * size..(slot + 1) * size]);
+    }
+
     fn begin_step(&mut self, inputs: StepInputs) -> Begun {
         self.step = inputs;
         self.rotations.of = None;
@@ -278,82 +311,16 @@ impl Backend for Cpu {
         });
     }
 
-    fn causal_conv1d(
+    fn delta_net(
         &mut self,
-        shape: &ConvShape,
-        x: &mut Tensor,
-        taps: &Vec<f32>,
-        state: &mut State,
-    ) {
-        let cols = x.cols;
-        for sequence in &self.step.sequences {
-            let state = state.of(sequence);
-            let start = sequence.first_row * cols;
-            let rows = &mut x.values[start..start + sequence.rows * cols];
-            for row in rows.chunks_exact_mut(cols) {
-                let row = &mut row[..shape.channels];
-                causal_conv1d::cpu::causal_conv1d(shape, row, taps, state);
-            }
-        }
-    }
-
-    fn gated_delta_rule(
-        &mut self,
-        shape: &DeltaShape,
-        projected: &Tensor,
-        decay: &Vec<f32>,
-        dt_bias: &Vec<f32>,
-        state: &mut State,
+        layer: &DeltaLayer<Vec<f32>>,
+        projected: &mut Tensor,
+        state: &mut DeltaState<State>,
         out: &mut Tensor,
     ) {
-        let heads = shape.value_heads;
-        assert_eq!((state.elements, out.cols), (shape.state_elements(), shape.value_cols()));
-        for sequence in &self.step.sequences {
-            state.of(sequence);
-        }
-        let states = Parts::new(&mut state.values, shape.head_state());
-        let outs = Parts::new(&mut out.values, shape.value_dim);
-        let sequences = &self.step.sequences;
-        self.pool.run(sequences.len() * heads, |task| {
-            let (sequence, head) = (&sequences[task / heads], task % heads);
-            // SAFETY: each task has its own slot and head, hence its own part.
-            let state = unsafe { states.part(sequence.slot * heads + head) };
-            let mut scratch = gated_delta_rule::cpu::Scratch::default();
-            for row in sequence.first_row..sequence.first_row + sequence.rows {
-                // SAFETY: each task has its own rows and head, hence its own parts.
-                let out = unsafe { outs.part(row * heads + head) };
-                let row = &projected.values[row * projected.cols..(row + 1) * projected.cols];
-                gated_delta_rule::cpu::gated_delta_rule(
-                    shape,
-                    head,
-                    row,
-                    decay[head],
-                    dt_bias[head],
-                    state,
-                    out,
-                    &mut scratch,
-                );
-            }
-        });
-    }
-
-    fn gated_norm(
-        &mut self,
-        shape: &DeltaShape,
-        projected: &Tensor,
-        weight: &Vec<f32>,
-        eps: f32,
-        x: &mut Tensor,
-    ) {
-        let rows = self.step.rows();
-        let cols = x.cols;
-        let parts = Parts::new(x.rows_mut(rows), cols);
-        self.pool.run_in_runs(rows, |row| {
-            let projected = &projected.values[row * projected.cols..(row + 1) * projected.cols];
-            let z = &projected[shape.z_offset()..shape.b_offset()];
-            // SAFETY: each task has its own row.
-            gated_norm::gated_norm(unsafe { parts.part(row) }, z, weight, eps);
-        });
+        self.causal_conv1d(layer, projected, &mut state.conv);
+        self.gated_delta_rule(layer, projected, &mut state.memory, out);
+        self.gated_norm(layer, projected, out);
     }
 
     fn swiglu(&mut self, gate_up: &Tensor, out: &mut Tensor) {
@@ -396,7 +363,7 @@ impl Backend for Cpu {
         logits: &mut Tensor,
         vocab: usize,
         rows: &[SampleRow],
-    ) -> Vec<Option<u32>> {
+    ) -> Vec<Option<Choice>> {
         let cols = logits.cols;
         let logits = logits.rows_mut(rows.len()).chunks_exact_mut(cols);
         rows.iter().zip(logits).map(|(row, logits)| choose(row, &mut logits[..vocab])).collect()

@@ -2,20 +2,23 @@
 
 use std::sync::Arc;
 
+use half::f16;
+
 use super::buffer::Buffer;
+use super::card::StepCapacity;
 use super::context::Context;
+use super::graph::Graphs;
 use super::launch::{Grid, Launch};
-use super::step::{Step, StepCapacity};
+use super::step::Step;
 use crate::backend::{Backend, Begun, KvShape, StepInputs};
-use crate::causal_conv1d::ConvShape;
 use crate::fault::DeviceFault;
-use crate::gated_delta_rule::DeltaShape;
+use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 pub use crate::linear::cuda::Matrix;
 use crate::linear::cuda::Place;
 use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
 pub use crate::paged_attention::cuda::KvCache;
-use crate::sample::SampleRow;
+use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 use crate::{
     causal_conv1d, embed, gated_delta_rule, gated_norm, linear, paged_attention, rms_norm, rope_kv,
@@ -28,6 +31,7 @@ pub struct Cuda {
     pub(crate) step: Step,
     /// Normed rows, the operand of the products that follow.
     pub(crate) normed: Buffer<f32>,
+    graphs: Graphs,
     /// The widest row that is ever normed.
     widest: usize,
 }
@@ -45,15 +49,26 @@ pub struct State {
 }
 
 impl Cuda {
-    /// A backend on card `ordinal` for steps of at most `capacity`.
-    ///
-    /// # Errors
-    /// Why the card cannot be used.
-    pub fn open(ordinal: u32, capacity: StepCapacity) -> Result<Self, DeviceFault> {
-        let context = Context::open(ordinal)?;
-        let step = Step::new(&context, capacity);
-        let normed = Buffer::new(&context, "normed rows", 0);
-        Ok(Self { context, step, normed, widest: 0 })
+    /// A backend for steps of at most `capacity`.
+    pub fn new(context: &Arc<Context>, capacity: StepCapacity) -> Self {
+        Self {
+            context: context.clone(),
+            step: Step::new(context, capacity),
+            normed: Buffer::new(context, "normed rows", 0),
+            graphs: Graphs::new(context),
+            widest: 0,
+        }
+    }
+
+    /// Runs every step launch by launch: for ranks that exchange sums on the way, and for tests.
+    pub fn without_graphs(mut self) -> Self {
+        self.graphs.disable();
+        self
+    }
+
+    /// How many sizes of steps are recorded.
+    pub fn recorded_sizes(&self) -> usize {
+        self.graphs.recorded()
     }
 
     /// Rows of the step, padding included.
@@ -117,13 +132,48 @@ impl Backend for Cuda {
         state.values.copy_within(from * size, to * size, size);
     }
 
+    fn block_bytes(&self, cache: &KvCache) -> usize {
+        2 * size_of::<f16>() * KvCache::block_elements(&cache.shape)
+    }
+
+    fn state_bytes(&self, state: &State) -> usize {
+        size_of::<f32>() * state.elements
+    }
+
+    fn save_block(&mut self, cache: &KvCache, block: usize, bytes: &mut [u8]) {
+        let size = KvCache::block_elements(&cache.shape);
+        let (keys, values) = bytes.split_at_mut(bytes.len() / 2);
+        cache.keys.save(block * size, keys);
+        cache.values.save(block * size, values);
+    }
+
+    fn load_block(&mut self, cache: &mut KvCache, block: usize, bytes: &[u8]) {
+        let size = KvCache::block_elements(&cache.shape);
+        let (keys, values) = bytes.split_at(bytes.len() / 2);
+        cache.keys.load(block * size, keys);
+        cache.values.load(block * size, values);
+    }
+
+    fn save_state(&mut self, state: &State, slot: usize, bytes: &mut [u8]) {
+        state.values.save(slot * state.elements, bytes);
+    }
+
+    fn load_state(&mut self, state: &mut State, slot: usize, bytes: &[u8]) {
+        state.values.load(slot * state.elements, bytes);
+    }
+
     fn begin_step(&mut self, inputs: StepInputs) -> Begun {
         self.context.bind();
         self.step.begin(&inputs);
-        Begun::Compute
+        self.graphs.begin(self.step.size)
+    }
+
+    fn end_step(&mut self) {
+        self.graphs.end();
     }
 
     fn read(&mut self, tensor: &Tensor, rows: usize) -> Vec<f32> {
+        assert!(!self.graphs.is_recording(), "a recorded step cannot be read on the way");
         tensor.values.get(0..rows * tensor.cols)
     }
 
@@ -188,39 +238,26 @@ impl Backend for Cuda {
         paged_attention::cuda::attention(self, shape, qkv, cache, out);
     }
 
-    fn causal_conv1d(
+    fn delta_net(
         &mut self,
-        shape: &ConvShape,
-        x: &mut Tensor,
-        taps: &Buffer<f32>,
-        state: &mut State,
-    ) {
-        causal_conv1d::cuda::causal_conv1d(self, shape, x, taps, state);
-    }
-
-    fn gated_delta_rule(
-        &mut self,
-        shape: &DeltaShape,
-        projected: &Tensor,
-        decay: &Buffer<f32>,
-        dt_bias: &Buffer<f32>,
-        state: &mut State,
+        layer: &DeltaLayer<Buffer<f32>>,
+        projected: &mut Tensor,
+        state: &mut DeltaState<State>,
         out: &mut Tensor,
     ) {
-        gated_delta_rule::cuda::gated_delta_rule(
-            self, shape, projected, decay, dt_bias, state, out,
+        let DeltaLayer { shape, decay, dt_bias, .. } = layer;
+        causal_conv1d::cuda::causal_conv1d(
+            self,
+            &layer.conv,
+            projected,
+            &layer.taps,
+            &mut state.conv,
         );
-    }
-
-    fn gated_norm(
-        &mut self,
-        shape: &DeltaShape,
-        projected: &Tensor,
-        weight: &Buffer<f32>,
-        eps: f32,
-        x: &mut Tensor,
-    ) {
-        gated_norm::cuda::gated_norm(self, shape, projected, weight, eps, x);
+        let memory = &mut state.memory;
+        gated_delta_rule::cuda::gated_delta_rule(
+            self, shape, projected, decay, dt_bias, memory, out,
+        );
+        gated_norm::cuda::gated_norm(self, shape, projected, &layer.norm, layer.eps, out);
     }
 
     fn swiglu(&mut self, gate_up: &Tensor, out: &mut Tensor) {
@@ -259,7 +296,7 @@ impl Backend for Cuda {
         logits: &mut Tensor,
         vocab: usize,
         rows: &[SampleRow],
-    ) -> Vec<Option<u32>> {
+    ) -> Vec<Option<Choice>> {
         let cols = logits.cols;
         let mut values = logits.values.get(0..rows.len() * cols);
         let logits = values.chunks_exact_mut(cols);

@@ -28,7 +28,8 @@ macro_rules! elements {
 }
 elements!(f32, f64, u8, i8, u16, i16, u32, i32, u64, i64, f16, bf16);
 
-/// Memory of a device for `len` elements. Empty after a failure to take it, which the context keeps.
+/// Memory of a device for `len` elements; empty after a failure to take it, which the context
+/// keeps.
 pub struct Buffer<T> {
     context: Arc<Context>,
     address: sys::CUdeviceptr,
@@ -104,15 +105,27 @@ impl<T: Element> Buffer<T> {
     /// # Panics
     /// When they do not fit.
     pub fn put(&self, first: usize, values: &[T]) {
-        if self.context.has_failed() || values.is_empty() {
+        // SAFETY: plain numbers are as many bytes, each with a value.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values))
+        };
+        self.load(first, bytes);
+    }
+
+    /// As [`Self::put`], from the elements' bytes.
+    ///
+    /// # Panics
+    /// When they do not fit.
+    pub fn load(&self, first: usize, bytes: &[u8]) {
+        if self.context.has_failed() || bytes.is_empty() {
             return;
         }
-        assert!(first + values.len() <= self.len, "{first} + {} of {}", values.len(), self.len);
-        let (from, bytes) = (values.as_ptr().cast::<c_void>(), size_of_val(values));
+        let offset = self.offset(first, bytes.len());
+        let from = bytes.as_ptr().cast::<c_void>();
         // SAFETY: both ranges are valid, and the wait keeps the host's one alive long enough.
         let result = unsafe {
-            let to = self.address + (first * size_of::<T>()) as u64;
-            sys::cuMemcpyHtoDAsync_v2(to, from, bytes, self.context.stream())
+            let to = self.address + offset;
+            sys::cuMemcpyHtoDAsync_v2(to, from, bytes.len(), self.context.stream())
         };
         if self.context.note("copying to the device", result) {
             self.context.synchronize();
@@ -125,20 +138,40 @@ impl<T: Element> Buffer<T> {
     /// When there are not as many.
     pub fn get(&self, range: Range<usize>) -> Vec<T> {
         let mut values = vec![T::default(); range.len()];
-        if self.context.has_failed() || values.is_empty() {
-            return values;
+        // SAFETY: plain numbers are as many bytes, and any bytes are numbers.
+        let bytes = unsafe {
+            let bytes = size_of_val(&values[..]);
+            std::slice::from_raw_parts_mut(values.as_mut_ptr().cast::<u8>(), bytes)
+        };
+        self.save(range.start, bytes);
+        values
+    }
+
+    /// As [`Self::get`], into the elements' bytes, which stay as they are after a failure.
+    ///
+    /// # Panics
+    /// When there are not as many.
+    pub fn save(&self, first: usize, bytes: &mut [u8]) {
+        if self.context.has_failed() || bytes.is_empty() {
+            return;
         }
-        assert!(range.end <= self.len, "{range:?} of {}", self.len);
-        let (to, bytes) = (values.as_mut_ptr().cast::<c_void>(), size_of_val(&values[..]));
+        let offset = self.offset(first, bytes.len());
+        let to = bytes.as_mut_ptr().cast::<c_void>();
         // SAFETY: both ranges are valid, and the wait keeps the host's one alive long enough.
         let result = unsafe {
-            let from = self.address + (range.start * size_of::<T>()) as u64;
-            sys::cuMemcpyDtoHAsync_v2(to, from, bytes, self.context.stream())
+            let from = self.address + offset;
+            sys::cuMemcpyDtoHAsync_v2(to, from, bytes.len(), self.context.stream())
         };
         if self.context.note("copying from the device", result) {
             self.context.synchronize();
         }
-        values
+    }
+
+    /// Where element `first` begins, with so many bytes of this buffer behind it.
+    fn offset(&self, first: usize, bytes: usize) -> u64 {
+        let (offset, all) = (first * size_of::<T>(), self.len * size_of::<T>());
+        assert!(offset + bytes <= all, "{bytes} bytes at {offset} of {all}");
+        offset as u64
     }
 
     /// Copies `len` elements within this buffer, in the order of the stream; the ranges are apart.

@@ -7,28 +7,12 @@ use std::sync::{Arc, Mutex};
 use cudarc::driver::sys;
 use sys::CUdevice_attribute_enum as Attribute;
 
+use super::card::Card;
 use super::module::Modules;
 use crate::fault::DeviceFault;
 
 /// The driver interface that the kernels were compiled for, as the driver counts: 13.0.
 const DRIVER: c_int = 13_000;
-
-/// What a card is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Card {
-    /// In the driver's words.
-    pub name: String,
-    /// Compute capability, for example 90.
-    pub generation: u32,
-    /// Streaming multiprocessors.
-    pub multiprocessors: u32,
-    /// Bytes of the second-level cache.
-    pub l2_bytes: u64,
-    /// Shared memory that one thread block may have.
-    pub shared_bytes: u32,
-    /// Bytes of device memory.
-    pub memory_bytes: u64,
-}
 
 /// See the module. All work of a device goes through one of these, from one thread at a time.
 pub struct Context {
@@ -68,7 +52,7 @@ impl Context {
         };
         let card = card(device).map_err(|result| unusable("the properties", result))?;
         let (mut raw, mut stream) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: `device` is one of the driver's; the context is current before the stream is made.
+        // SAFETY: `device` is one of the driver's; the context is current before a stream is made.
         unsafe {
             succeeded(sys::cuDevicePrimaryCtxRetain(&raw mut raw, device))
                 .and_then(|()| succeeded(sys::cuCtxSetCurrent(raw)))
@@ -197,7 +181,8 @@ fn initialise() -> Result<(), DeviceFault> {
     succeeded(result).map_err(|result| DeviceFault::NoDevice(words(result)))?;
     if version < DRIVER {
         return Err(DeviceFault::Unusable(format!(
-            "the driver speaks CUDA {}.{} and this program needs {}.{}; install driver 580 or newer",
+            "the driver speaks CUDA {}.{} and this program needs {}.{}: install driver 580 or \
+             newer",
             version / 1000,
             version % 1000 / 10,
             DRIVER / 1000,

@@ -8,19 +8,43 @@
 //! for nothing until its tokens are read. The first failure sticks (see [`crate::DeviceFault`]):
 //! launches after it do nothing.
 
+#[cfg(not(feature = "cuda"))]
+mod absent;
+#[cfg(feature = "cuda")]
 mod backend;
+#[cfg(feature = "cuda")]
+mod bandwidth;
+#[cfg(feature = "cuda")]
 mod buffer;
+mod card;
+#[cfg(feature = "cuda")]
 mod context;
+#[cfg(feature = "cuda")]
 mod event;
+#[cfg(feature = "cuda")]
+mod graph;
+#[cfg(feature = "cuda")]
 mod launch;
+#[cfg(feature = "cuda")]
 mod module;
-#[cfg(test)]
+#[cfg(all(test, feature = "cuda"))]
+#[path = "on_card_tests.rs"]
 pub(crate) mod on_card;
+#[cfg(feature = "cuda")]
 mod step;
 
+#[cfg(not(feature = "cuda"))]
+pub use absent::{Context, Cuda, cards};
+#[cfg(feature = "cuda")]
 pub use backend::{Cuda, KvCache, Matrix, State, Tensor};
+#[cfg(feature = "cuda")]
 pub use buffer::{Buffer, Element};
-pub use context::{Card, Context, cards};
+pub use card::{Card, StepCapacity};
+#[cfg(feature = "cuda")]
+pub use context::{Context, cards};
+#[cfg(feature = "cuda")]
 pub use event::Event;
+#[cfg(feature = "cuda")]
 pub use launch::{Address, Argument, Grid, Launch};
-pub use step::{Step, StepCapacity, StepSize};
+#[cfg(feature = "cuda")]
+pub use step::{Step, StepSize};

@@ -6,7 +6,8 @@ use std::ffi::{CStr, c_int};
 use cudarc::driver::sys;
 use sys::CUfunction_attribute_enum as Attribute;
 
-use super::context::{Card, succeeded, words};
+use super::card::Card;
+use super::context::{succeeded, words};
 use crate::fault::DeviceFault;
 
 /// A name and the code for every card generation, of each `*.cu` file.

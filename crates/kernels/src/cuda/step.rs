@@ -3,20 +3,10 @@
 use std::sync::Arc;
 
 use super::buffer::{Buffer, Pinned};
+use super::card::StepCapacity;
 use super::context::Context;
 use super::launch::Address;
 use crate::backend::{SequenceRows, StepInputs};
-
-/// What no step exceeds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StepCapacity {
-    /// Rows of a step.
-    pub rows: usize,
-    /// Sequences of a step, and rows whose logits are wanted.
-    pub sequences: usize,
-    /// Blocks of a sequence.
-    pub blocks: usize,
-}
 
 /// Batch sizes that decode steps are padded to.
 const BUCKETS: [usize; 14] = [1, 2, 3, 4, 5, 6, 7, 8, 16, 24, 32, 64, 128, 256];

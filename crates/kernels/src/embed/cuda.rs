@@ -19,6 +19,7 @@ pub(crate) fn embed(cuda: &Cuda, table: &Matrix, tokens: Address, out: &mut Tens
         .arg(table.ty.block_elements())
         .arg(table.ty.block_bytes())
         .arg(table.row_bytes() as i64)
+        .arg(table.rows)
         .arg(table.cols)
         .arg(&out.values)
         .overlapping()

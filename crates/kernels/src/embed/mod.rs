@@ -7,12 +7,13 @@ pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 
-/// `out[row] = table[tokens[row]]`; `out` is `[rows, hidden]`.
-///
-/// # Panics
-/// When a token is not below the table's rows: callers check ids before they reach a device.
+/// `out[row] = table[tokens[row]]`, and zeros where the table has no such row: another rank holds
+/// it. `out` is `[rows, hidden]`.
 pub fn embed(table: &Matrix, tokens: &[u32], out: &mut [f32]) {
     for (token, out) in tokens.iter().zip(out.chunks_exact_mut(table.cols())) {
-        table.decode_row(*token as usize, out);
+        match *token as usize {
+            row if row < table.rows() => table.decode_row(row, out),
+            _ => out.fill(0.0),
+        }
     }
 }

@@ -18,6 +18,8 @@ pub mod cpu;
 pub(crate) mod cuda;
 pub mod reference;
 
+use crate::causal_conv1d::ConvShape;
+
 #[cfg(test)]
 mod tests;
 
@@ -96,4 +98,32 @@ impl DeltaShape {
     pub fn state_elements(&self) -> usize {
         self.value_heads * self.head_state()
     }
+}
+
+/// What a delta-rule layer is made of besides its large projections.
+#[derive(Clone, Debug)]
+pub struct DeltaLayer<V> {
+    /// See [`DeltaShape`].
+    pub shape: DeltaShape,
+    /// The convolution before it, over `[q | k | v]`.
+    pub conv: ConvShape,
+    /// The convolution's weights, `[taps, channels]`.
+    pub taps: V,
+    /// `-exp(A_log)`, `[value_heads]`.
+    pub decay: V,
+    /// Added to `a`, `[value_heads]`.
+    pub dt_bias: V,
+    /// The weight of the gated norm behind it, `[value_dim]`.
+    pub norm: V,
+    /// What that norm adds to the mean of squares.
+    pub eps: f32,
+}
+
+/// A delta-rule layer's recurrent state, of all slots of a rank.
+#[derive(Clone, Debug)]
+pub struct DeltaState<S> {
+    /// Of the convolution, `[slots, taps, channels]`.
+    pub conv: S,
+    /// Of the delta rule, `[slots, value_heads]` matrices in the order that the device likes.
+    pub memory: S,
 }

@@ -38,9 +38,28 @@ impl KvCache {
         Self { shape, keys: vec![0.0; elements], values: vec![0.0; elements] }
     }
 
+    /// Elements of a block's keys, and as many of its values.
+    pub(crate) fn block_elements(&self) -> usize {
+        self.shape.kv_heads * self.shape.block_size * self.shape.head_dim
+    }
+
+    /// All heads' keys and values of a block.
+    pub(crate) fn block(&self, block: usize) -> (&[f32], &[f32]) {
+        let size = self.block_elements();
+        let range = block * size..(block + 1) * size;
+        (&self.keys[range.clone()], &self.values[range])
+    }
+
+    /// As [`KvCache::block`].
+    pub(crate) fn block_mut(&mut self, block: usize) -> (&mut [f32], &mut [f32]) {
+        let size = self.block_elements();
+        let range = block * size..(block + 1) * size;
+        (&mut self.keys[range.clone()], &mut self.values[range])
+    }
+
     /// Copies all heads' keys and values of one block to another.
     pub fn copy_block(&mut self, from: usize, to: usize) {
-        let size = self.shape.kv_heads * self.shape.block_size * self.shape.head_dim;
+        let size = self.block_elements();
         self.keys.copy_within(from * size..(from + 1) * size, to * size);
         self.values.copy_within(from * size..(from + 1) * size, to * size);
     }

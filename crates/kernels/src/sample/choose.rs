@@ -1,31 +1,39 @@
 //! One row's choice on the CPU.
 
-use super::{SampleRow, uniform};
+use super::logprobs::{Logprobs, largest, log_sum_exp};
+use super::{Choice, SampleRow, uniform};
 
 /// The chosen token, or `None` when a logit is NaN or +infinity, or nothing may be chosen.
 /// `logits` is the row without ids beyond the vocabulary; it is changed.
-pub fn choose(row: &SampleRow, logits: &mut [f32]) -> Option<u32> {
+pub fn choose(row: &SampleRow, logits: &mut [f32]) -> Option<Choice> {
     if logits.iter().any(|logit| logit.is_nan() || *logit == f32::INFINITY) {
         return None;
     }
+    let asked = row.top_logprobs.map(usize::from);
+    let told = asked.map(|count| (log_sum_exp(logits), largest(logits, count)));
+    // Only a changed logit differs from the one that the model gave.
+    let before = told.is_some().then(|| logits.to_vec());
     adjust(row, logits);
+    let token = token(row, logits)?;
+    let logprobs = told.zip(before).map(|((total, top), before)| {
+        let logprob = |logit: f32| (f64::from(logit) - total) as f32;
+        let top = top.into_iter().map(|(id, logit)| (id, logprob(logit))).collect();
+        Logprobs { chosen: logprob(before[token as usize]), top }
+    });
+    Some(Choice { token, logprobs })
+}
+
+fn token(row: &SampleRow, logits: &[f32]) -> Option<u32> {
     let best = best(logits)?;
     if row.temperature <= 0.0 {
         return Some(best);
     }
     let highest = logits[best as usize];
-    let inverse = 1.0 / row.temperature;
-    let weight = |logit: f32| ((logit - highest) * inverse).exp();
-    let keeps_all = row.top_k == 0 && row.top_p >= 1.0 && row.min_p <= 0.0;
-    let candidates = logits.iter().enumerate().map(|(id, logit)| (id as u32, weight(*logit)));
-    let draw = uniform(row.seed, row.position);
-    if keeps_all {
-        let candidates: Vec<_> = candidates.filter(|(_, weight)| *weight > 0.0).collect();
-        return Some(pick(&candidates, draw));
-    }
-    // The best token's weight is 1, so min-p compares with the weight itself.
-    let candidates = candidates.filter(|(_, weight)| *weight > 0.0 && *weight >= row.min_p);
-    Some(pick(&truncate(row, candidates.collect()), draw))
+    // Divided, not multiplied by an inverse: that of a tiny temperature is infinite.
+    let weight = |logit: f32| ((logit - highest) / row.temperature).exp();
+    let weights = logits.iter().enumerate().map(|(id, logit)| (id as u32, weight(*logit)));
+    let candidates = weights.filter(|(_, weight)| *weight > 0.0).collect();
+    Some(pick(&truncate(row, candidates), uniform(row.seed, row.position)))
 }
 
 fn adjust(row: &SampleRow, logits: &mut [f32]) {
@@ -50,6 +58,13 @@ fn adjust(row: &SampleRow, logits: &mut [f32]) {
     for id in &row.banned {
         change(*id, &|_| f32::NEG_INFINITY);
     }
+    if let Some(allowed) = &row.allowed {
+        for (id, logit) in logits.iter_mut().enumerate() {
+            if !allowed.allows(id as u32) {
+                *logit = f32::NEG_INFINITY;
+            }
+        }
+    }
 }
 
 /// The largest logit's id, the lowest on ties; `None` when none is above minus infinity.
@@ -64,8 +79,13 @@ fn best(logits: &[f32]) -> Option<u32> {
     best
 }
 
-/// The `top_k` largest, then of those the fewest whose share reaches `top_p`; largest first.
+/// The `top_k` largest, of those the fewest whose share reaches `top_p`, of those the ones with at
+/// least the share `min_p` of the best one's weight, which is 1. Largest first, but by ascending
+/// ids where nothing is cut.
 fn truncate(row: &SampleRow, mut candidates: Vec<(u32, f32)>) -> Vec<(u32, f32)> {
+    if row.top_k == 0 && row.top_p >= 1.0 && row.min_p <= 0.0 {
+        return candidates;
+    }
     let descending = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     let keep = row.top_k as usize;
     if keep > 0 && keep < candidates.len() {
@@ -74,8 +94,7 @@ fn truncate(row: &SampleRow, mut candidates: Vec<(u32, f32)>) -> Vec<(u32, f32)>
     }
     candidates.sort_unstable_by(descending);
     if row.top_p < 1.0 {
-        let total: f64 = candidates.iter().map(|(_, weight)| f64::from(*weight)).sum();
-        let wanted = f64::from(row.top_p) * total;
+        let wanted = f64::from(row.top_p) * total(&candidates);
         let mut sum = 0.0;
         let enough = candidates.iter().position(|(_, weight)| {
             sum += f64::from(*weight);
@@ -83,13 +102,19 @@ fn truncate(row: &SampleRow, mut candidates: Vec<(u32, f32)>) -> Vec<(u32, f32)>
         });
         candidates.truncate(enough.map_or(candidates.len(), |last| last + 1));
     }
+    // The first always stays, whatever the caller's share is.
+    let kept = candidates.partition_point(|(_, weight)| *weight >= row.min_p);
+    candidates.truncate(kept.max(1));
     candidates
+}
+
+fn total(candidates: &[(u32, f32)]) -> f64 {
+    candidates.iter().map(|(_, weight)| f64::from(*weight)).sum()
 }
 
 /// The candidate under which the share `draw` of the total weight falls.
 fn pick(candidates: &[(u32, f32)], draw: f64) -> u32 {
-    let total: f64 = candidates.iter().map(|(_, weight)| f64::from(*weight)).sum();
-    let mut left = draw * total;
+    let mut left = draw * total(candidates);
     for (id, weight) in candidates {
         left -= f64::from(*weight);
         if left < 0.0 {

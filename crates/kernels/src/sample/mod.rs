@@ -1,16 +1,27 @@
 //! Chooses the next token from logits.
 //!
-//! Order: bias, penalties, bans; then greedy, or temperature, top-k, top-p, min-p and one draw.
-//! The draw's random number depends on the seed and the position alone, so the same request gives
-//! the same text in any batch.
+//! Order: bias, penalties, bans, mask; then greedy, or temperature, top-k, top-p, min-p and one
+//! draw. Each cut looks at what the one before it left: top-p takes its share of the mass that
+//! top-k kept. The draw's random number depends on the seed and the position alone, so the same
+//! request gives the same text in any batch.
+//!
+//! Log-probabilities are those of the model's own distribution: the log-softmax of the logits as
+//! they came, before anything in this list. They tell what the model thinks, whatever the caller's
+//! parameters make of it.
 
 mod choose;
+mod logprobs;
+mod mask;
 mod philox;
+#[cfg(test)]
+mod reference;
 
 #[cfg(test)]
 mod tests;
 
 pub use choose::choose;
+pub use logprobs::Logprobs;
+pub use mask::TokenMask;
 pub use philox::uniform;
 
 /// How one row's token is chosen.
@@ -42,6 +53,10 @@ pub struct SampleRow {
     pub logit_bias: Vec<(u32, f32)>,
     /// Never chosen: stop tokens before the least number of tokens is reached.
     pub banned: Vec<u32>,
+    /// The only tokens that may be chosen, where a grammar says so; `None` allows all.
+    pub allowed: Option<TokenMask>,
+    /// Report log-probabilities: of the chosen token and of this many of the most probable ones.
+    pub top_logprobs: Option<u8>,
 }
 
 impl SampleRow {
@@ -61,6 +76,17 @@ impl SampleRow {
             generated: Vec::new(),
             logit_bias: Vec::new(),
             banned: Vec::new(),
+            allowed: None,
+            top_logprobs: None,
         }
     }
+}
+
+/// What was chosen for a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// The token.
+    pub token: u32,
+    /// `Some` exactly where the row asks for them.
+    pub logprobs: Option<Logprobs>,
 }

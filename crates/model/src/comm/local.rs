@@ -27,13 +27,26 @@ impl LocalGroup {
 
 impl LocalRank {
     pub(super) fn all_reduce(&self, values: &mut [f32]) {
-        *self.slot(self.rank) = values.to_vec();
-        self.group.barrier.wait();
+        let own = values.to_vec();
         values.fill(0.0);
-        for rank in 0..self.group.slots.len() {
-            let slot = self.slot(rank);
+        self.exchange(own, |slot| {
             assert_eq!(slot.len(), values.len(), "ranks reduce the same shapes");
-            values.iter_mut().zip(slot.iter()).for_each(|(sum, value)| *sum += value);
+            values.iter_mut().zip(slot).for_each(|(sum, value)| *sum += value);
+        });
+    }
+
+    pub(super) fn all_gather(&self, values: Vec<f32>) -> Vec<Vec<f32>> {
+        let mut all = Vec::with_capacity(self.group.slots.len());
+        self.exchange(values, |slot| all.push(slot.to_vec()));
+        all
+    }
+
+    /// Shows `own` to every rank, and every rank's values to `see`, in order.
+    fn exchange(&self, own: Vec<f32>, mut see: impl FnMut(&[f32])) {
+        *self.slot(self.rank) = own;
+        self.group.barrier.wait();
+        for rank in 0..self.group.slots.len() {
+            see(&self.slot(rank));
         }
         // Nobody may fill a slot again before everybody has read it.
         self.group.barrier.wait();
@@ -53,6 +66,16 @@ impl fmt::Debug for LocalRank {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_rank_sees_what_each_brings() {
+        let threads = LocalGroup::ranks(3).into_iter().map(|rank| {
+            std::thread::spawn(move || rank.all_gather(vec![rank.rank as f32; rank.rank]))
+        });
+        for thread in threads.collect::<Vec<_>>() {
+            assert_eq!(thread.join().unwrap(), [vec![], vec![1.0], vec![2.0, 2.0]]);
+        }
+    }
 
     #[test]
     fn every_rank_gets_the_same_sum_every_time() {

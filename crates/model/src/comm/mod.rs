@@ -1,4 +1,4 @@
-//! How ranks of one model add up their partial results.
+//! How ranks of one model add up and gather their partial results.
 
 mod local;
 
@@ -25,6 +25,15 @@ impl Comm {
         match self {
             Self::Solo => {}
             Self::Local(rank) => rank.all_reduce(values),
+        }
+    }
+
+    /// Every rank's values, in the order of the ranks. Every rank calls it equally often; they may
+    /// bring different numbers of values.
+    pub fn all_gather(&self, values: Vec<f32>) -> Vec<Vec<f32>> {
+        match self {
+            Self::Solo => vec![values],
+            Self::Local(rank) => rank.all_gather(values),
         }
     }
 }

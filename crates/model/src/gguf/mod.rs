@@ -1,4 +1,4 @@
-//! GGUF files, versions 2 and 3, little-endian.
+//! GGUF files, versions 2 and 3, little-endian, whole or split into several.
 //!
 //! A model file is hostile input. Everything the file says of itself is checked when it is opened:
 //! counts and lengths against the bytes that are there, products for overflow, names for
@@ -6,86 +6,92 @@
 
 mod cursor;
 mod metadata;
+mod part;
+mod split;
 mod tensor;
 mod value;
 pub mod write;
 
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::Path;
 
 pub use metadata::{FromValue, Metadata};
+pub use split::one_of_each;
 pub use value::{Array, Value, ValueType};
 
 use crate::Error;
-use crate::load::{Mapped, TensorView, sniff};
-use cursor::Cursor;
+use crate::load::{Mapped, TensorView};
+use part::Part;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
 
-/// An open GGUF file.
+/// An open model: one file, or all files of a split one.
 pub struct Gguf {
-    path: PathBuf,
-    bytes: Mapped,
-    version: u32,
-    metadata: metadata::Index,
-    tensors: tensor::Table,
+    /// At least one; the first has the metadata of all.
+    parts: Vec<Part>,
+    /// Part and record number.
+    by_name: HashMap<String, (usize, usize)>,
     warnings: Vec<String>,
 }
 
 impl Gguf {
-    /// Maps and checks the file at `path`.
+    /// Maps and checks the file at `path`, and those beside it that belong to the same model.
     ///
     /// # Errors
     ///
-    /// `NotFound`, `Io`; `Refused` for what is not a GGUF file or a part of a split one; `BadFile`
-    /// with the first thing that is wrong.
+    /// `NotFound`, `Io`; `Refused` for what is not a GGUF file; `BadFile` with the first thing that
+    /// is wrong, such as a part of a split model that is missing.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        Self::read(path, Mapped::open(path)?)
+        Self::of(split::open_all(path)?)
     }
 
-    /// Checks `bytes`; `path` only names them in errors.
+    /// Checks the `bytes` of a whole model; `path` only names them in errors.
     ///
     /// # Errors
     ///
-    /// As `open`.
+    /// As `open`; also `BadFile` for one part of several.
     pub fn read(path: &Path, bytes: Mapped) -> Result<Self, Error> {
-        let mut cursor = Cursor::new(&bytes, 0);
-        let version = read_version(path, &mut cursor)?;
-        let cut = || Error::bad(path, "header", "the file is cut short; download it again");
-        let tensor_count = cursor.u64().ok_or_else(cut)?;
-        let key_count = cursor.u64().ok_or_else(cut)?;
-        let metadata = metadata::Index::read(path, &mut cursor, key_count)?;
-        let mut tensors = tensor::Table::read(path, &mut cursor, tensor_count)?;
-
-        let view = Metadata { file: path, bytes: &bytes, index: &metadata };
-        refuse_split(&view)?;
-        let alignment = alignment(&view)?;
-        let length = bytes.len() as u64;
-        let start = (cursor.at() as u64).next_multiple_of(alignment);
-        let end = tensors.place(path, start, alignment, length)?;
-        let mut warnings = Vec::new();
-        // Writers may pad the last tensor too.
-        let spare = length.saturating_sub(end.next_multiple_of(alignment));
-        if spare > 0 {
-            warnings.push(format!("{spare} bytes after the last tensor are ignored"));
-        }
-        let path = path.to_path_buf();
-        Ok(Self { path, version, metadata, tensors, warnings, bytes })
+        let part = Part::read(path, bytes)?;
+        split::refuse_part(&part)?;
+        Self::of(vec![part])
     }
 
-    /// The path it was opened with.
+    fn of(parts: Vec<Part>) -> Result<Self, Error> {
+        let mut by_name = HashMap::new();
+        let mut warnings = Vec::new();
+        for (p, part) in parts.iter().enumerate() {
+            for (r, record) in part.tensors.records.iter().enumerate() {
+                if let Some((other, _)) = by_name.insert(record.name.clone(), (p, r)) {
+                    let other: &Part = &parts[other];
+                    let item = format!("tensor `{}`", record.name.escape_debug());
+                    let reason = format!("is in {} too", split::name(&other.path));
+                    return Err(Error::bad(&part.path, item, reason));
+                }
+            }
+            warnings.extend(part.warnings.iter().cloned());
+        }
+        Ok(Self { parts, by_name, warnings })
+    }
+
+    /// The path of the file, of a split model that of its first part.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.parts[0].path
+    }
+
+    /// The files that the model is in.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.parts.iter().map(|part| part.path.as_path())
     }
 
     /// The version of the format: 2 or 3.
     pub fn version(&self) -> u32 {
-        self.version
+        self.parts[0].version
     }
 
     /// The key-value part.
     pub fn metadata(&self) -> Metadata<'_> {
-        Metadata { file: &self.path, bytes: &self.bytes, index: &self.metadata }
+        self.parts[0].metadata()
     }
 
     /// What is odd about the file without making it bad, a sentence each.
@@ -95,76 +101,14 @@ impl Gguf {
 
     /// The tensor of this name.
     pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
-        self.tensors.by_name.get(name).map(|&i| self.view(&self.tensors.records[i]))
+        let &(part, record) = self.by_name.get(name)?;
+        Some(self.parts[part].view(&self.parts[part].tensors.records[record]))
     }
 
-    /// All tensors in the order of the file.
+    /// All tensors in the order of the files.
     pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> {
-        self.tensors.records.iter().map(|record| self.view(record))
+        self.parts.iter().flat_map(Part::tensors)
     }
-
-    fn view<'a>(&'a self, record: &'a tensor::Record) -> TensorView<'a> {
-        let range = record.bytes.start as usize..record.bytes.end as usize;
-        TensorView {
-            name: &record.name,
-            shape: record.shape.clone(),
-            ty: record.ty,
-            bytes: &self.bytes[range],
-            file: &self.bytes,
-        }
-    }
-}
-
-/// Reads magic and version, and says what the file is if it is something else.
-fn read_version(path: &Path, cursor: &mut Cursor<'_>) -> Result<u32, Error> {
-    let mut head = *cursor;
-    let known = sniff::recognise(head.take(head.remaining().min(256)).unwrap_or_default());
-    let magic: Option<[u8; 4]> = cursor.array();
-    match magic {
-        Some(magic) if &magic == MAGIC => {}
-        Some([b'F', b'U', b'G', b'G']) => {
-            return Err(Error::refused(path, "is a byte-reversed GGUF file; convert it again"));
-        }
-        _ => {
-            let what = known.unwrap_or("not a GGUF file (it does not begin with `GGUF`)");
-            return Err(Error::refused(path, format!("is {what}")));
-        }
-    }
-    let cut = || Error::bad(path, "header", "the file is cut short; download it again");
-    match cursor.u32().ok_or_else(cut)? {
-        version @ (2 | 3) => Ok(version),
-        1 => Err(Error::refused(path, "is GGUF version 1, which is outdated; convert it again")),
-        version if version.swap_bytes() <= 3 && version != 0 => {
-            Err(Error::refused(path, "is a big-endian GGUF file; convert it to little-endian"))
-        }
-        version => {
-            let reason = format!("version {version} is unknown; 2 and 3 are read");
-            Err(Error::bad(path, "header", reason))
-        }
-    }
-}
-
-fn alignment(metadata: &Metadata<'_>) -> Result<u64, Error> {
-    const KEY: &str = "general.alignment";
-    let alignment = metadata.find::<u32>(KEY)?.map_or(DEFAULT_ALIGNMENT, u64::from);
-    if !alignment.is_power_of_two() {
-        let found = alignment.to_string();
-        return Err(Error::config(metadata.file(), KEY, "a power of two", found));
-    }
-    Ok(alignment)
-}
-
-fn refuse_split(metadata: &Metadata<'_>) -> Result<(), Error> {
-    let count = metadata.find::<u64>("split.count")?.unwrap_or(0);
-    if count > 1 {
-        let part = metadata.find::<u64>("split.no")?.unwrap_or(0).saturating_add(1);
-        let reason = format!(
-            "is part {part} of {count} of a split model; merge the parts with \
-             `llama-gguf-split --merge` first"
-        );
-        return Err(Error::refused(metadata.file(), reason));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The tensor records: each is checked alone, then all against each other and the file.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
@@ -29,7 +29,6 @@ pub(super) struct Record {
 /// All tensors of a file.
 pub(super) struct Table {
     pub(super) records: Vec<Record>,
-    pub(super) by_name: HashMap<String, usize>,
 }
 
 impl Table {
@@ -39,10 +38,11 @@ impl Table {
             let reason = format!("{count} tensors cannot be in this file");
             return Err(Error::bad(file, "header", reason));
         }
-        let mut table = Self { records: Vec::new(), by_name: HashMap::new() };
+        let mut table = Self { records: Vec::new() };
+        let mut seen = HashSet::new();
         for i in 0..count {
             let record = Record::read(file, cursor, i)?;
-            if table.by_name.insert(record.name.clone(), table.records.len()).is_some() {
+            if !seen.insert(record.name.clone()) {
                 return Err(bad_tensor(file, &record.name, "the name is there twice"));
             }
             table.records.push(record);

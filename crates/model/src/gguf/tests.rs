@@ -245,7 +245,7 @@ fn trailing_bytes_are_only_mentioned() {
 }
 
 #[test]
-fn parts_of_a_split_model_are_refused() {
+fn one_part_of_a_split_model_is_refused() {
     let with = |count| {
         let bytes = Bytes::header(3, 0, 2).string("split.count").u32(2).raw(&[count, 0]);
         bytes.string("split.no").u32(2).raw(&[1, 0]).raw(&[0; 8])

@@ -9,7 +9,7 @@ use crate::Error;
 use crate::config::{
     DeltaConfig, ExpertLayout, Json, LayerKind, ModelConfig, ValueHeadOrder, from_gguf, from_hf,
 };
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, one_of_each};
 use crate::safetensors::{INDEX_FILE, SafeTensors};
 
 /// Where the text model may be in a checkpoint, the more special places first.
@@ -31,8 +31,8 @@ enum Files {
 }
 
 impl Source {
-    /// Opens a GGUF file, or a directory with `config.json` and safetensors files or with exactly
-    /// one GGUF file.
+    /// Opens a GGUF file or any part of a split one, or a directory with `config.json` and
+    /// safetensors files or with exactly one GGUF model.
     ///
     /// # Errors
     ///
@@ -72,7 +72,7 @@ impl Source {
                 ([], None) => Err(Error::missing(directory, "a safetensors or GGUF file")),
                 (several, _) => Err(Error::refused(
                     directory,
-                    format!("has {} GGUF files; name the one to open", several.len()),
+                    format!("has {} GGUF models; name the one to open", several.len()),
                 )),
             };
         }
@@ -222,7 +222,7 @@ impl Source {
     }
 }
 
-/// The files of a directory that concern us, in the order of their names.
+/// The files of a directory that concern us, in the order of their names; of a split model one.
 #[derive(Default)]
 struct Listing {
     safetensors: Vec<PathBuf>,
@@ -245,7 +245,7 @@ impl Listing {
             }
         }
         found.safetensors.sort();
-        found.ggufs.sort();
+        found.ggufs = one_of_each(found.ggufs);
         Ok(found)
     }
 }

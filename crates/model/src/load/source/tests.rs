@@ -27,7 +27,7 @@ fn directories_without_a_model_say_what_they_lack() {
     write("a.gguf", "");
     refused(path, "a.gguf: is not a GGUF file");
     write("b.gguf", "");
-    refused(path, "has 2 GGUF files; name the one to open");
+    refused(path, "has 2 GGUF models; name the one to open");
     write("model-00001-of-00002.safetensors", "");
     refused(path, "config.json: not found");
     write("config.json", "version https://git-lfs.github.com/spec/v1");

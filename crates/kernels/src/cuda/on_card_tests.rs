@@ -1,6 +1,6 @@
 //! What tests that need a card begin with.
 
-use super::{Buffer, Cuda, Element, StepCapacity, Tensor};
+use super::{Buffer, Context, Cuda, Element, StepCapacity, Tensor};
 use crate::backend::{Backend, SequenceRows, StepInputs};
 
 /// Sizes that every test fits.
@@ -9,8 +9,8 @@ pub(crate) const CAPACITY: StepCapacity = StepCapacity { rows: 1024, sequences: 
 /// A backend, or `None` where there is no card, which is said loudly: such a test has shown
 /// nothing. With `REQUIRE_GPU` set it is a failure.
 pub(crate) fn cuda() -> Option<Cuda> {
-    match Cuda::open(0, CAPACITY) {
-        Ok(cuda) => Some(cuda),
+    match Context::open(0) {
+        Ok(context) => Some(Cuda::new(&context, CAPACITY)),
         Err(fault) if std::env::var_os("REQUIRE_GPU").is_some() => panic!("{fault}"),
         Err(fault) => {
             eprintln!("SKIPPED, nothing was tested: {fault}");
