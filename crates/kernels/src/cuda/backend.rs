@@ -16,13 +16,13 @@ use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 pub use crate::linear::cuda::Matrix;
 use crate::linear::cuda::Place;
 use crate::moe::{MoeShape, MoeWeights};
-use crate::paged_attention::AttentionShape;
+use crate::paged_attention::AttentionLayer;
 pub use crate::paged_attention::cuda::KvCache;
+use crate::paged_attention::cuda::Parts;
 use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 use crate::{
-    causal_conv1d, embed, gated_delta_rule, gated_norm, linear, paged_attention, rms_norm, rope_kv,
-    swiglu,
+    causal_conv1d, embed, gated_delta_rule, gated_norm, linear, paged_attention, rms_norm, swiglu,
 };
 
 /// One card with one rank of one model.
@@ -31,6 +31,8 @@ pub struct Cuda {
     pub(crate) step: Step,
     /// Normed rows, the operand of the products that follow.
     pub(crate) normed: Buffer<f32>,
+    /// What attention leaves between its parts.
+    pub(crate) attention: Parts,
     graphs: Graphs,
     /// The widest row that is ever normed.
     widest: usize,
@@ -55,6 +57,7 @@ impl Cuda {
             context: context.clone(),
             step: Step::new(context, capacity),
             normed: Buffer::new(context, "normed rows", 0),
+            attention: Parts::new(context, capacity.sequences),
             graphs: Graphs::new(context),
             widest: 0,
         }
@@ -104,6 +107,7 @@ impl Backend for Cuda {
     }
 
     fn kv_cache(&mut self, shape: KvShape) -> KvCache {
+        self.attention.make_room_for(&shape);
         KvCache::new(&self.context, shape)
     }
 
@@ -115,6 +119,7 @@ impl Backend for Cuda {
     fn ready(&mut self) -> Result<(), DeviceFault> {
         let rows = self.step.capacity().rows;
         self.normed = Buffer::new(&self.context, "normed rows", rows * self.widest);
+        self.attention.take();
         self.context.synchronize();
         self.fault().map_or(Ok(()), Err)
     }
@@ -218,24 +223,14 @@ impl Backend for Cuda {
         linear::cuda::add(self, x, residual);
     }
 
-    fn rope_kv(
-        &mut self,
-        shape: &AttentionShape,
-        qkv: &mut Tensor,
-        norms: (&Buffer<f32>, &Buffer<f32>),
-        cache: &mut KvCache,
-    ) {
-        rope_kv::cuda::rope_kv(self, shape, qkv, norms, cache);
-    }
-
     fn attention(
         &mut self,
-        shape: &AttentionShape,
-        qkv: &Tensor,
-        cache: &KvCache,
+        layer: &AttentionLayer<Buffer<f32>>,
+        projected: &mut Tensor,
+        cache: &mut KvCache,
         out: &mut Tensor,
     ) {
-        paged_attention::cuda::attention(self, shape, qkv, cache, out);
+        paged_attention::cuda::attention(self, layer, projected, cache, out);
     }
 
     fn delta_net(

@@ -24,6 +24,8 @@ struct Attention {
     float scale;  // log2(e) / sqrt(head_dim): the softmax is taken to the base of 2.
 };
 
+static_assert(sizeof(Attention) == 104, "cuda.rs has the same");
+
 __device__ __forceinline__ float exp2_fast(float x) {
     float result;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));

@@ -31,6 +31,8 @@ struct Decode {
     int min_split;       // Tokens; a multiple of what a CTA's warps take in a turn.
 };
 
+static_assert(sizeof(Decode) == 64, "cuda.rs has the same");
+
 // What a CTA works on.
 struct Task {
     int sequence;

@@ -11,6 +11,7 @@ struct RopeKv {
     __half* values;
     const int* positions;     // [rows]
     const int* row_sequence;  // [rows], -1: a padded row
+    const int* seq_rows;      // [sequences]
     const int* block_table;   // [sequences, max_blocks]
     int max_blocks;
     int cols;
@@ -18,21 +19,25 @@ struct RopeKv {
     int kv_heads;
     int head_dim;
     int query_stride;
+    int min_rows;  // Sequences with fewer are left to the kernel that does this by itself.
     float eps;
 };
+
+static_assert(sizeof(RopeKv) == 104 && sizeof(Rotation) == 1032, "cuda.rs has the same");
 
 KERNEL void __launch_bounds__(256) rope_kv(RopeKv a, Rotation rotation) {
     __shared__ float2 angles[MAX_HEAD_DIM / 2];
     int row = blockIdx.x, lane = threadIdx.x % 32;
     int sequence = a.row_sequence[row], position = a.positions[row];
+    bool mine = sequence >= 0 && a.seq_rows[sequence] >= a.min_rows;
     let_successors_start();
-    if (sequence >= 0) {
+    if (mine) {
         for (int pair = threadIdx.x; pair < rotation.pairs; pair += blockDim.x)
             angles[pair] = angle(rotation, position, pair);
     }
     __syncthreads();
     wait_for_predecessors();
-    if (sequence < 0) return;
+    if (!mine) return;
 
     int warps = blockDim.x / 32, dim = a.head_dim;
     int block = a.block_table[(long long)sequence * a.max_blocks + position / BLOCK_TOKENS];
