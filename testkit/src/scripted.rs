@@ -6,7 +6,7 @@ use std::time::Duration;
 use std::{fs, io, thread};
 
 use engine::{
-    End, EngineInfo, Fault, Gauges, RankBytes, Refusal, RequestId, Started, StepReport,
+    Device, End, EngineInfo, Fault, Gauges, RankBytes, Refusal, RequestId, Started, StepReport,
     TokenEngine, TokenRequest, TokenUpdate,
 };
 use serde::{Deserialize, Serialize};
@@ -116,6 +116,7 @@ impl ScriptedEngine {
         let info = EngineInfo {
             architecture: "scripted".into(),
             quant: "none".into(),
+            device: Device::Cpu,
             vocab_size: 512,
             context: script.context,
             max_running: script.max_running,

@@ -82,6 +82,8 @@ pub struct EngineInfo {
     pub architecture: String,
     /// The weights' format in a word, for example `Q8_0` or `bf16`.
     pub quant: String,
+    /// What it runs on.
+    pub device: Device,
     /// Rows of the output head; ids at or above are never sampled.
     pub vocab_size: u32,
     /// Tokens that one request may have, prompt and answer together.

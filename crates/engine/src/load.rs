@@ -174,6 +174,7 @@ fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
     let info = EngineInfo {
         architecture: config.architecture.gguf_name().to_owned(),
         quant: stored_as(source)?.to_string(),
+        device: spec.device,
         vocab_size: config.vocab_size as u32,
         context,
         max_running: spec.max_running,

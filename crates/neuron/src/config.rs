@@ -17,7 +17,7 @@ use toml::de::{DeTable, DeValue};
 pub const DEFAULT_PATH: &str = "/etc/neuron/neuron.toml";
 
 /// Every key that a file may have; `default_models` is a list of tables.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "listen",
     "api_key_file",
     "advertise_url",
@@ -39,6 +39,7 @@ const KEYS: [&str; 24] = [
     "harness.*.max_running",
     "harness.*.token_budget",
     "harness.*.threads",
+    "harness.*.device",
     "harness.*.prefix_cache",
     "harness.*.step_timeout_secs",
     "harness.*.engine_command",
@@ -81,8 +82,10 @@ pub struct Harnesses {
 pub struct Native {
     /// Requests that run together in a model, where its load does not say.
     pub max_running: u32,
-    /// Tokens that one step may compute.
-    pub token_budget: u32,
+    /// Tokens that one step may compute; 512 on the CPU and 2048 on a card by default.
+    pub token_budget: Option<u32>,
+    /// What models run on where their load does not say: a card if there is one, or always the CPU.
+    pub device: DevicePolicy,
     /// Threads of a model on the CPU; all cores by default, 1 for a small model.
     pub threads: Option<u32>,
     /// Whether requests reuse what earlier ones computed for the same beginning of a prompt.
@@ -91,6 +94,16 @@ pub struct Native {
     pub step_timeout_secs: u64,
     /// Another program to run as the engine child, with its arguments.
     pub engine_command: Option<Vec<String>>,
+}
+
+/// Where models run that do not say so themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DevicePolicy {
+    /// On the card with most free memory, or on the CPU where there is none.
+    Auto,
+    /// On the CPU.
+    Cpu,
 }
 
 impl Default for Config {
@@ -112,7 +125,8 @@ impl Default for Native {
     fn default() -> Self {
         Self {
             max_running: 16,
-            token_budget: 512,
+            token_budget: None,
+            device: DevicePolicy::Auto,
             threads: None,
             prefix_cache: true,
             step_timeout_secs: 300,
@@ -215,10 +229,11 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let native = &self.harness.native;
         let refuse = |key, value: String, problem| Err(ConfigError::Value { key, value, problem });
+        let budget = native.token_budget.unwrap_or(1);
         let limits: [(&'static str, u64, Range<u64>); 4] = [
             ("body_limit_mb", self.body_limit_mb.into(), 1..1025),
             ("harness.native.max_running", native.max_running.into(), 1..4097),
-            ("harness.native.token_budget", native.token_budget.into(), 1..1_048_577),
+            ("harness.native.token_budget", budget.into(), 1..1_048_577),
             ("harness.native.step_timeout_secs", native.step_timeout_secs, 1..86_401),
         ];
         for (key, value, range) in limits {

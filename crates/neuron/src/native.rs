@@ -3,14 +3,18 @@
 use std::path::Path;
 
 use control::{LoadPlan, RankPlan};
-use engine::{EngineInfo, EngineSpec, LoadError, TokenEngine};
+use engine::{Device, EngineInfo, EngineSpec, LoadError, TokenEngine};
 use kernels::DeviceFault;
 
+use crate::cards;
 use crate::discover;
 use crate::link::{LoadCode, LoadFailure};
 
 /// Weights below this fit a core's caches, more or less.
 const SMALL_MODEL_BYTES: u64 = 64 << 20;
+
+/// Bytes of a card that the driver takes for a process before it has anything.
+const CONTEXT_BYTES: u64 = 600 << 20;
 
 /// Loads a model, after a look at whether it fits.
 pub fn load(
@@ -19,7 +23,9 @@ pub fn load(
 ) -> Result<Box<dyn TokenEngine>, LoadFailure> {
     let say = |error| failure(&spec.source, &error);
     let info = engine::plan(spec).map_err(say)?;
-    if let (needed, Some(free)) = (bytes(&info), discover::available_memory_bytes())
+    // A card is asked by the engine itself, which takes its memory at once and says what is missing.
+    if spec.device == Device::Cpu
+        && let (needed, Some(free)) = (bytes(&info), discover::available_memory_bytes())
         && needed > free
     {
         let mib = |bytes: u64| bytes >> 20;
@@ -47,8 +53,14 @@ fn threads_for(info: &EngineInfo) -> u32 {
 
 /// What a load would take, and whether that is free now.
 pub(crate) fn plan(spec: &EngineSpec) -> Result<LoadPlan, LoadFailure> {
-    let info = engine::plan(spec).map_err(|error| failure(&spec.source, &error))?;
-    let fits = discover::available_memory_bytes().is_none_or(|free| bytes(&info) <= free);
+    let free = match spec.device {
+        Device::Cpu => discover::available_memory_bytes(),
+        Device::Cuda(card) => cards::free_bytes(card).map(|free| free - free.min(CONTEXT_BYTES)),
+    };
+    let memory_bytes = free.filter(|_| spec.device != Device::Cpu);
+    let spec = EngineSpec { memory_bytes, ..spec.clone() };
+    let info = engine::plan(&spec).map_err(|error| failure(&spec.source, &error))?;
+    let fits = free.is_none_or(|free| bytes(&info) <= free);
     Ok(load_plan(&info, fits))
 }
 
