@@ -21,7 +21,7 @@ use crate::link::LoadFailure;
 use crate::native;
 use crate::process::EngineProgram;
 use crate::served::{NATIVE, Served};
-use crate::source::{self, Allowed};
+use crate::source::{self, Allowed, Chosen};
 use crate::supervisor::{self, Ask};
 
 /// How long running requests may go on when an unload does not say.
@@ -213,7 +213,7 @@ impl Models {
         let quant = request.quant.clone().or_else(|| configured.and_then(|m| m.quant.clone()));
         let (allowed, id) = (self.allowed.clone(), request.model_id.clone());
         let find = move || find_source(&allowed, &id, source, own, quant.as_deref());
-        let source = tokio::task::spawn_blocking(find).await.map_err(|_| {
+        let chosen = tokio::task::spawn_blocking(find).await.map_err(|_| {
             ControlError::bad_request("the source could not be looked at; see the daemon's log")
         })??;
         let of_config = |field: fn(&LoadRequest) -> Option<u32>| configured.and_then(field);
@@ -232,7 +232,9 @@ impl Models {
             world_size: ranks,
             threads: native.threads,
             prefix_cache: native.prefix_cache,
-            ..EngineSpec::new(source)
+            host_cache_bytes: u64::from(native.host_cache_mb) << 20,
+            quant: chosen.quant,
+            ..EngineSpec::new(chosen.path)
         })
     }
 
@@ -294,7 +296,7 @@ fn find_source(
     asked: Option<PathBuf>,
     configured: Option<PathBuf>,
     quant: Option<&str>,
-) -> Result<PathBuf, LoadFailure> {
+) -> Result<Chosen, LoadFailure> {
     let source = match (asked, configured) {
         (Some(asked), Some(own)) if asked == own => own,
         (Some(asked), _) => allowed.check(&asked)?,

@@ -99,6 +99,10 @@ impl Served {
             progress: view.progress,
             error: view.error.clone(),
             pid: view.pid,
+            fast_paths: info
+                .map(|info| native::prefix_cache(&info.prefix_cache))
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -120,6 +124,11 @@ impl Served {
                 .last_step
                 .map(|at| now.saturating_duration_since(at).as_millis() as u64),
             restarts: view.restarts,
+            prefix_looked_up_tokens: steps.gauges.cache.looked_up_tokens,
+            prefix_hit_tokens: {
+                let hits = steps.gauges.cache.hit_tokens;
+                hits.device + hits.host
+            },
         }
     }
 }
