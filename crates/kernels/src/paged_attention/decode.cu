@@ -5,30 +5,31 @@
 // to the first. Scores are K · Qᵀ (tokens by queries) and the result is Vᵀ · Pᵀ (elements by
 // queries), so that eight queries fill an instruction of the tensor cores.
 //
-// The kernel norms and rotates queries and keys itself and puts the new tokens' keys and values into
-// the cache: a launch per layer less, and while it waits for the projection, the blocks that earlier
-// steps wrote are on their way already. New tokens go to shared memory directly.
+// The kernel norms and rotates queries and keys itself and puts the new tokens' keys and values
+// into the cache: a launch per layer less, and while it waits for the projection, the blocks that
+// earlier steps wrote are on their way already. New tokens go to shared memory directly.
 //
-// The CTAs of a cluster add their results up through shared memory, each a part of the elements.
-// Where a sequence takes several clusters, the one that arrives last adds the clusters' results up,
-// in their order. How a sequence is split depends on its own length alone, so a row's result is the
-// same whatever else is in the step.
+// The CTAs of a cluster send their results to one another, each its share of the elements, and add
+// up what they got. Where a sequence takes several clusters, the one that arrives last adds the
+// clusters' results up. All sums are taken in a fixed order.
 #include "attention.cuh"
 #include "cluster.cuh"
 
 constexpr int QUERIES = 8;
+constexpr int MAX_RANKS = 8;
 
 struct Decode {
     const float* q_norm;  // [head_dim]
     const float* k_norm;
-    float* partial;  // [places, clusters, QUERIES, head_dim], not normalised
-    float2* weight;  // [places, clusters, ranks, QUERIES]: highest score, sum
-    int* arrived;    // [places, ranks], zero between launches
+    float4* partial;  // [places, clusters, QUERIES * head_dim / 4], not normalised
+    float2* weight;   // The same: highest score, sum.
+    int* arrived;     // [places, ranks], zero between launches
     float eps;
     int first_sequence;  // A place is one of [gridDim.z / tiles, kv_heads, tiles].
     int tiles;           // Tiles of QUERIES queries in the largest sequence.
-    int splits;          // The most parts that a sequence is split into; a multiple of the ranks.
-    int min_split;       // Tokens; a multiple of what a CTA's warps take in a turn.
+    int fair_splits;     // Parts of a sequence that fill the card; a multiple of the ranks.
+    int most_splits;     // The most that a long one is split into, as well.
+    int long_turns;      // A part has more turns only if there were too many parts.
 };
 
 static_assert(sizeof(Decode) == 64, "cuda.rs has the same");
@@ -47,8 +48,9 @@ struct Task {
 };
 
 // False where this CTA's cluster has nothing to do.
+template <int WARPS>
 __device__ __forceinline__ bool find_task(Task& task, const Attention& a, const Decode& d) {
-    int tile = blockIdx.z % d.tiles, turn = d.min_split;
+    int tile = blockIdx.z % d.tiles;
     task.sequence = d.first_sequence + blockIdx.z / d.tiles;
     task.kv_head = blockIdx.y;
     task.place = (blockIdx.z / d.tiles * a.kv_heads + task.kv_head) * d.tiles + tile;
@@ -57,33 +59,32 @@ __device__ __forceinline__ bool find_task(Task& task, const Attention& a, const 
     task.first_row = a.first_row[task.sequence];
     task.first_query = tile * QUERIES;
     task.queries = min(rows * (a.heads / a.kv_heads) - task.first_query, QUERIES);
-    int tokens = task.start + rows;
-    int split = (tokens + d.splits * turn - 1) / (d.splits * turn) * turn;
-    int parts = (tokens + split - 1) / split, ranks = cluster_size();
+    constexpr int TURN = WARPS * BLOCK_TOKENS;
+    int tokens = task.start + rows, turns = (tokens + TURN - 1) / TURN;
+    int split = min((turns + d.fair_splits - 1) / d.fair_splits, d.long_turns);
+    split = max(split, (turns + d.most_splits - 1) / d.most_splits);
+    int ranks = cluster_size(), parts = (turns + split - 1) / split;
     task.clusters = (parts + ranks - 1) / ranks;
-    task.first = blockIdx.x * split;
-    task.end = min(task.first + split, tokens);
+    task.first = blockIdx.x * split * TURN;
+    task.end = min(task.first + split * TURN, tokens);
     bool mine = rows >= a.min_rows && rows <= a.max_rows && task.queries > 0;
     return mine && blockIdx.x / ranks < task.clusters;
 }
 
-// Eight queries' results of a warp or a CTA: elements not normalised, highest score, sum.
+// An item is four elements of one query's result.
 template <int DIM>
-struct Result {
-    float out[QUERIES][DIM];
-    float2 weight[QUERIES];
-};
+constexpr int ITEMS = QUERIES * DIM / 4;
 
-// Shared memory. A warp's result takes the place of its keys, the CTA's that of all values.
+// A warp's result takes the place of its keys.
 template <int DIM, int WARPS>
 struct Shared {
     uint4 keys[WARPS][BLOCK_TOKENS * DIM / 8];
-    union {
-        uint4 values[WARPS][BLOCK_TOKENS * DIM / 8];
-        Result<DIM> result;
-    };
+    uint4 values[WARPS][BLOCK_TOKENS * DIM / 8];
     uint4 queries[QUERIES * DIM / 8];
     float2 weight[WARPS][QUERIES];
+    // What the cluster's CTAs sent of this CTA's items.
+    float4 sent[ITEMS<DIM> + MAX_RANKS];
+    float2 sent_weight[ITEMS<DIM> + MAX_RANKS];
     int last;
 };
 
@@ -237,17 +238,17 @@ struct Running {
 
 // Scores of tokens lane / 4 (and 8 more) with queries 2t and 2t + 1.
 template <int DIM>
-__device__ __forceinline__ void scores(float (&s)[4], const uint4* keys,
-                                       const unsigned (&queries)[DIM / 32][4]) {
-    int row = threadIdx.x % 16, half = threadIdx.x % 32 / 16;
+__device__ __forceinline__ void scores(float (&s)[4], const uint4* keys, const uint4* queries) {
+    int lane = threadIdx.x % 32, row = lane % 16, half = lane / 16;
     float even[4] = {}, odd[4] = {};
 #pragma unroll
     for (int j = 0; j < DIM / 32; j++) {
-        unsigned k[4];
+        unsigned k[4], q[4];
+        load_tiles(q, &queries[place<DIM>(lane % 8, 4 * j + lane / 8)]);
         load_tiles(k, &keys[place<DIM>(row, 4 * j + half)]);
-        mma(even, k, queries[j][0], queries[j][1]);
+        mma(even, k, q[0], q[1]);
         load_tiles(k, &keys[place<DIM>(row, 4 * j + 2 + half)]);
-        mma(odd, k, queries[j][2], queries[j][3]);
+        mma(odd, k, q[2], q[3]);
     }
 #pragma unroll
     for (int i = 0; i < 4; i++) s[i] = even[i] + odd[i];
@@ -272,7 +273,8 @@ __device__ __forceinline__ void weigh(Running<DIM>& run, float (&s)[4], int toke
     if (__any_sync(~0u, grows)) {
 #pragma unroll
         for (int q = 0; q < 2; q++) {
-            float keep = highest[q] > run.highest[q] ? exp2_fast(run.highest[q] - highest[q]) : 1.0f;
+            bool same = highest[q] == run.highest[q];
+            float keep = same ? 1.0f : exp2_fast(run.highest[q] - highest[q]);
             run.highest[q] = highest[q];
             run.sum[q] *= keep;
 #pragma unroll
@@ -320,10 +322,6 @@ __device__ __forceinline__ void attend(Running<DIM>& run, Shared<DIM, WARPS>& sh
                                        const Task& task, const Attention& a) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = a.heads / a.kv_heads;
     uint4 *keys = shared.keys[warp], *values = shared.values[warp];
-    unsigned queries[DIM / 32][4];
-#pragma unroll
-    for (int j = 0; j < DIM / 32; j++)
-        load_tiles(queries[j], &shared.queries[place<DIM>(lane % 8, 4 * j + lane / 8)]);
     int ends[2];
 #pragma unroll
     for (int q = 0; q < 2; q++) {
@@ -339,7 +337,7 @@ __device__ __forceinline__ void attend(Running<DIM>& run, Shared<DIM, WARPS>& sh
         wait_for_copies<1>();
         __syncwarp();
         float s[4];
-        scores<DIM>(s, keys, queries);
+        scores<DIM>(s, keys, shared.queries);
         __syncwarp();
         if (next >= task.first) copy_keys<DIM>(keys, a.keys + offset, BLOCK_TOKENS);
         commit_copies();
@@ -380,50 +378,110 @@ __device__ __forceinline__ void share(Shared<DIM, WARPS>& shared, Running<DIM>& 
     }
 }
 
-// A sum of results that have a highest score each: four elements of one query.
+// One item of a sum of results: highest score and sum, elements not normalised.
 struct Sum {
-    float highest = -INFINITY;
-    float total = 0.0f;
-    float4 value = {};
-
-    __device__ __forceinline__ void add(float4 other, float2 weight) {
-        // A part without keys for this query holds anything.
-        if (weight.x == -INFINITY) return;
-        float base = fmaxf(highest, weight.x);
-        float keep = exp2_fast(highest - base), by = exp2_fast(weight.x - base);
-        highest = base;
-        total = total * keep + weight.y * by;
-        value.x = value.x * keep + other.x * by;
-        value.y = value.y * keep + other.y * by;
-        value.z = value.z * keep + other.z * by;
-        value.w = value.w * keep + other.w * by;
-    }
+    float2 weight;
+    float4 value;
 };
 
-// Adds the warps' results up to the CTA's.
-template <int DIM, int WARPS>
-__device__ __forceinline__ void combine_warps(Shared<DIM, WARPS>& shared, const Task& task) {
-    for (int item = threadIdx.x; item < task.queries * (DIM / 4); item += 32 * WARPS) {
-        int q = item / (DIM / 4), at = item % (DIM / 4) * 4;
-        Sum sum;
+// The sum of some: in their order, to a common highest score. A part without keys for this query
+// has none, and elements of zero.
+template <int N>
+__device__ __forceinline__ Sum total(const Sum (&parts)[N]) {
+    float highest = -INFINITY;
 #pragma unroll
-        for (int w = 0; w < WARPS; w++) {
-            const float* out = reinterpret_cast<const float*>(shared.keys[w]);
-            const float* from = &out[q * DIM + in_result(q, at)];
-            sum.add(*reinterpret_cast<const float4*>(from), shared.weight[w][q]);
-        }
-        *reinterpret_cast<float4*>(&shared.result.out[q][at]) = sum.value;
-        if (at == 0) shared.result.weight[q] = make_float2(sum.highest, sum.total);
+    for (int i = 0; i < N; i++) highest = fmaxf(highest, parts[i].weight.x);
+    float base = highest == -INFINITY ? 0.0f : highest;
+    Sum sum = {{highest, 0.0f}, {}};
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        float by = exp2_fast(parts[i].weight.x - base);
+        sum.weight.y += parts[i].weight.y * by;
+        sum.value.x += parts[i].value.x * by;
+        sum.value.y += parts[i].value.y * by;
+        sum.value.z += parts[i].value.z * by;
+        sum.value.w += parts[i].value.w * by;
     }
+    return sum;
 }
 
-// The result of query `q` of the task, four elements from `at`.
+// An item of the CTA's result.
+template <int DIM, int WARPS>
+__device__ __forceinline__ Sum sum_of_warps(const Shared<DIM, WARPS>& shared, int item) {
+    int q = item / (DIM / 4), at = item % (DIM / 4) * 4;
+    Sum parts[WARPS];
+#pragma unroll
+    for (int w = 0; w < WARPS; w++) {
+        const float* out = reinterpret_cast<const float*>(shared.keys[w]);
+        const float* from = &out[q * DIM + in_result(q, at)];
+        parts[w] = {shared.weight[w][q], *reinterpret_cast<const float4*>(from)};
+    }
+    return total(parts);
+}
+
+// Item `at` of this CTA's `share` of them, as the cluster's CTAs sent it.
+template <int DIM, int WARPS>
+__device__ __forceinline__ Sum sum_of_ranks(const Shared<DIM, WARPS>& shared, int at, int share) {
+    int ranks = cluster_size();
+    Sum parts[MAX_RANKS];
+#pragma unroll
+    for (int rank = 0; rank < MAX_RANKS; rank++) {
+        parts[rank] = {{-INFINITY, 0.0f}, {}};
+        if (rank >= ranks) continue;
+        parts[rank] = {shared.sent_weight[rank * share + at], shared.sent[rank * share + at]};
+    }
+    return total(parts);
+}
+
+// An item of the clusters' results.
+template <int DIM>
+__device__ __forceinline__ Sum sum_of_clusters(const Task& task, const Decode& d, int item) {
+    constexpr int TOGETHER = 8;
+    long long first = (long long)task.place * (d.most_splits / cluster_size());
+    Sum all[2] = {{{-INFINITY, 0.0f}, {}}};
+    for (int cluster = 0; cluster < task.clusters; cluster += TOGETHER) {
+        Sum parts[TOGETHER];
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+            parts[i] = {{-INFINITY, 0.0f}, {}};
+            if (cluster + i >= task.clusters) continue;
+            long long at = (first + cluster + i) * ITEMS<DIM> + item;
+            parts[i] = {__ldcg(&d.weight[at]), __ldcg(&d.partial[at])};
+        }
+        all[1] = total(parts);
+        all[0] = total(all);
+    }
+    return all[0];
+}
+
+// Where an item is in the step: its row, and its column within the query heads' results.
+struct Place {
+    long long row;
+    int head;
+    int at;
+};
+
+template <int DIM>
+__device__ __forceinline__ Place place_of(const Task& task, const Attention& a, int item) {
+    int group = a.heads / a.kv_heads, query = task.first_query + item / (DIM / 4);
+    return {task.first_row + query / group, task.kv_head * group + query % group,
+            item % (DIM / 4) * 4};
+}
+
+template <int DIM>
+__device__ __forceinline__ float4 load_gate(const Task& task, const Attention& a, int item) {
+    if (!a.gated) return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+    Place to = place_of<DIM>(task, a, item);
+    const float* gate = a.qkv + to.row * a.cols + to.head * a.query_stride + DIM + to.at;
+    return *reinterpret_cast<const float4*>(gate);
+}
+
+// The result, normalised and gated.
+template <int DIM>
 __device__ __forceinline__ void finish(const Sum& sum, float4 gate, const Task& task,
-                                       const Attention& a, int q, int at, int dim) {
-    int group = a.heads / a.kv_heads, query = task.first_query + q;
-    long long row = task.first_row + query / group;
-    int head = task.kv_head * group + query % group;
-    float by = 1.0f / sum.total;
+                                       const Attention& a, int item) {
+    Place to = place_of<DIM>(task, a, item);
+    float by = 1.0f / sum.weight.y;
     float4 value = make_float4(sum.value.x * by, sum.value.y * by, sum.value.z * by,
                                sum.value.w * by);
     if (a.gated) {
@@ -432,59 +490,7 @@ __device__ __forceinline__ void finish(const Sum& sum, float4 gate, const Task& 
         value.z *= sigmoid(gate.z);
         value.w *= sigmoid(gate.w);
     }
-    *reinterpret_cast<float4*>(a.out + (row * a.heads + head) * dim + at) = value;
-}
-
-__device__ __forceinline__ float4 load_gate(const Task& task, const Attention& a, int q, int at,
-                                            int dim) {
-    if (!a.gated) return make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-    int group = a.heads / a.kv_heads, query = task.first_query + q;
-    long long row = task.first_row + query / group;
-    int head = task.kv_head * group + query % group;
-    const float* gate = a.qkv + row * a.cols + head * a.query_stride + dim + at;
-    return *reinterpret_cast<const float4*>(gate);
-}
-
-// Adds the cluster's results up, this CTA a part of their elements, and finishes them or leaves
-// them to whichever cluster arrives last.
-template <int DIM, int WARPS>
-__device__ __forceinline__ void combine_cluster(const Shared<DIM, WARPS>& shared, const Task& task,
-                                                const Attention& a, const Decode& d, int item) {
-    int q = item / (DIM / 4), at = item % (DIM / 4) * 4, ranks = cluster_size();
-    float4 gate = task.clusters == 1 ? load_gate(task, a, q, at, DIM) : float4{};
-    Sum sum;
-#pragma unroll 8
-    for (int rank = 0; rank < ranks; rank++) {
-        const Result<DIM>* there = in_block(&shared.result, rank);
-        sum.add(*reinterpret_cast<const float4*>(&there->out[q][at]), there->weight[q]);
-    }
-    if (task.clusters == 1) {
-        finish(sum, gate, task, a, q, at, DIM);
-        return;
-    }
-    int cluster = blockIdx.x / ranks, rank = cluster_rank(), most = d.splits / ranks;
-    long long part = (long long)task.place * most + cluster;
-    *reinterpret_cast<float4*>(d.partial + (part * QUERIES + q) * DIM + at) = sum.value;
-    d.weight[(part * ranks + rank) * QUERIES + q] = make_float2(sum.highest, sum.total);
-}
-
-// Adds the clusters' results up in their order.
-template <int DIM>
-__device__ __forceinline__ void combine_clusters(const Task& task, const Attention& a,
-                                                 const Decode& d, int item) {
-    int q = item / (DIM / 4), at = item % (DIM / 4) * 4, ranks = cluster_size();
-    int rank = cluster_rank(), most = d.splits / ranks;
-    float4 gate = load_gate(task, a, q, at, DIM);
-    long long first = (long long)task.place * most;
-    Sum sum;
-#pragma unroll 4
-    for (int cluster = 0; cluster < task.clusters; cluster++) {
-        long long part = first + cluster;
-        const float* from = d.partial + (part * QUERIES + q) * DIM + at;
-        float2 weight = __ldcg(&d.weight[(part * ranks + rank) * QUERIES + q]);
-        sum.add(__ldcg(reinterpret_cast<const float4*>(from)), weight);
-    }
-    finish(sum, gate, task, a, q, at, DIM);
+    *reinterpret_cast<float4*>(a.out + (to.row * a.heads + to.head) * DIM + to.at) = value;
 }
 
 // True in all threads of the last CTA of this rank to get here, to which the others' results are
@@ -501,6 +507,51 @@ __device__ __forceinline__ bool arrives_last(int* arrived, int others, int* last
     return *last;
 }
 
+// Adds the warps' results up, then the cluster's, then the clusters'. All warps have left theirs.
+template <int DIM, int WARPS>
+__device__ __forceinline__ void combine(Shared<DIM, WARPS>& shared, const Task& task, const Attention& a,
+                                        const Decode& d) {
+    int ranks = cluster_size(), rank = cluster_rank();
+    int items = task.queries * (DIM / 4), share = (items + ranks - 1) / ranks;
+    int first = rank * share, own = min(share, items - first);
+    bool alone = task.clusters == 1;
+    if (ranks > 1) {
+        cluster_wait();  // All have started.
+        for (int item = threadIdx.x; item < items; item += 32 * WARPS) {
+            Sum sum = sum_of_warps(shared, item);
+            int at = rank * share + item % share;
+            *in_block(&shared.sent[at], item / share) = sum.value;
+            *in_block(&shared.sent_weight[at], item / share) = sum.weight;
+        }
+        cluster_arrive();
+    }
+    float4 gate = {};
+    if (threadIdx.x < own) gate = load_gate<DIM>(task, a, first + threadIdx.x);
+    if (ranks > 1) cluster_wait();
+    int cluster = blockIdx.x / ranks, most = d.most_splits / ranks;
+    float4* partial = d.partial + ((long long)task.place * most + cluster) * ITEMS<DIM>;
+    float2* weight = d.weight + ((long long)task.place * most + cluster) * ITEMS<DIM>;
+    for (int at = threadIdx.x; at < own; at += 32 * WARPS) {
+        int item = first + at;
+        Sum sum = ranks > 1 ? sum_of_ranks(shared, at, share) : sum_of_warps(shared, item);
+        if (at != threadIdx.x) gate = load_gate<DIM>(task, a, item);
+        if (alone) {
+            finish<DIM>(sum, gate, task, a, item);
+        } else {
+            partial[item] = sum.value;
+            weight[item] = sum.weight;
+        }
+    }
+    if (alone) return;
+    int* arrived = &d.arrived[task.place * ranks + rank];
+    if (!arrives_last(arrived, task.clusters - 1, &shared.last)) return;
+    for (int at = threadIdx.x; at < own; at += 32 * WARPS) {
+        int item = first + at;
+        if (at != threadIdx.x || own > 32 * WARPS) gate = load_gate<DIM>(task, a, item);
+        finish<DIM>(sum_of_clusters<DIM>(task, d, item), gate, task, a, item);
+    }
+}
+
 template <int DIM, int WARPS>
 __device__ __forceinline__ void decode(const Attention& a, const Decode& d,
                                        const Rotation& rotation) {
@@ -509,10 +560,11 @@ __device__ __forceinline__ void decode(const Attention& a, const Decode& d,
     int warp = threadIdx.x / 32;
     let_successors_start();
     Task task;
-    if (!find_task(task, a, d)) {
+    if (!find_task<WARPS>(task, a, d)) {
         wait_for_predecessors();
         return;
     }
+    if (cluster_size() > 1) cluster_arrive();
     int first = ((task.end - 1) / BLOCK_TOKENS - warp) * BLOCK_TOKENS;
     int ids = block_ids<WARPS>(task, a, 0);
     if (task.first < task.end && first >= task.first) {
@@ -540,31 +592,20 @@ __device__ __forceinline__ void decode(const Attention& a, const Decode& d,
     }
     share(shared, run);
     __syncthreads();
-    combine_warps(shared, task);
-    cluster_sync();
-    int ranks = cluster_size(), rank = cluster_rank();
-    int per_rank = (task.queries * (DIM / 4) + ranks - 1) / ranks;
-    int begin = rank * per_rank, end = min(begin + per_rank, task.queries * (DIM / 4));
-    for (int item = begin + threadIdx.x; item < end; item += 32 * WARPS)
-        combine_cluster(shared, task, a, d, item);
-    // Nobody may go while others read its memory.
-    cluster_sync();
-    if (task.clusters == 1) return;
-    if (!arrives_last(&d.arrived[task.place * ranks + rank], task.clusters - 1, &shared.last)) return;
-    for (int item = begin + threadIdx.x; item < end; item += 32 * WARPS)
-        combine_clusters<DIM>(task, a, d, item);
+    combine(shared, task, a, d);
 }
 
-static_assert(sizeof(Shared<64, 8>) == 34320 && sizeof(Shared<128, 8>) == 68112
-                  && sizeof(Shared<256, 4>) == 69904,
+static_assert(sizeof(Shared<64, 8>) == 37584 && sizeof(Shared<128, 8>) == 74448
+                  && sizeof(Shared<256, 8>) == 148176 && sizeof(Shared<256, 4>) == 82384,
               "the launch asks for as much");
 
-#define DECODE(DIM, WARPS)                                                                      \
-    KERNEL void __launch_bounds__(32 * WARPS) attention_decode_##DIM(Attention a, Decode d,     \
-                                                                     Rotation rotation) {       \
-        decode<DIM, WARPS>(a, d, rotation);                                                     \
+#define DECODE(NAME, DIM, WARPS)                                                          \
+    KERNEL void __launch_bounds__(32 * WARPS, 2) NAME(Attention a, Decode d, Rotation r) { \
+        decode<DIM, WARPS>(a, d, r);                                                      \
     }
 
-DECODE(64, 8)
-DECODE(128, 8)
-DECODE(256, 4)
+DECODE(attention_decode_64, 64, 8)
+DECODE(attention_decode_128, 128, 8)
+DECODE(attention_decode_256, 256, 8)
+// For cards whose blocks have less shared memory.
+DECODE(attention_decode_256_narrow, 256, 4)
