@@ -217,8 +217,8 @@ struct SequenceOf {
     start: usize,
 }
 
-/// E1 on a card, for all kernels: every group of query heads that models have, rows on both sides of
-/// what each kernel takes, and lengths at the edges of blocks, of a warp's turn and of a split.
+/// E1 on a card, for all kernels: every group of query heads that models have, rows on both sides
+/// of what each kernel takes, and lengths at the edges of blocks, of a warp's turn and of a split.
 #[test]
 fn equals_its_reference_on_a_card() {
     let Some(cuda) = on_card::cuda() else { return };
