@@ -1,5 +1,6 @@
 //! The device as a [`Backend`]: which launch each operation is.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use half::f16;
@@ -14,26 +15,24 @@ use crate::backend::{Backend, Begun, KvShape, StepInputs};
 use crate::fault::DeviceFault;
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 pub use crate::linear::cuda::Matrix;
-use crate::linear::cuda::Place;
+use crate::linear::cuda::{Input, Scratch, Widest};
 use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionShape;
 pub use crate::paged_attention::cuda::KvCache;
 use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 use crate::{
-    causal_conv1d, embed, gated_delta_rule, gated_norm, linear, paged_attention, rms_norm, rope_kv,
-    swiglu,
+    causal_conv1d, embed, gated_delta_rule, gated_norm, linear, paged_attention, rope_kv, swiglu,
 };
 
 /// One card with one rank of one model.
 pub struct Cuda {
     pub(crate) context: Arc<Context>,
     pub(crate) step: Step,
-    /// Normed rows, the operand of the products that follow.
-    pub(crate) normed: Buffer<f32>,
+    /// What linear layers share.
+    pub(crate) linear: Scratch,
     graphs: Graphs,
-    /// The widest row that is ever normed.
-    widest: usize,
+    widest: Widest,
 }
 
 /// Activations `[max_rows, cols]`.
@@ -54,9 +53,9 @@ impl Cuda {
         Self {
             context: context.clone(),
             step: Step::new(context, capacity),
-            normed: Buffer::new(context, "normed rows", 0),
+            linear: Scratch::new(context, 0, Widest::default()),
             graphs: Graphs::new(context),
-            widest: 0,
+            widest: Widest::default(),
         }
     }
 
@@ -90,8 +89,9 @@ impl Backend for Cuda {
     type State = State;
 
     fn matrix(&mut self, weight: &Weight) -> Matrix {
-        self.widest = self.widest.max(weight.cols);
-        Matrix::new(&self.context, weight)
+        let matrix = Matrix::new(&self.context, weight);
+        self.widest.include(&matrix);
+        matrix
     }
 
     fn vector(&mut self, values: &[f32]) -> Buffer<f32> {
@@ -114,7 +114,7 @@ impl Backend for Cuda {
 
     fn ready(&mut self) -> Result<(), DeviceFault> {
         let rows = self.step.capacity().rows;
-        self.normed = Buffer::new(&self.context, "normed rows", rows * self.widest);
+        self.linear = Scratch::new(&self.context, rows, self.widest);
         self.context.synchronize();
         self.fault().map_or(Ok(()), Err)
     }
@@ -193,25 +193,18 @@ impl Backend for Cuda {
         parts: &[Matrix],
         out: &mut Tensor,
     ) {
-        let rows = self.rows();
-        rms_norm::cuda::rms_norm(self, &x.values, None, norm, eps, rows, &self.normed);
-        let mut first_col = 0;
-        for part in parts {
-            let place = Place { first_col, add: false };
-            linear::cuda::linear(self, &self.normed, part, rows, out, place);
-            first_col += part.rows;
-        }
-        assert_eq!(first_col, out.cols, "the parts fill the columns");
+        let input = Input { x, rows_of: None, norm: Some((norm, eps)) };
+        linear::cuda::linear(self, &input, self.rows(), parts, out, false);
     }
 
     fn project(&mut self, x: &Tensor, matrix: &Matrix, out: &mut Tensor) {
-        let place = Place { first_col: 0, add: false };
-        linear::cuda::linear(self, &x.values, matrix, self.rows(), out, place);
+        let input = Input { x, rows_of: None, norm: None };
+        linear::cuda::linear(self, &input, self.rows(), from_ref(matrix), out, false);
     }
 
     fn project_add(&mut self, x: &Tensor, matrix: &Matrix, residual: &mut Tensor) {
-        let place = Place { first_col: 0, add: true };
-        linear::cuda::linear(self, &x.values, matrix, self.rows(), residual, place);
+        let input = Input { x, rows_of: None, norm: None };
+        linear::cuda::linear(self, &input, self.rows(), from_ref(matrix), residual, true);
     }
 
     fn add(&mut self, x: &Tensor, residual: &mut Tensor) {
@@ -286,9 +279,8 @@ impl Backend for Cuda {
     ) {
         let rows = self.step.size.logit_rows;
         let wanted = Some(self.step.logit_rows());
-        rms_norm::cuda::rms_norm(self, &x.values, wanted, norm, eps, rows, &self.normed);
-        let place = Place { first_col: 0, add: false };
-        linear::cuda::linear(self, &self.normed, head, rows, out, place);
+        let input = Input { x, rows_of: wanted, norm: Some((norm, eps)) };
+        linear::cuda::linear(self, &input, rows, from_ref(head), out, false);
     }
 
     fn sample(
