@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use clap::Args;
+use engine::Device;
 use serde::Serialize;
 
 /// What to measure.
@@ -19,9 +20,16 @@ use serde::Serialize;
 pub(crate) struct Options {
     /// A GGUF file or a model directory.
     model: PathBuf,
-    /// Threads; all cores by default.
+    /// `cpu`, or a card: `cuda` or `cuda:1`.
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    device: Device,
+    /// Threads of the CPU; all cores by default.
     #[arg(long)]
     threads: Option<u32>,
+    /// Tokens of a step: prompts are computed in chunks of at most this. 512 on the CPU, 4096 on a
+    /// card.
+    #[arg(long)]
+    token_budget: Option<u32>,
     /// Prompt lengths.
     #[arg(long, value_delimiter = ',', default_values_t = [16, 128, 512, 4096])]
     prefill: Vec<u32>,
@@ -48,6 +56,8 @@ struct Report {
     model: String,
     architecture: String,
     quant: String,
+    /// What it ran on.
+    device: String,
     threads: u32,
     weight_bytes: u64,
     stream_gb_s: f64,
@@ -75,6 +85,19 @@ struct Decode {
     share: f64,
 }
 
+/// `cpu`, `cuda` or `cuda:1`.
+fn device(text: &str) -> Result<Device, String> {
+    match text.split_once(':') {
+        None if text == "cpu" => Ok(Device::Cpu),
+        None if text == "cuda" => Ok(Device::Cuda(0)),
+        Some(("cuda", ordinal)) => {
+            let number = ordinal.parse();
+            number.map(Device::Cuda).map_err(|_| format!("`{ordinal}` is no number of a card"))
+        }
+        _ => Err("a device is `cpu`, `cuda` or `cuda:NUMBER`".to_owned()),
+    }
+}
+
 /// Measures and prints. An implied memory speed above the measured one is an error.
 pub(crate) fn run(options: &Options) -> Result<()> {
     ensure!(options.repeat > 0 && options.tokens > 0, "--repeat and --tokens must be at least 1");
@@ -82,8 +105,14 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         Some(threads) => threads,
         None => std::thread::available_parallelism()?.get() as u32,
     };
-    let stream = stream::read_bandwidth(threads as usize);
-    let report = run::measure(options, threads, stream)?;
+    let (device, stream) = match options.device {
+        Device::Cpu => ("cpu".to_owned(), stream::read_bandwidth(threads as usize)),
+        Device::Cuda(ordinal) => {
+            let context = kernels::cuda::Context::open(ordinal)?;
+            (context.card().name.clone(), context.read_bandwidth()?)
+        }
+    };
+    let report = run::measure(options, device, threads, stream)?;
     table::print(&report, options.json)?;
     for figure in &report.decode {
         ensure!(

@@ -3,17 +3,19 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use engine::{Engine, EngineInfo, EngineSpec, Sampling, TokenEngine, TokenRequest};
+use engine::{Device, Engine, EngineInfo, EngineSpec, Sampling, TokenEngine, TokenRequest};
 use model::{LayerKind, Source, TensorName};
 
 use super::{Decode, Options, Prefill, Report};
 
-/// Tokens of a step: prompts are computed in chunks of at most this.
-const TOKEN_BUDGET: u32 = 512;
-
-pub(super) fn measure(options: &Options, threads: u32, stream_gb_s: f64) -> Result<Report> {
+pub(super) fn measure(
+    options: &Options,
+    device: String,
+    threads: u32,
+    stream_gb_s: f64,
+) -> Result<Report> {
     let source = Source::open(&options.model)?;
-    let traffic = Traffic::of(&source)?;
+    let traffic = Traffic::of(&source, options.device)?;
     let spec = spec(options, threads);
     let mut engine = engine::load(&spec, &mut |_, _| {})
         .with_context(|| format!("cannot load {}", options.model.display()))?;
@@ -41,6 +43,7 @@ pub(super) fn measure(options: &Options, threads: u32, stream_gb_s: f64) -> Resu
         model: options.model.display().to_string(),
         architecture,
         quant,
+        device,
         threads,
         weight_bytes: traffic.weights,
         stream_gb_s,
@@ -58,11 +61,13 @@ fn spec(options: &Options, threads: u32) -> EngineSpec {
     let tokens = options.tokens + 2;
     let context = longest_prompt.max(deepest + tokens) + 1;
     let block = 16;
+    let budget = if options.device == Device::Cpu { 512 } else { 4096 };
     let blocks = context.div_ceil(block).max(widest * (first_depth + tokens).div_ceil(block));
     EngineSpec {
         context: Some(context),
         max_running: widest,
-        token_budget: TOKEN_BUDGET,
+        token_budget: options.token_budget.unwrap_or(budget),
+        device: options.device,
         kv_blocks: Some(blocks),
         threads: Some(threads),
         // Every prompt is to be computed.
@@ -141,7 +146,7 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn of(source: &Source) -> Result<Self> {
+    fn of(source: &Source, device: Device) -> Result<Self> {
         let config = source.config();
         let mut weights = model::weight_bytes(source)?;
         if !config.tied {
@@ -149,7 +154,9 @@ impl Traffic {
             weights -= source.tensor(TensorName::Embedding)?.bytes.len() as u64;
         }
         let layers = |kind| config.layers.iter().filter(|layer| **layer == kind).count() as u64;
-        let kv = 2 * config.kv_heads as u64 * config.head_dim as u64 * 4;
+        // f32 in main memory, f16 on a card.
+        let element = if device == Device::Cpu { 4 } else { 2 };
+        let kv = 2 * config.kv_heads as u64 * config.head_dim as u64 * element;
         let state = config.delta.map_or(0, |delta| {
             let memory = delta.value_heads * delta.value_dim * delta.key_dim;
             let conv = delta.channels() * (delta.conv_kernel - 1);

@@ -13,8 +13,8 @@ pub(super) fn print(report: &Report, json: bool) -> Result<()> {
         writeln!(out)?;
         return Ok(());
     }
-    let Report { model, architecture, quant, threads, stream_gb_s, .. } = report;
-    writeln!(out, "{model}: {architecture}, {quant}, {threads} threads")?;
+    let Report { model, architecture, quant, device, stream_gb_s, .. } = report;
+    writeln!(out, "{model}: {architecture}, {quant}, on {device}, {} threads", report.threads)?;
     writeln!(out, "memory reads {stream_gb_s:.1} GB/s\n")?;
     writeln!(out, "{:>8} {:>12}", "prefill", "tok/s")?;
     for row in &report.prefill {

@@ -6,11 +6,25 @@ use serde::{Deserialize, Serialize};
 
 pub use scheduler::RequestId;
 
+/// What a model runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Device {
+    /// The processor, with threads of this process.
+    #[default]
+    Cpu,
+    /// NVIDIA card number so many, as the driver counts.
+    Cuda(u32),
+}
+
 /// What to load and how much room it may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EngineSpec {
     /// A GGUF file or a part of a split one, or a directory with safetensors or one GGUF model.
     pub source: PathBuf,
+    /// What it runs on.
+    pub device: Device,
+    /// Bytes of a card's memory that the model may take; what is free on it by default.
+    pub memory_bytes: Option<u64>,
     /// Tokens of context a request may have; the model's own by default.
     pub context: Option<u32>,
     /// Requests that run together.
@@ -34,6 +48,8 @@ impl EngineSpec {
     pub fn new(source: impl Into<PathBuf>) -> Self {
         Self {
             source: source.into(),
+            device: Device::Cpu,
+            memory_bytes: None,
             context: None,
             max_running: 16,
             token_budget: 512,

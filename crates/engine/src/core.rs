@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 
-use kernels::cpu::Cpu;
 use scheduler::{NewRequest, Occupancy, Refused, Sampled, Scheduler, StepPlan, Update};
 
 use crate::contract::{
     End, EngineInfo, Fault, Gauges, Refusal, RequestId, Started, StepReport, TokenEngine,
     TokenRequest, TokenUpdate,
 };
-use crate::executor::Executor;
+use crate::executor::Execute;
 use crate::inputs::{checkpoint_positions, step_work};
 use crate::sampler::RequestSampler;
 
@@ -17,7 +16,7 @@ use crate::sampler::RequestSampler;
 pub struct Engine {
     info: EngineInfo,
     scheduler: Scheduler,
-    executor: Executor<Cpu>,
+    executor: Box<dyn Execute>,
     samplers: HashMap<RequestId, LiveRequest>,
 }
 
@@ -27,7 +26,7 @@ struct LiveRequest {
 }
 
 impl Engine {
-    pub(crate) fn new(info: EngineInfo, scheduler: Scheduler, executor: Executor<Cpu>) -> Self {
+    pub(crate) fn new(info: EngineInfo, scheduler: Scheduler, executor: Box<dyn Execute>) -> Self {
         Self { info, scheduler, executor, samplers: HashMap::new() }
     }
 

@@ -11,6 +11,12 @@ use crate::contract::Fault;
 use crate::inputs::StepWork;
 use crate::rank::Rank;
 
+/// What runs a model's steps, whatever its ranks run on.
+pub(crate) trait Execute: Send {
+    /// One step on every rank.
+    fn step(&mut self, work: &StepWork, rows: &[SampleRow]) -> Result<Vec<Option<Choice>>, Fault>;
+}
+
 /// All ranks of a model.
 pub(crate) struct Executor<B: Backend> {
     first: Rank<B>,
@@ -30,20 +36,17 @@ impl<B: Backend> Executor<B> {
         let followers = ranks.enumerate().map(|(at, rank)| Follower::spawn(at + 1, rank)).collect();
         Self { first, followers }
     }
+}
 
-    /// One step on every rank.
-    pub(crate) fn step(
-        &mut self,
-        work: &StepWork,
-        rows: &[SampleRow],
-    ) -> Result<Vec<Option<Choice>>, Fault> {
+impl<B: Backend> Execute for Executor<B> {
+    fn step(&mut self, work: &StepWork, rows: &[SampleRow]) -> Result<Vec<Option<Choice>>, Fault> {
         for (at, follower) in self.followers.iter().enumerate() {
             let steps = follower.steps.as_ref().expect("taken only when dropped");
             if steps.send(work.clone()).is_err() {
                 return Err(Fault(format!("rank {} has ended", at + 1)));
             }
         }
-        Ok(self.first.step(work, rows))
+        self.first.step(work, rows)
     }
 }
 

@@ -15,8 +15,8 @@ mod rank;
 mod sampler;
 
 pub use contract::{
-    End, EngineInfo, EngineSpec, Fault, Gauges, RankBytes, Refusal, RequestId, Sampling, Started,
-    StepReport, TokenEngine, TokenRequest, TokenUpdate,
+    Device, End, EngineInfo, EngineSpec, Fault, Gauges, RankBytes, Refusal, RequestId, Sampling,
+    Started, StepReport, TokenEngine, TokenRequest, TokenUpdate,
 };
 pub use core::Engine;
 pub use load::{LoadError, load, plan};

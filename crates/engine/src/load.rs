@@ -1,11 +1,13 @@
 //! From a path to an engine that runs.
 
 use kernels::cpu::Cpu;
+use kernels::cuda::{Context, Cuda, StepCapacity};
+use kernels::{Backend, DeviceFault};
 use model::comm::{Comm, LocalGroup};
-use model::{Capacity, ModelConfig, Shard, Source, footprint, stored_as, weight_bytes};
+use model::{Capacity, Footprint, ModelConfig, Shard, Source, footprint, stored_as, weight_bytes};
 use scheduler::{Limits, Scheduler};
 
-use crate::contract::{EngineInfo, EngineSpec, RankBytes};
+use crate::contract::{Device, EngineInfo, EngineSpec, RankBytes};
 use crate::core::Engine;
 use crate::executor::Executor;
 use crate::rank::Rank;
@@ -16,8 +18,11 @@ const BLOCK_SIZE: u32 = 16;
 const MAX_WAITING: u32 = 1024;
 /// Recurrent states that the prefix cache keeps for each request that may run.
 const CHECKPOINTS_PER_REQUEST: u32 = 4;
-/// Bytes that keys and values take at most when the caller does not say how many blocks.
+/// Bytes that keys and values take at most in main memory, which belongs to others too, when the
+/// caller does not say how many blocks.
 const DEFAULT_KV_BYTES: u64 = 4 << 30;
+/// Bytes of a card that stay free: for the driver's own needs, recorded steps and surprises.
+const CARD_RESERVE_BYTES: u64 = 1 << 30;
 
 /// Why nothing was loaded.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +30,9 @@ pub enum LoadError {
     /// The model's files.
     #[error(transparent)]
     Model(#[from] model::Error),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceFault),
     /// The caller's numbers.
     #[error("{item}: {reason}")]
     BadSpec {
@@ -41,28 +49,70 @@ pub fn plan(spec: &EngineSpec) -> Result<EngineInfo, LoadError> {
     Ok(room(spec, &source)?.info)
 }
 
-/// Loads a model on the CPU. `progress` hears the bytes in place and the bytes in all.
+/// Loads a model. `progress` hears the bytes in place and the bytes in all.
 pub fn load(spec: &EngineSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<Engine, LoadError> {
     let source = Source::open(&spec.source)?;
-    let room = room(spec, &source)?;
-    let world_size = spec.world_size as usize;
+    match spec.device {
+        Device::Cpu => on_cpu(spec, &source, progress),
+        Device::Cuda(ordinal) => on_card(spec, &source, ordinal, progress),
+    }
+}
+
+fn on_cpu(
+    spec: &EngineSpec,
+    source: &Source,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Engine, LoadError> {
+    let room = room(spec, source)?;
+    let threads = spec.threads.unwrap_or(1).max(1) / spec.world_size;
+    ranks(source, room, progress, || Cpu::new(threads.max(1) as usize))
+}
+
+fn on_card(
+    spec: &EngineSpec,
+    source: &Source,
+    ordinal: u32,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Engine, LoadError> {
+    if spec.world_size != 1 {
+        let reason = "several ranks on cards are not built yet: ask for 1, or for the CPU";
+        return Err(LoadError::BadSpec { item: "world_size", reason: reason.to_owned() });
+    }
+    let context = Context::open(ordinal)?;
+    let memory = spec.memory_bytes.unwrap_or_else(|| context.memory().0);
+    let room = room(&EngineSpec { memory_bytes: Some(memory), ..spec.clone() }, source)?;
+    let capacity = StepCapacity {
+        rows: room.capacity.max_rows,
+        sequences: room.limits.max_running as usize,
+        blocks: room.limits.context.div_ceil(BLOCK_SIZE) as usize,
+    };
+    ranks(source, room, progress, || Cuda::new(&context, capacity))
+}
+
+/// Loads every rank on a device of its own and puts an engine over them.
+fn ranks<B: Backend>(
+    source: &Source,
+    room: Room,
+    progress: &mut dyn FnMut(u64, u64),
+    mut device: impl FnMut() -> B,
+) -> Result<Engine, LoadError> {
+    let world_size = room.info.ranks.len();
     let total: u64 = room.info.ranks.iter().map(|rank| rank.weights).sum();
     progress(0, total);
-    let mut comms: Vec<Comm> = match world_size {
+    let comms: Vec<Comm> = match world_size {
         1 => vec![Comm::Solo],
         n => LocalGroup::ranks(n).into_iter().map(Comm::Local).collect(),
     };
-    let threads = spec.threads.unwrap_or(1).max(1) as usize;
     let mut ranks = Vec::new();
     let mut done = 0;
-    for (rank, comm) in comms.drain(..).enumerate() {
-        let backend = Cpu::new((threads / world_size).max(1));
+    for (rank, comm) in comms.into_iter().enumerate() {
         let shard = Shard { rank, world_size };
-        ranks.push(Rank::load(backend, &source, shard, comm, &room.capacity)?);
+        ranks.push(Rank::load(device(), source, shard, comm, &room.capacity)?);
         done += room.info.ranks[rank].weights;
         progress(done, total);
     }
-    Ok(Engine::new(room.info, Scheduler::new(room.limits), Executor::new(ranks)))
+    let executor = Box::new(Executor::new(ranks));
+    Ok(Engine::new(room.info, Scheduler::new(room.limits), executor))
 }
 
 /// The sizes of an engine.
@@ -83,20 +133,23 @@ fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
         _ => {}
     }
     let config = source.config();
-    let (context, kv_blocks) = context_and_blocks(spec, config)?;
     let recurrent = config.delta.is_some();
     let checkpoints = match spec.checkpoints {
         _ if !recurrent || !spec.prefix_cache => 0,
         Some(checkpoints) => checkpoints,
         None => spec.max_running.saturating_mul(CHECKPOINTS_PER_REQUEST),
     };
-    let capacity = Capacity {
+    let mut capacity = Capacity {
         max_rows: spec.token_budget as usize,
         max_logit_rows: spec.max_running.min(spec.token_budget) as usize,
-        kv_blocks: kv_blocks as usize,
+        kv_blocks: 0,
         block_size: BLOCK_SIZE as usize,
         state_slots: if recurrent { (spec.max_running + checkpoints) as usize } else { 0 },
     };
+    let weights = weight_bytes(source)?;
+    let kv_budget = kv_budget(spec, config, &capacity, weights)?;
+    let (context, kv_blocks) = context_and_blocks(spec, config, kv_budget)?;
+    capacity.kv_blocks = kv_blocks as usize;
     let limits = Limits {
         token_budget: spec.token_budget,
         max_running: spec.max_running,
@@ -108,13 +161,12 @@ fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
         prefix_cache: spec.prefix_cache,
         checkpoint_slots: checkpoints,
     };
-    let weights = weight_bytes(source)?;
     let ranks = (0..spec.world_size as usize).map(|rank| {
         let shard = Shard { rank, world_size: spec.world_size as usize };
         let print = footprint(config, &shard, &capacity)?;
         Ok(RankBytes {
             weights: weights / u64::from(spec.world_size),
-            kv: print.kv_bytes,
+            kv: kv_bytes(spec.device, &print),
             state: print.state_bytes,
             workspace: print.workspace_bytes,
         })
@@ -134,9 +186,37 @@ fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
     Ok(Room { info, limits, capacity })
 }
 
+/// Bytes of keys and values: f32 in main memory, f16 on a card.
+fn kv_bytes(device: Device, print: &Footprint) -> u64 {
+    match device {
+        Device::Cpu => print.kv_bytes,
+        Device::Cuda(_) => print.kv_bytes / 2,
+    }
+}
+
+/// Bytes for keys and values when the caller does not say how many blocks: on a card, all that
+/// nothing else needs.
+fn kv_budget(
+    spec: &EngineSpec,
+    config: &ModelConfig,
+    without_blocks: &Capacity,
+    weights: u64,
+) -> Result<u64, LoadError> {
+    let (Device::Cuda(_), Some(memory)) = (spec.device, spec.memory_bytes) else {
+        return Ok(DEFAULT_KV_BYTES);
+    };
+    let print = footprint(config, &Shard::SOLO, without_blocks)?;
+    let others = weights + print.state_bytes + print.workspace_bytes + CARD_RESERVE_BYTES;
+    Ok(memory.saturating_sub(others))
+}
+
 /// Without numbers from the caller, the model's own context and a full house, as far as
-/// [`DEFAULT_KV_BYTES`] go; the context shrinks only when one request alone would exceed that.
-fn context_and_blocks(spec: &EngineSpec, config: &ModelConfig) -> Result<(u32, u32), LoadError> {
+/// `kv_budget` bytes go; the context shrinks only when one request alone would exceed that.
+fn context_and_blocks(
+    spec: &EngineSpec,
+    config: &ModelConfig,
+    kv_budget: u64,
+) -> Result<(u32, u32), LoadError> {
     let model = config.context_length as u32;
     let context = spec.context.unwrap_or(model);
     if context > model {
@@ -153,8 +233,8 @@ fn context_and_blocks(spec: &EngineSpec, config: &ModelConfig) -> Result<(u32, u
         block_size: BLOCK_SIZE as usize,
         state_slots: 0,
     };
-    let block_bytes = footprint(config, &Shard::SOLO, &one_block)?.kv_bytes.max(1);
-    let affordable = (DEFAULT_KV_BYTES / block_bytes).max(1);
+    let block_bytes = kv_bytes(spec.device, &footprint(config, &Shard::SOLO, &one_block)?).max(1);
+    let affordable = (kv_budget / block_bytes).max(1);
     let wanted = u64::from(context.div_ceil(BLOCK_SIZE)) * u64::from(spec.max_running);
     let mut blocks = wanted.min(affordable);
     if spec.context.is_some() {

@@ -1,12 +1,14 @@
 //! One rank: a device, its share of the model, and the memory for running it.
 
-use kernels::Backend;
 use kernels::sample::{Choice, SampleRow};
+use kernels::{Backend, DeviceFault};
 use model::comm::Comm;
 use model::{Cache, Capacity, Decoder, Scratch, Shard, Source};
 use scheduler::Copy;
 
+use crate::contract::Fault;
 use crate::inputs::StepWork;
+use crate::load::LoadError;
 
 /// See the module.
 pub(crate) struct Rank<B: Backend> {
@@ -24,22 +26,32 @@ impl<B: Backend> Rank<B> {
         shard: Shard,
         comm: Comm,
         capacity: &Capacity,
-    ) -> Result<Self, model::Error> {
+    ) -> Result<Self, LoadError> {
         let decoder = model::arch::load(&mut backend, source, shard)?;
         let cache = decoder.cache(&mut backend, capacity)?;
         let scratch = decoder.scratch(&mut backend, capacity)?;
+        backend.ready()?;
         Ok(Self { backend, decoder, cache, scratch, comm })
     }
 
     /// Computes the step's rows and chooses a token for each row whose logits are wanted. `None`
     /// where a row is not finite.
-    pub(crate) fn step(&mut self, work: &StepWork, rows: &[SampleRow]) -> Vec<Option<Choice>> {
+    ///
+    /// # Errors
+    /// When the device failed: then nothing that was computed counts.
+    pub(crate) fn step(
+        &mut self,
+        work: &StepWork,
+        rows: &[SampleRow],
+    ) -> Result<Vec<Option<Choice>>, Fault> {
         self.forward(work);
-        if rows.is_empty() {
-            return Vec::new();
-        }
         let vocab = self.decoder.config().vocab_size;
-        self.backend.sample(&mut self.scratch.logits, vocab, rows)
+        let choices = match rows {
+            [] => Vec::new(),
+            rows => self.backend.sample(&mut self.scratch.logits, vocab, rows),
+        };
+        let fault = |fault: DeviceFault| Err(Fault(fault.to_string()));
+        self.backend.fault().map_or(Ok(choices), fault)
     }
 
     /// The part of a step that every rank takes.

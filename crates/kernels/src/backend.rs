@@ -3,7 +3,7 @@
 use crate::fault::DeviceFault;
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::moe::{MoeShape, MoeWeights};
-use crate::paged_attention::AttentionShape;
+use crate::paged_attention::AttentionLayer;
 use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 
@@ -64,8 +64,8 @@ pub struct KvShape {
 
 /// A device: memory taken at load, and operations over it.
 ///
-/// [`Backend::begin_step`] sets the step that all operations work on; a device may have it recorded,
-/// and then the operations are left out. A backend runs one model. Activations are
+/// [`Backend::begin_step`] sets the step that all operations work on; a device may have it
+/// recorded, and then the operations are left out. A backend runs one model. Activations are
 /// [`Backend::Tensor`]s with room for the largest step; an operation touches the step's rows.
 /// Every operation computes a row by the same arithmetic whatever else is in the step, so batching
 /// and chunking change no bit of a result.
@@ -80,11 +80,15 @@ pub trait Backend: Send + 'static {
     type KvCache: Send;
     /// One layer's recurrent state, in slots.
     type State: Send;
+    /// One layer's mixture of experts, in the layout that the device likes.
+    type Mixture: Send;
 
     /// Takes a weight matrix over.
     fn matrix(&mut self, weight: &Weight) -> Self::Matrix;
     /// Takes a small weight over.
     fn vector(&mut self, values: &[f32]) -> Self::Vector;
+    /// Takes a mixture of experts over.
+    fn mixture(&mut self, shape: &MoeShape, weights: &MoeWeights<Weight>) -> Self::Mixture;
     /// Room for activations.
     fn tensor(&mut self, max_rows: usize, cols: usize) -> Self::Tensor;
     /// Room for one layer's keys and values.
@@ -155,23 +159,20 @@ pub trait Backend: Send + 'static {
     /// `residual += x`.
     fn add(&mut self, x: &Self::Tensor, residual: &mut Self::Tensor);
 
-    /// Norms and rotates queries in place, and puts keys and values into their blocks.
-    fn rope_kv(
-        &mut self,
-        shape: &AttentionShape,
-        qkv: &mut Self::Tensor,
-        norms: (&Self::Vector, &Self::Vector),
-        cache: &mut Self::KvCache,
-    );
-
-    /// Causal attention of the step's queries over all their keys.
+    /// What lies between an attention layer's projections: norms and rotation of queries and keys,
+    /// keys and values into their blocks, and causal attention of the step's queries over all
+    /// their keys. May overwrite `projected`.
     fn attention(
         &mut self,
-        shape: &AttentionShape,
-        qkv: &Self::Tensor,
-        cache: &Self::KvCache,
+        layer: &AttentionLayer<Self::Vector>,
+        projected: &mut Self::Tensor,
+        cache: &mut Self::KvCache,
         out: &mut Self::Tensor,
     );
+
+    /// Takes the small weights of a delta-rule layer over, and makes room for what it needs on its
+    /// way.
+    fn delta_layer(&mut self, layer: DeltaLayer<Vec<f32>>) -> DeltaLayer<Self::Vector>;
 
     /// What lies between a delta-rule layer's projections: convolution and SiLU over `[q | k | v]`,
     /// the gated delta rule, and the gated norm. May overwrite `projected`.
@@ -189,10 +190,9 @@ pub trait Backend: Send + 'static {
     /// `out = mixture(rms_norm(x, norm.0, norm.1))`; the experts are in [`crate::moe`].
     fn moe(
         &mut self,
-        shape: &MoeShape,
+        mixture: &Self::Mixture,
         x: &Self::Tensor,
         norm: (&Self::Vector, f32),
-        weights: &MoeWeights<Self::Matrix>,
         out: &mut Self::Tensor,
     );
 

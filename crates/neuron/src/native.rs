@@ -4,6 +4,7 @@ use std::path::Path;
 
 use control::{LoadPlan, RankPlan};
 use engine::{EngineInfo, EngineSpec, LoadError, TokenEngine};
+use kernels::DeviceFault;
 
 use crate::discover;
 use crate::link::{LoadCode, LoadFailure};
@@ -73,6 +74,11 @@ fn failure(source: &Path, error: &LoadError) -> LoadFailure {
     let code = match error {
         LoadError::Model(error) => code(error),
         LoadError::BadSpec { .. } => LoadCode::BadRequest,
+        LoadError::Device(DeviceFault::OutOfMemory { .. }) => LoadCode::DoesNotFit,
+        LoadError::Device(DeviceFault::NoDevice(_) | DeviceFault::Unusable(_)) => {
+            LoadCode::CudaUnavailable
+        }
+        LoadError::Device(DeviceFault::Failed { .. }) => LoadCode::EngineFailed,
     };
     LoadFailure::new(code, without_paths(source, &error.to_string()))
 }

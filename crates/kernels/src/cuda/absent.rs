@@ -7,7 +7,7 @@ use crate::backend::{Backend, Begun, KvShape, StepInputs};
 use crate::fault::DeviceFault;
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::moe::{MoeShape, MoeWeights};
-use crate::paged_attention::AttentionShape;
+use crate::paged_attention::AttentionLayer;
 use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 
@@ -36,6 +36,14 @@ impl Context {
         Err(absent())
     }
 
+    /// How fast its memory can be read, in GB/s.
+    ///
+    /// # Errors
+    /// None; there is no device.
+    pub fn read_bandwidth(self: &Arc<Self>) -> Result<f64, DeviceFault> {
+        match **self {}
+    }
+
     /// Free bytes and all bytes.
     pub fn memory(&self) -> (u64, u64) {
         match *self {}
@@ -56,6 +64,16 @@ impl Cuda {
     pub fn new(context: &Arc<Context>, _capacity: StepCapacity) -> Self {
         match **context {}
     }
+
+    /// Runs every step launch by launch.
+    pub fn without_graphs(self) -> Self {
+        match self {}
+    }
+
+    /// How many sizes of steps are recorded.
+    pub fn recorded_sizes(&self) -> usize {
+        match *self {}
+    }
 }
 
 impl Backend for Cuda {
@@ -64,12 +82,17 @@ impl Backend for Cuda {
     type Vector = Self;
     type KvCache = Self;
     type State = Self;
+    type Mixture = Self;
 
     fn matrix(&mut self, _: &Weight) -> Self {
         match *self {}
     }
 
     fn vector(&mut self, _: &[f32]) -> Self {
+        match *self {}
+    }
+
+    fn mixture(&mut self, _: &MoeShape, _: &MoeWeights<Weight>) -> Self {
         match *self {}
     }
 
@@ -149,11 +172,11 @@ impl Backend for Cuda {
         match *self {}
     }
 
-    fn rope_kv(&mut self, _: &AttentionShape, _: &mut Self, _: (&Self, &Self), _: &mut Self) {
+    fn attention(&mut self, _: &AttentionLayer<Self>, _: &mut Self, _: &mut Self, _: &mut Self) {
         match *self {}
     }
 
-    fn attention(&mut self, _: &AttentionShape, _: &Self, _: &Self, _: &mut Self) {
+    fn delta_layer(&mut self, _: DeltaLayer<Vec<f32>>) -> DeltaLayer<Self> {
         match *self {}
     }
 
@@ -171,7 +194,7 @@ impl Backend for Cuda {
         match *self {}
     }
 
-    fn moe(&mut self, _: &MoeShape, _: &Self, _: (&Self, f32), _: &MoeWeights<Self>, _: &mut Self) {
+    fn moe(&mut self, _: &Self, _: &Self, _: (&Self, f32), _: &mut Self) {
         match *self {}
     }
 

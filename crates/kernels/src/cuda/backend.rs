@@ -13,17 +13,18 @@ use super::launch::{Grid, Launch};
 use super::step::Step;
 use crate::backend::{Backend, Begun, KvShape, StepInputs};
 use crate::fault::DeviceFault;
+use crate::gated_delta_rule::cuda::Chunks;
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 pub use crate::linear::cuda::Matrix;
-use crate::linear::cuda::{Input, Scratch, Widest};
+use crate::linear::cuda::{Input, Place, Scratch, Widest};
+pub use crate::moe::cuda::Mixture;
 use crate::moe::{MoeShape, MoeWeights};
-use crate::paged_attention::AttentionShape;
+use crate::paged_attention::AttentionLayer;
 pub use crate::paged_attention::cuda::KvCache;
+use crate::paged_attention::cuda::Parts;
 use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
-use crate::{
-    causal_conv1d, embed, gated_delta_rule, gated_norm, linear, paged_attention, rope_kv, swiglu,
-};
+use crate::{embed, gated_delta_rule, linear, moe, paged_attention, rms_norm, sample, swiglu};
 
 /// One card with one rank of one model.
 pub struct Cuda {
@@ -31,6 +32,16 @@ pub struct Cuda {
     pub(crate) step: Step,
     /// What linear layers share.
     pub(crate) linear: Scratch,
+    /// Normed rows, of which experts are chosen and made.
+    normed: Buffer<f32>,
+    normed_cols: usize,
+    /// What attention leaves between its parts.
+    pub(crate) attention: Parts,
+    /// Room for chunks of linear attention, and which ones the step has.
+    pub(crate) chunks: Chunks,
+    /// Room for mixtures of experts, if the model has any.
+    experts: Option<moe::cuda::Scratch>,
+    sampler: Option<sample::cuda::Sampler>,
     graphs: Graphs,
     widest: Widest,
 }
@@ -54,6 +65,12 @@ impl Cuda {
             context: context.clone(),
             step: Step::new(context, capacity),
             linear: Scratch::new(context, 0, Widest::default()),
+            normed: Buffer::new(context, "normed rows", 0),
+            normed_cols: 0,
+            attention: Parts::new(context, capacity.sequences),
+            chunks: Chunks::new(context, capacity),
+            experts: None,
+            sampler: Some(sample::cuda::Sampler::new(context, capacity.sequences)),
             graphs: Graphs::new(context),
             widest: Widest::default(),
         }
@@ -87,6 +104,7 @@ impl Backend for Cuda {
     type Vector = Buffer<f32>;
     type KvCache = KvCache;
     type State = State;
+    type Mixture = Mixture;
 
     fn matrix(&mut self, weight: &Weight) -> Matrix {
         let matrix = Matrix::new(&self.context, weight);
@@ -98,12 +116,24 @@ impl Backend for Cuda {
         Buffer::of(&self.context, "weights", values)
     }
 
+    fn mixture(&mut self, shape: &MoeShape, weights: &MoeWeights<Weight>) -> Mixture {
+        self.normed_cols = self.normed_cols.max(weights.router.cols);
+        let mixture = Mixture::new(self, shape, weights);
+        mixture.matrices().for_each(|matrix| self.widest.include(matrix));
+        if self.experts.is_none() {
+            // All layers of a model are alike.
+            self.experts = Some(mixture.scratch(&self.context, self.step.capacity().rows));
+        }
+        mixture
+    }
+
     fn tensor(&mut self, max_rows: usize, cols: usize) -> Tensor {
         let values = Buffer::zeroed(&self.context, "activations", max_rows * cols);
         Tensor { values, cols }
     }
 
     fn kv_cache(&mut self, shape: KvShape) -> KvCache {
+        self.attention.make_room_for(&shape);
         KvCache::new(&self.context, shape)
     }
 
@@ -115,6 +145,9 @@ impl Backend for Cuda {
     fn ready(&mut self) -> Result<(), DeviceFault> {
         let rows = self.step.capacity().rows;
         self.linear = Scratch::new(&self.context, rows, self.widest);
+        self.normed = Buffer::new(&self.context, "normed rows", rows * self.normed_cols);
+        self.attention.take();
+        self.chunks.take_room();
         self.context.synchronize();
         self.fault().map_or(Ok(()), Err)
     }
@@ -165,6 +198,7 @@ impl Backend for Cuda {
     fn begin_step(&mut self, inputs: StepInputs) -> Begun {
         self.context.bind();
         self.step.begin(&inputs);
+        self.chunks.begin(&inputs);
         self.graphs.begin(self.step.size)
     }
 
@@ -193,42 +227,41 @@ impl Backend for Cuda {
         parts: &[Matrix],
         out: &mut Tensor,
     ) {
-        let input = Input { x, rows_of: None, norm: Some((norm, eps)) };
-        linear::cuda::linear(self, &input, self.rows(), parts, out, false);
+        let input = Input { norm: Some((norm, eps)), ..Input::of(x) };
+        linear::cuda::linear(self, &input, self.rows(), parts, out, Place::START);
     }
 
     fn project(&mut self, x: &Tensor, matrix: &Matrix, out: &mut Tensor) {
-        let input = Input { x, rows_of: None, norm: None };
-        linear::cuda::linear(self, &input, self.rows(), from_ref(matrix), out, false);
+        let (input, matrix) = (Input::of(x), from_ref(matrix));
+        linear::cuda::linear(self, &input, self.rows(), matrix, out, Place::START);
     }
 
     fn project_add(&mut self, x: &Tensor, matrix: &Matrix, residual: &mut Tensor) {
-        let input = Input { x, rows_of: None, norm: None };
-        linear::cuda::linear(self, &input, self.rows(), from_ref(matrix), residual, true);
+        let (input, matrix) = (Input::of(x), from_ref(matrix));
+        let place = Place { add: true, ..Place::START };
+        linear::cuda::linear(self, &input, self.rows(), matrix, residual, place);
     }
 
     fn add(&mut self, x: &Tensor, residual: &mut Tensor) {
         linear::cuda::add(self, x, residual);
     }
 
-    fn rope_kv(
-        &mut self,
-        shape: &AttentionShape,
-        qkv: &mut Tensor,
-        norms: (&Buffer<f32>, &Buffer<f32>),
-        cache: &mut KvCache,
-    ) {
-        rope_kv::cuda::rope_kv(self, shape, qkv, norms, cache);
-    }
-
     fn attention(
         &mut self,
-        shape: &AttentionShape,
-        qkv: &Tensor,
-        cache: &KvCache,
+        layer: &AttentionLayer<Buffer<f32>>,
+        projected: &mut Tensor,
+        cache: &mut KvCache,
         out: &mut Tensor,
     ) {
-        paged_attention::cuda::attention(self, shape, qkv, cache, out);
+        paged_attention::cuda::attention(self, layer, projected, cache, out);
+    }
+
+    fn delta_layer(&mut self, layer: DeltaLayer<Vec<f32>>) -> DeltaLayer<Buffer<f32>> {
+        if let Some(reason) = gated_delta_rule::cuda::unsupported(&layer) {
+            self.context.fail(DeviceFault::Unusable(reason));
+        }
+        self.chunks.expect(&layer.shape);
+        layer.map(|values| self.vector(&values))
     }
 
     fn delta_net(
@@ -238,19 +271,7 @@ impl Backend for Cuda {
         state: &mut DeltaState<State>,
         out: &mut Tensor,
     ) {
-        let DeltaLayer { shape, decay, dt_bias, .. } = layer;
-        causal_conv1d::cuda::causal_conv1d(
-            self,
-            &layer.conv,
-            projected,
-            &layer.taps,
-            &mut state.conv,
-        );
-        let memory = &mut state.memory;
-        gated_delta_rule::cuda::gated_delta_rule(
-            self, shape, projected, decay, dt_bias, memory, out,
-        );
-        gated_norm::cuda::gated_norm(self, shape, projected, &layer.norm, layer.eps, out);
+        gated_delta_rule::cuda::delta_net(self, layer, projected, state, out);
     }
 
     fn swiglu(&mut self, gate_up: &Tensor, out: &mut Tensor) {
@@ -259,14 +280,16 @@ impl Backend for Cuda {
 
     fn moe(
         &mut self,
-        _shape: &MoeShape,
-        _x: &Tensor,
-        _norm: (&Buffer<f32>, f32),
-        _weights: &MoeWeights<Matrix>,
-        _out: &mut Tensor,
+        mixture: &Mixture,
+        x: &Tensor,
+        (norm, eps): (&Buffer<f32>, f32),
+        out: &mut Tensor,
     ) {
-        let reason = "mixtures of experts do not run on cards yet".to_owned();
-        self.context.fail(DeviceFault::Unusable(reason));
+        let rows = self.rows();
+        rms_norm::cuda::rms_norm(self, &x.values, None, norm, eps, rows, &self.normed);
+        let mut scratch = self.experts.take().expect("a mixture was taken over");
+        moe::cuda::moe(self, mixture, &self.normed, &mut scratch, out);
+        self.experts = Some(scratch);
     }
 
     fn logits(
@@ -279,8 +302,8 @@ impl Backend for Cuda {
     ) {
         let rows = self.step.size.logit_rows;
         let wanted = Some(self.step.logit_rows());
-        let input = Input { x, rows_of: wanted, norm: Some((norm, eps)) };
-        linear::cuda::linear(self, &input, rows, from_ref(head), out, false);
+        let input = Input { rows_of: wanted, norm: Some((norm, eps)), ..Input::of(x) };
+        linear::cuda::linear(self, &input, rows, from_ref(head), out, Place::START);
     }
 
     fn sample(
@@ -289,11 +312,9 @@ impl Backend for Cuda {
         vocab: usize,
         rows: &[SampleRow],
     ) -> Vec<Option<Choice>> {
-        let cols = logits.cols;
-        let mut values = logits.values.get(0..rows.len() * cols);
-        let logits = values.chunks_exact_mut(cols);
-        (rows.iter().zip(logits))
-            .map(|(row, logits)| crate::sample::choose(row, &mut logits[..vocab]))
-            .collect()
+        let mut sampler = self.sampler.take().expect("only this puts it away, for as long");
+        let choices = sample::cuda::sample(self, &mut sampler, logits, vocab, rows);
+        self.sampler = Some(sampler);
+        choices
     }
 }

@@ -28,7 +28,8 @@ macro_rules! elements {
 }
 elements!(f32, f64, u8, i8, u16, i16, u32, i32, u64, i64, f16, bf16);
 
-/// Memory of a device for `len` elements. Empty after a failure to take it, which the context keeps.
+/// Memory of a device for `len` elements; empty after a failure to take it, which the context
+/// keeps.
 pub struct Buffer<T> {
     context: Arc<Context>,
     address: sys::CUdeviceptr,
@@ -223,7 +224,6 @@ pub(crate) struct Pinned<T> {
 // SAFETY: it owns its memory like a vector does.
 unsafe impl<T: Element> Send for Pinned<T> {}
 
-#[allow(dead_code)]
 impl<T: Element> Pinned<T> {
     /// Zeros; empty after a failure.
     pub(crate) fn new(context: &Arc<Context>, len: usize) -> Self {

@@ -52,7 +52,7 @@ impl Context {
         };
         let card = card(device).map_err(|result| unusable("the properties", result))?;
         let (mut raw, mut stream) = (std::ptr::null_mut(), std::ptr::null_mut());
-        // SAFETY: `device` is one of the driver's; the context is current before the stream is made.
+        // SAFETY: `device` is one of the driver's; the context is current before a stream is made.
         unsafe {
             succeeded(sys::cuDevicePrimaryCtxRetain(&raw mut raw, device))
                 .and_then(|()| succeeded(sys::cuCtxSetCurrent(raw)))
@@ -181,7 +181,8 @@ fn initialise() -> Result<(), DeviceFault> {
     succeeded(result).map_err(|result| DeviceFault::NoDevice(words(result)))?;
     if version < DRIVER {
         return Err(DeviceFault::Unusable(format!(
-            "the driver speaks CUDA {}.{} and this program needs {}.{}; install driver 580 or newer",
+            "the driver speaks CUDA {}.{} and this program needs {}.{}: install driver 580 or \
+             newer",
             version / 1000,
             version % 1000 / 10,
             DRIVER / 1000,

@@ -13,6 +13,8 @@ mod absent;
 #[cfg(feature = "cuda")]
 mod backend;
 #[cfg(feature = "cuda")]
+mod bandwidth;
+#[cfg(feature = "cuda")]
 mod buffer;
 mod card;
 #[cfg(feature = "cuda")]
@@ -26,6 +28,7 @@ mod launch;
 #[cfg(feature = "cuda")]
 mod module;
 #[cfg(all(test, feature = "cuda"))]
+#[path = "on_card_tests.rs"]
 pub(crate) mod on_card;
 #[cfg(feature = "cuda")]
 mod step;
@@ -33,7 +36,9 @@ mod step;
 #[cfg(not(feature = "cuda"))]
 pub use absent::{Context, Cuda, cards};
 #[cfg(feature = "cuda")]
-pub use backend::{Cuda, KvCache, Matrix, State, Tensor};
+pub use backend::{Cuda, KvCache, Matrix, Mixture, State, Tensor};
+#[cfg(feature = "cuda")]
+pub(crate) use buffer::Pinned;
 #[cfg(feature = "cuda")]
 pub use buffer::{Buffer, Element};
 pub use card::{Card, StepCapacity};

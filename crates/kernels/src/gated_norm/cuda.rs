@@ -1,28 +1,32 @@
-//! The launch on a card.
+//! The launch on a card; the token-by-token kernel of the delta rule norms by itself.
 
 use crate::cuda::{Buffer, Cuda, Grid, Tensor};
-use crate::gated_delta_rule::DeltaShape;
-use crate::rms_norm::cuda::threads;
+use crate::gated_delta_rule::DeltaLayer;
+use crate::gated_delta_rule::chunks::Panel;
 
-/// `x = rms_norm(x, weight, eps) * silu(z)`, head by head, in place.
+/// Warps of a block: each has a row and head.
+const WARPS: usize = 8;
+
+/// `x = rms_norm(x, weight, eps) * silu(z)` over a panel's rows, head by head, in place.
 pub(crate) fn gated_norm(
     cuda: &Cuda,
-    shape: &DeltaShape,
+    layer: &DeltaLayer<Buffer<f32>>,
     projected: &Tensor,
-    weight: &Buffer<f32>,
-    eps: f32,
-    x: &mut Tensor,
+    x: &Tensor,
+    panel: &Panel,
 ) {
-    let grid = Grid::plane(shape.value_heads as u32, cuda.rows() as u32, threads(shape.value_dim));
-    cuda.launch("gated_norm", grid)
-        .arg(&x.values)
+    let shape = &layer.shape;
+    let rows = panel.most_rows.div_ceil(WARPS) as u32;
+    let blocks = [rows, shape.value_heads as u32, panel.count as u32];
+    cuda.launch("gated_norm", Grid { blocks, threads: [32 * WARPS as u32, 1, 1], shared: 0 })
         .arg(&projected.values)
         .arg(projected.cols)
         .arg(shape.z_offset())
-        .arg(weight)
-        .arg(eps)
+        .arg(&layer.norm)
+        .arg(layer.eps)
+        .arg(&x.values)
         .arg(shape.value_heads)
-        .arg(shape.value_dim)
+        .arg_by_value(&panel.runs)
         .overlapping()
         .run();
 }

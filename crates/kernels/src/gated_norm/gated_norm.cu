@@ -1,19 +1,27 @@
-#include "common.cuh"
+// `x = rms_norm(x, weight, eps) * silu(z)`, head by head, in place; behind the chunked delta rule.
 
-// x = rms_norm(x) * weight * silu(z), one block a row and head; `z` starts at column `z_offset` of
-// the projection.
-KERNEL void gated_norm(float* __restrict__ x, const float* __restrict__ projected, int cols,
-                       int z_offset, const float* __restrict__ weight, float eps, int heads,
-                       int dim) {
-    __shared__ float shared[32];
+#include "../gated_delta_rule/chunk.cuh"
+
+constexpr int WARPS = 8;
+
+// Grid: rows by eight, value heads, runs; one warp a row and head.
+KERNEL void __launch_bounds__(WARPS* WARP)
+    gated_norm(const float* __restrict__ projected, int64_t cols, int64_t z_offset,
+               const float* __restrict__ weight, float eps, float* __restrict__ x, int value_heads,
+               const __grid_constant__ Runs all) {
     wait_for_predecessors();
-    const int row = blockIdx.y, head = blockIdx.x;
-    x += ((int64_t)row * heads + head) * dim;
-    const float* z = projected + (int64_t)row * cols + z_offset + head * dim;
-    float sum = 0.0f;
-    for (int i = threadIdx.x; i < dim; i += blockDim.x) sum += x[i] * x[i];
-    const float scale = rsqrtf(block_sum(sum, shared) / dim + eps);
-    for (int i = threadIdx.x; i < dim; i += blockDim.x) {
-        x[i] = x[i] * scale * weight[i] * silu(z[i]);
-    }
+    let_successors_start();
+    const Run run = all.runs[blockIdx.z];
+    const int token = blockIdx.x * WARPS + threadIdx.x / WARP, head = blockIdx.y;
+    if (token >= run.rows) return;
+    const int64_t row = run.first_row + token;
+    const int at = head * DIM + threadIdx.x % WARP * 4;
+    float4* place = (float4*)(x + row * value_heads * DIM + at);
+    const float4 o = *place;
+    const float4 z = __ldcs((const float4*)(projected + row * cols + z_offset + at));
+    const float4 w = *(const float4*)(weight + at % DIM);
+    const float sum = warp_sum(o.x * o.x + o.y * o.y + o.z * o.z + o.w * o.w);
+    const float scale = 1.0f / sqrtf(sum / DIM + eps);
+    *place = make_float4(o.x * scale * w.x * silu(z.x), o.y * scale * w.y * silu(z.y),
+                         o.z * scale * w.z * silu(z.z), o.w * scale * w.w * silu(z.w));
 }

@@ -152,14 +152,35 @@ impl Scratch {
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
     /// Rows of f32.
-    pub(crate) x: &'a Tensor,
-    /// Which of its rows, as a list on the card; without it the first ones.
+    pub(crate) x: &'a Buffer<f32>,
+    /// Columns of a row.
+    pub(crate) cols: usize,
+    /// Which of the rows, as a list on the card; without it the first ones.
     pub(crate) rows_of: Option<Address>,
     /// The norm that comes first: its weight and epsilon.
     pub(crate) norm: Option<(&'a Buffer<f32>, f32)>,
 }
 
-impl Input<'_> {
+/// Where in a tensor products go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// The first of their columns.
+    pub(crate) first_col: usize,
+    /// Whether they are added to what is there.
+    pub(crate) add: bool,
+}
+
+impl Place {
+    /// The first columns, overwritten.
+    pub(crate) const START: Self = Self { first_col: 0, add: false };
+}
+
+impl<'a> Input<'a> {
+    /// A tensor's first rows.
+    pub(crate) fn of(x: &'a Tensor) -> Self {
+        Self { x: &x.values, cols: x.cols, rows_of: None, norm: None }
+    }
+
     fn source(&self) -> Source {
         if self.norm.is_some() { Source::NormedRows } else { Source::Rows }
     }
@@ -173,7 +194,8 @@ impl Input<'_> {
     }
 }
 
-/// `out = input · partsᵀ` for `rows` rows, or added to it; the parts lie side by side.
+/// `out = input · partsᵀ` for `rows` rows, or added to it; the parts lie side by side from the place
+/// on.
 ///
 /// # Panics
 /// When widths differ.
@@ -183,12 +205,12 @@ pub(crate) fn linear(
     rows: usize,
     parts: &[Matrix],
     out: &mut Tensor,
-    add: bool,
+    place: Place,
 ) {
-    assert!(parts.iter().all(|part| part.cols == input.x.cols), "columns of a linear layer");
+    assert!(parts.iter().all(|part| part.cols == input.cols), "columns of a linear layer");
     let outputs: usize = parts.iter().map(|part| part.rows).sum();
-    assert_eq!(outputs, out.cols, "outputs of a linear layer");
-    let mut first_col = 0;
+    assert!(place.first_col + outputs <= out.cols, "outputs of a linear layer");
+    let mut first_col = place.first_col;
     for parts in parts.chunks(MOST_PARTS) {
         let needs = Needs::of(parts);
         let own = rows <= OWN_ROWS && needs.can_stage(room(cuda), rows);
@@ -200,8 +222,8 @@ pub(crate) fn linear(
             let plan = needs.plan(room(cuda), count);
             let mut job = Job::new(parts, &needs, &plan, count, first_col);
             if own {
-                job.x = input.x.values.at(0);
-                job.x_stride = input.x.cols as i32;
+                job.x = input.x.at(0);
+                job.x_stride = input.cols as i32;
                 job.rows_of_x = input.rows_of.unwrap_or(Address::NONE);
                 (job.source, job.norm, job.eps) = (input.source(), input.norm(), input.eps());
             } else {
@@ -209,7 +231,7 @@ pub(crate) fn linear(
             }
             job.out = out.values.at(first * out.cols);
             job.stride = out.cols as i32;
-            job.add = i32::from(add);
+            job.add = i32::from(place.add);
             job.shares = cuda.linear.shares.at(0);
             cuda.launch(plan.kernel, plan.grid).arg_by_value(&job).overlapping().run();
         }
@@ -223,9 +245,9 @@ fn prepare(cuda: &Cuda, input: &Input<'_>, needs: &Needs, rows: usize, cols: usi
     let operand = cuda.linear.operand(needs, padded, 0);
     cuda.launch("linear_prepare", Grid::line(rows as u32, job::THREADS))
         .arg(input.source() as i32)
-        .arg(&input.x.values)
+        .arg(input.x)
         .arg(input.rows_of.unwrap_or(Address::NONE))
-        .arg(input.x.cols)
+        .arg(input.cols)
         .arg(input.norm())
         .arg(input.eps())
         .arg(cols)

@@ -45,7 +45,8 @@ KERNEL void rope_kv_plain(float* __restrict__ qkv, const float* __restrict__ q_n
     }
     if (sequence < 0) return;
     const int block = block_table[(int64_t)sequence * blocks_stride + position / block_size];
-    const int64_t place = ((int64_t)block * kv_heads + kv_head) * block_size + position % block_size;
+    const int64_t place =
+        ((int64_t)block * kv_heads + kv_head) * block_size + position % block_size;
     __half* to = (kind == 1 ? keys : values) + place * head_dim;
     for (int i = threadIdx.x; i < head_dim; i += blockDim.x) {
         to[i] = __float2half_rn(fminf(fmaxf(head_values[i], -65504.0f), 65504.0f));

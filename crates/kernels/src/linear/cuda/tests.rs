@@ -55,8 +55,8 @@ fn product(
     let x = on_card::tensor(cuda, cols, x);
     let outputs = matrices.iter().map(|matrix| matrix.rows).sum();
     let mut out = on_card::poisoned(cuda, rows, outputs);
-    let input = Input { x: &x, rows_of: None, norm: norm.map(|norm| (norm, 1e-6)) };
-    linear(cuda, &input, rows, matrices, &mut out, false);
+    let input = Input { norm: norm.map(|norm| (norm, 1e-6)), ..Input::of(&x) };
+    linear(cuda, &input, rows, matrices, &mut out, Place::START);
     on_card::values(cuda, &out)
 }
 
@@ -135,8 +135,9 @@ fn parts_lie_side_by_side_on_a_card() {
         let x = on_card::tensor(&cuda, cols, &x);
         let before = Noise::new(8).values(rows * 387, 1.0);
         let mut out = on_card::tensor(&cuda, 387, &before);
-        let input = Input { x: &x, rows_of: None, norm: Some((&norm_on_card, 1e-6)) };
-        linear(&cuda, &input, rows, &matrices, &mut out, true);
+        let input = Input { norm: Some((&norm_on_card, 1e-6)), ..Input::of(&x) };
+        let place = Place { add: true, ..Place::START };
+        linear(&cuda, &input, rows, &matrices, &mut out, place);
         let sums: Vec<f32> = got.iter().zip(&before).map(|(got, before)| got + before).collect();
         assert!(on_card::values(&cuda, &out) == sums, "{rows} rows, added");
     }
