@@ -74,12 +74,12 @@ __device__ __forceinline__ void recurrent(const Layer& layer) {
     __shared__ __align__(16) float mixed[CHANNELS];             // after convolution and SiLU
     __shared__ float read_out[DIM];
 
+    let_successors_start();
     const int head = blockIdx.x, sequence = blockIdx.y;
     const int thread = threadIdx.x, lane = thread % WARP, warp = thread / WARP;
     const int slot = layer.slots[sequence], rows = layer.row_counts[sequence];
     if (slot < 0 || rows == 0 || rows > (ONE ? 1 : layer.most_rows)) {
         wait_for_predecessors();
-        let_successors_start();
         return;
     }
     const int start = layer.starts[sequence], heads = layer.value_heads;
@@ -140,7 +140,6 @@ __device__ __forceinline__ void recurrent(const Layer& layer) {
         }
     };
     wait_for_predecessors();
-    let_successors_start();
 
     Inputs<OWN> next;
     read_row(next);
@@ -182,8 +181,8 @@ __device__ __forceinline__ void recurrent(const Layer& layer) {
                 from_q[group] += dot(state[group][at], q);
             }
         }
-        const float k_scale = 1.0f / sqrtf(row_sum(kk) + 1e-6f);
-        const float q_scale = 1.0f / sqrtf((row_sum(qq) + 1e-6f) * DIM);
+        const float k_scale = rsqrtf(row_sum(kk) + 1e-6f);
+        const float q_scale = rsqrtf((row_sum(qq) + 1e-6f) * DIM);
         kq = row_sum(kq) * k_scale * q_scale;
         float write[GROUPS];
 #pragma unroll
@@ -218,7 +217,7 @@ __device__ __forceinline__ void recurrent(const Layer& layer) {
                 const float o = read_out[at * WARP + lane];
                 squares += warp_sum(o * o);
             }
-            const float y = read_out[thread] / sqrtf(squares / DIM + layer.eps) * weight;
+            const float y = read_out[thread] * rsqrtf(squares / DIM + layer.eps) * weight;
             layer.out[((first_row + token) * heads + head) * DIM + thread] = y * silu(inputs.z);
         }
     }
