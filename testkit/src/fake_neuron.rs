@@ -262,6 +262,7 @@ fn control_plane(path: &str, state: &State) -> Vec<u8> {
                 uptime_secs: 1,
                 status: script.status,
                 devices: Vec::new(),
+                host_memory: None,
                 models: script.models.iter().map(gauges).collect(),
                 activation: control::Activation::default(),
             })

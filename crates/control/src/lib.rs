@@ -11,5 +11,5 @@ pub use command::{EndpointReply, LoadReply, LoadRequest, UnloadReply, UnloadRequ
 pub use model::{Limit, LoadPlan, ModelReport, ModelStatus, Progress, RankPlan};
 pub use node::{
     Activation, ActivationState, Cpu, Device, DeviceHealth, Discovery, Health, HealthStatus,
-    ModelHealth,
+    HostMemory, ModelHealth,
 };

@@ -75,12 +75,24 @@ pub struct Health {
     /// One entry a GPU.
     #[serde(default)]
     pub devices: Vec<DeviceHealth>,
+    /// What models may take of main memory; said by hosts without a GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_memory: Option<HostMemory>,
     /// One entry a model that is loaded or on its way.
     #[serde(default)]
     pub models: Vec<ModelHealth>,
     /// The models that the configuration asks for.
     #[serde(default)]
     pub activation: Activation,
+}
+
+/// Main memory for models, in MiB: the machine's, or what the daemon's limits leave of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostMemory {
+    /// With nothing loaded.
+    pub total_mb: u64,
+    /// Now.
+    pub free_mb: u64,
 }
 
 /// Whether the daemon can serve.

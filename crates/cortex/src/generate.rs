@@ -149,7 +149,7 @@ async fn forward(app: &App, asked: &Asked, record: &mut Record) -> Result<Answer
     let mut busy: Option<Answered> = None;
     loop {
         let in_flight = app.in_flight();
-        let ask = Ask { model: &model, in_flight: &in_flight, tried };
+        let ask = Ask { model: &model, in_flight: &in_flight, tried, leaving: &[] };
         let to = match fleet::route(&snapshot, &ask, app.now()) {
             Route::Forward(to) => to,
             Route::Refuse(refusal) => return busy.ok_or_else(|| refused(refusal, &model)),

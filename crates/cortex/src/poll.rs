@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use control::{Discovery, Health, ModelReport};
-use fleet::{NodeReport, Observation, Standing, observe};
+use fleet::{NodeReport, Observation, Standing, Tick, observe};
 use http::Uri;
 use http::uri::{Authority, PathAndQuery};
 use serde::de::DeserializeOwned;
@@ -33,6 +33,8 @@ async fn poll_forever(app: Arc<App>, neuron: Neuron) {
     let mut known = Known::default();
     loop {
         pace.tick().await;
+        // A report is as old as the question: what happened after it may not be in it.
+        let asked = app.now();
         let observation = match timeout(limit, poll(&app, &neuron, &mut known)).await {
             Ok(Ok(report)) => Observation::Report(report),
             Ok(Err(why)) => Observation::Missed { why },
@@ -40,14 +42,14 @@ async fn poll_forever(app: Arc<App>, neuron: Neuron) {
                 Observation::Missed { why: format!("no answer within {} ms", limit.as_millis()) }
             }
         };
-        fold(&app, &neuron.name, &observation);
+        fold(&app, &neuron.name, &observation, asked);
     }
 }
 
 /// Puts the new snapshot in place and says so when a node's standing changed.
-fn fold(app: &App, name: &str, observation: &Observation) {
+fn fold(app: &App, name: &str, observation: &Observation, asked: Tick) {
     let now = app.now();
-    let before = app.fleet.rcu(|fleet| observe(fleet, name, observation.clone(), now));
+    let before = app.fleet.rcu(|fleet| observe(fleet, name, observation.clone(), asked));
     let after = app.fleet.load();
     let standing = |fleet: &fleet::Snapshot| {
         fleet.nodes.iter().find(|node| node.name == name).map(|node| node.standing(now))

@@ -1,11 +1,17 @@
 //! The gateway's policy: pure functions over an immutable picture of the fleet.
 //!
-//! `observe(snapshot, what a poll brought, now) -> snapshot` folds the nodes' reports, and
-//! `route(snapshot, ask, now) -> decision` says where a request goes and why. Nothing here does
+//! `observe(snapshot, what a poll brought, now) -> snapshot` folds the nodes' reports,
+//! `route(snapshot, ask, now) -> decision` says where a request goes and why, and a [`Desk`] keeps
+//! what is promised: it hears events and says which models to load, to evict and to wait for. Nothing here does
 //! I/O, reads a clock or draws a random number, so a decision can be replayed from its inputs.
 #![forbid(unsafe_code)]
 
+mod catalogue;
+mod desk;
+mod evict;
+mod memory;
 mod observe;
+mod place;
 mod route;
 mod snapshot;
 mod tick;
@@ -13,7 +19,13 @@ mod tick;
 #[cfg(test)]
 mod tests;
 
+pub use catalogue::{Catalogue, Profile, Strategy};
+pub use desk::{Arrival, Command, Desk, Outcome, Stage};
+pub use evict::Harm;
+pub use memory::Pool;
 pub use observe::{Observation, observe};
+pub use place::{Fit, Verdict, View};
 pub use route::{Ask, Forward, Refusal, Route, Unavailable, route};
+pub(crate) use snapshot::is_servable;
 pub use snapshot::{MISSED_LIMIT, Node, NodeReport, STALE_AFTER_MS, Snapshot, Standing};
 pub use tick::Tick;

@@ -16,7 +16,7 @@ pub enum Observation {
     },
 }
 
-/// The snapshot after `observation` of the node called `name`.
+/// The snapshot after `observation` of the node called `name`, which was asked at `now`.
 ///
 /// A report is proof of life: it clears every missed poll at once, so a node is back in service
 /// with its first answer. Leaving service takes [`crate::MISSED_LIMIT`] misses in a row. A report

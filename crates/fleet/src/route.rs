@@ -25,6 +25,8 @@ pub struct Ask<'a> {
     pub in_flight: &'a [u32],
     /// The place of a node that has just failed this request.
     pub tried: Option<usize>,
+    /// Places of nodes that the model is about to leave, or has left since their last report.
+    pub leaving: &'a [usize],
 }
 
 /// What becomes of a request.
@@ -88,7 +90,7 @@ pub fn route<'a>(snapshot: &'a Snapshot, ask: &Ask<'_>, now: Tick) -> Route<'a> 
     let mut candidates = 0;
     for (place, node) in snapshot.nodes.iter().enumerate() {
         let Some(url) = servable_url(node, ask.model, now) else { continue };
-        if ask.tried == Some(place) {
+        if ask.tried == Some(place) || ask.leaving.contains(&place) {
             continue;
         }
         candidates += 1;

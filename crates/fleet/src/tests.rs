@@ -36,6 +36,7 @@ fn report(models: Vec<ModelReport>, running: u32) -> NodeReport {
         uptime_secs: 1,
         status: HealthStatus::Ok,
         devices: Vec::new(),
+        host_memory: None,
         models: gauges.collect(),
         activation: control::Activation::default(),
     };
@@ -63,7 +64,7 @@ fn holding(states: &[(ModelStatus, u32)]) -> Snapshot {
 }
 
 fn ask(model: &str) -> Ask<'_> {
-    Ask { model, in_flight: &[], tried: None }
+    Ask { model, in_flight: &[], tried: None, leaving: &[] }
 }
 
 fn forwarded<'a>(route: Route<'a>) -> Forward<'a> {
@@ -95,7 +96,7 @@ fn a_burst_between_two_polls_spreads_by_the_gateways_own_count() {
     let snapshot = holding(&[(Ready, 0), (Ready, 0)]);
     let mut in_flight = [0, 0];
     for _ in 0..10 {
-        let ask = Ask { model: "m", in_flight: &in_flight, tried: None };
+        let ask = Ask { model: "m", in_flight: &in_flight, tried: None, leaving: &[] };
         let node = forwarded(route(&snapshot, &ask, Tick(1))).node;
         in_flight[node] += 1;
     }
@@ -105,7 +106,7 @@ fn a_burst_between_two_polls_spreads_by_the_gateways_own_count() {
     let snapshot = holding(&[(Ready, 0), (Ready, 2)]);
     let mut in_flight = [0, 0];
     for _ in 0..10 {
-        let ask = Ask { model: "m", in_flight: &in_flight, tried: None };
+        let ask = Ask { model: "m", in_flight: &in_flight, tried: None, leaving: &[] };
         let node = forwarded(route(&snapshot, &ask, Tick(1))).node;
         in_flight[node] += 1;
     }
@@ -115,7 +116,7 @@ fn a_burst_between_two_polls_spreads_by_the_gateways_own_count() {
 #[test]
 fn a_tie_in_load_goes_to_the_node_with_fewer_of_our_own_requests() {
     let snapshot = holding(&[(Ready, 3), (Ready, 3)]);
-    let ask = Ask { model: "m", in_flight: &[2, 1], tried: None };
+    let ask = Ask { model: "m", in_flight: &[2, 1], tried: None, leaving: &[] };
     assert_eq!(forwarded(route(&snapshot, &ask, Tick(1))).name, "b");
 }
 
@@ -218,7 +219,7 @@ fn a_node_that_says_it_is_unavailable_gets_nothing_and_keeps_its_models_known() 
 #[test]
 fn a_retry_goes_to_the_twin_or_says_that_there_is_none() {
     let twins = holding(&[(Ready, 0), (Ready, 9)]);
-    let ask = Ask { model: "m", in_flight: &[], tried: Some(0) };
+    let ask = Ask { model: "m", in_flight: &[], tried: Some(0), leaving: &[] };
     assert_eq!(forwarded(route(&twins, &ask, Tick(1))).name, "b");
     let alone = holding(&[(Ready, 0)]);
     let Refusal::Unavailable { reason, .. } = refused(route(&alone, &ask, Tick(1))) else {
@@ -352,7 +353,7 @@ proptest! {
                 Operation::Wait { ms } => now += ms,
                 Operation::Ask { model, in_flight, tried } => {
                     let model = model.to_string();
-                    let ask = Ask { model: &model, in_flight: &in_flight, tried };
+                    let ask = Ask { model: &model, in_flight: &in_flight, tried, leaving: &[] };
                     check_ask(&snapshot, &memory, &ask, now);
                 }
             }

@@ -3,7 +3,7 @@
 use crate::fault::DeviceFault;
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::moe::{MoeShape, MoeWeights};
-use crate::paged_attention::AttentionShape;
+use crate::paged_attention::AttentionLayer;
 use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 
@@ -159,21 +159,14 @@ pub trait Backend: Send + 'static {
     /// `residual += x`.
     fn add(&mut self, x: &Self::Tensor, residual: &mut Self::Tensor);
 
-    /// Norms and rotates queries in place, and puts keys and values into their blocks.
-    fn rope_kv(
-        &mut self,
-        shape: &AttentionShape,
-        qkv: &mut Self::Tensor,
-        norms: (&Self::Vector, &Self::Vector),
-        cache: &mut Self::KvCache,
-    );
-
-    /// Causal attention of the step's queries over all their keys.
+    /// What lies between an attention layer's projections: norms and rotation of queries and keys,
+    /// keys and values into their blocks, and causal attention of the step's queries over all
+    /// their keys. May overwrite `projected`.
     fn attention(
         &mut self,
-        shape: &AttentionShape,
-        qkv: &Self::Tensor,
-        cache: &Self::KvCache,
+        layer: &AttentionLayer<Self::Vector>,
+        projected: &mut Self::Tensor,
+        cache: &mut Self::KvCache,
         out: &mut Self::Tensor,
     );
 

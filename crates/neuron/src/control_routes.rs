@@ -51,6 +51,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
         uptime_secs: app.started.elapsed().as_secs(),
         status: if stopping { HealthStatus::Unavailable } else { HealthStatus::Ok },
         devices: Vec::new(),
+        host_memory: None,
         models: models
             .iter()
             .filter(|served| present(served.view().status))

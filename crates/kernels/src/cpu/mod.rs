@@ -1,23 +1,23 @@
 //! The CPU as a backend: f32 activations, weights as the file holds them, a pool of threads.
 
+mod attention;
 mod delta_net;
 mod host;
 pub mod pool;
 pub(crate) mod vector;
 pub(crate) mod widest;
 
-use std::cell::RefCell;
-
 use crate::backend::{Backend, Begun, KvShape, SequenceRows, StepInputs};
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::linear::cpu::{Inputs, Matrix, linear};
 use crate::moe::{self, MoeShape, MoeWeights};
-use crate::paged_attention::AttentionShape;
+use crate::paged_attention::AttentionLayer;
 use crate::paged_attention::cpu::KvCache;
 use crate::rms_norm::cpu::rms_norm;
 use crate::sample::{Choice, SampleRow, choose};
 use crate::weight::Weight;
-use crate::{embed, paged_attention, rope_kv, swiglu};
+use crate::{embed, swiglu};
+use attention::Rotations;
 use pool::{Parts, Pool};
 
 /// See the module.
@@ -29,19 +29,6 @@ pub struct Cpu {
 
 /// Rows below which short work is not shared out.
 const SMALL_STEP: usize = 8;
-
-thread_local! {
-    /// Each thread's memory for attention.
-    static ATTENTION: RefCell<paged_attention::cpu::Scratch> = RefCell::default();
-}
-
-/// Cosines and sines of a step's rows, kept from layer to layer.
-#[derive(Default)]
-struct Rotations {
-    /// The base and the rotated elements that they were computed for.
-    of: Option<(f64, usize)>,
-    rows: Vec<Vec<(f32, f32)>>,
-}
 
 /// Activations `[max_rows, cols]`.
 pub struct Tensor {
@@ -96,26 +83,6 @@ impl Cpu {
         let stride = out.cols;
         linear(&self.pool, &inputs, matrix, out.rows_mut(rows), stride, 0, add);
     }
-}
-
-/// The position and sequence of each row.
-fn rows_of(step: &StepInputs) -> Vec<(usize, &SequenceRows)> {
-    let sequences = step.sequences.iter();
-    sequences.flat_map(|s| (0..s.rows).map(move |at| (s.start + at, s))).collect()
-}
-
-fn rotations<'a>(
-    kept: &'a mut Rotations,
-    shape: &AttentionShape,
-    rows: &[(usize, &SequenceRows)],
-) -> &'a [Vec<(f32, f32)>] {
-    let of = Some((shape.rope_theta, shape.rotary_dim));
-    if kept.of != of {
-        let frequencies = rope_kv::cpu::frequencies(shape);
-        let rotation = |(position, _): &(usize, _)| rope_kv::cpu::rotation(&frequencies, *position);
-        *kept = Rotations { of, rows: rows.iter().map(rotation).collect() };
-    }
-    &kept.rows
 }
 
 /// `rms_norm` of each row of `x`, which are `cols` wide.
@@ -261,65 +228,15 @@ impl Backend for Cpu {
         }
     }
 
-    fn rope_kv(
-        &mut self,
-        shape: &AttentionShape,
-        qkv: &mut Tensor,
-        norms: (&Vec<f32>, &Vec<f32>),
-        cache: &mut KvCache,
-    ) {
-        let rows = rows_of(&self.step);
-        let rotations = rotations(&mut self.rotations, shape, &rows);
-        let (cols, norms) = (qkv.cols, (&norms.0[..], &norms.1[..]));
-        let parts = Parts::new(qkv.rows_mut(rows.len()), cols);
-        self.pool.run_in_runs(rows.len(), |row| {
-            // SAFETY: each task has its own row.
-            let out = unsafe { parts.part(row) };
-            rope_kv::cpu::norm_and_rotate(shape, out, norms, &rotations[row]);
-        });
-        let cache = cache.parts();
-        let tasks = if rows.len() < SMALL_STEP { 1 } else { shape.kv_heads };
-        self.pool.run(tasks, |task| {
-            for (row, (position, sequence)) in qkv.rows(rows.len()).chunks_exact(cols).zip(&rows) {
-                for head in (task..shape.kv_heads).step_by(tasks) {
-                    // SAFETY: each task has its own heads.
-                    unsafe { cache.put(shape, head, row, &sequence.blocks, *position) };
-                }
-            }
-        });
-    }
-
     fn attention(
         &mut self,
-        shape: &AttentionShape,
-        qkv: &Tensor,
-        cache: &KvCache,
+        layer: &AttentionLayer<Vec<f32>>,
+        projected: &mut Tensor,
+        cache: &mut KvCache,
         out: &mut Tensor,
     ) {
-        let run = paged_attention::cpu::TASK_ROWS;
-        let tasks: Vec<(usize, &SequenceRows)> = (self.step.sequences.iter())
-            .flat_map(|s| (0..s.rows).step_by(run).map(move |first| (first, s)))
-            .collect();
-        let heads = shape.kv_heads;
-        assert_eq!(out.cols, shape.out_cols());
-        let parts = Parts::new(out.rows_mut(self.step.rows()), shape.out_cols() / heads);
-        self.pool.run(tasks.len() * heads, |task| {
-            let ((first, sequence), head) = (tasks[task / heads], task % heads);
-            let rows = first..(first + run).min(sequence.rows);
-            let mut rows: Vec<_> = (rows.start + sequence.first_row..rows.end + sequence.first_row)
-                .map(|row| {
-                    let x = &qkv.values[row * qkv.cols..(row + 1) * qkv.cols];
-                    // SAFETY: each task has its own rows and key-value head, hence its own parts.
-                    (x, unsafe { parts.part(row * heads + head) })
-                })
-                .collect();
-            let (blocks, position) = (&sequence.blocks, sequence.start + first);
-            ATTENTION.with_borrow_mut(|scratch| {
-                paged_attention::cpu::attend(
-                    shape, cache, blocks, position, head, &mut rows, scratch,
-                );
-            });
-        });
+        self.rope_kv(layer, projected, cache);
+        self.attend(&layer.shape, projected, cache, out);
     }
 
     fn delta_layer(&mut self, layer: DeltaLayer<Vec<f32>>) -> DeltaLayer<Vec<f32>> {

@@ -7,7 +7,7 @@ use crate::backend::{Backend, Begun, KvShape, StepInputs};
 use crate::fault::DeviceFault;
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::moe::{MoeShape, MoeWeights};
-use crate::paged_attention::AttentionShape;
+use crate::paged_attention::AttentionLayer;
 use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 
@@ -172,11 +172,7 @@ impl Backend for Cuda {
         match *self {}
     }
 
-    fn rope_kv(&mut self, _: &AttentionShape, _: &mut Self, _: (&Self, &Self), _: &mut Self) {
-        match *self {}
-    }
-
-    fn attention(&mut self, _: &AttentionShape, _: &Self, _: &Self, _: &mut Self) {
+    fn attention(&mut self, _: &AttentionLayer<Self>, _: &mut Self, _: &mut Self, _: &mut Self) {
         match *self {}
     }
 

@@ -18,11 +18,12 @@ pub use crate::linear::cuda::Matrix;
 use crate::linear::cuda::Place;
 pub use crate::moe::cuda::Mixture;
 use crate::moe::{MoeShape, MoeWeights};
-use crate::paged_attention::AttentionShape;
+use crate::paged_attention::AttentionLayer;
 pub use crate::paged_attention::cuda::KvCache;
+use crate::paged_attention::cuda::Parts;
 use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
-use crate::{embed, gated_delta_rule, linear, moe, paged_attention, rms_norm, rope_kv, swiglu};
+use crate::{embed, gated_delta_rule, linear, moe, paged_attention, rms_norm, sample, swiglu};
 
 /// One card with one rank of one model.
 pub struct Cuda {
@@ -30,10 +31,13 @@ pub struct Cuda {
     pub(crate) step: Step,
     /// Normed rows, the operand of the products that follow.
     pub(crate) normed: Buffer<f32>,
+    /// What attention leaves between its parts.
+    pub(crate) attention: Parts,
     /// Room for chunks of linear attention, and which ones the step has.
     pub(crate) chunks: Chunks,
     /// Room for mixtures of experts, if the model has any.
     experts: Option<moe::cuda::Scratch>,
+    sampler: Option<sample::cuda::Sampler>,
     graphs: Graphs,
     /// The widest row that is ever normed.
     widest: usize,
@@ -58,8 +62,10 @@ impl Cuda {
             context: context.clone(),
             step: Step::new(context, capacity),
             normed: Buffer::new(context, "normed rows", 0),
+            attention: Parts::new(context, capacity.sequences),
             chunks: Chunks::new(context, capacity),
             experts: None,
+            sampler: Some(sample::cuda::Sampler::new(context, capacity.sequences)),
             graphs: Graphs::new(context),
             widest: 0,
         }
@@ -120,6 +126,7 @@ impl Backend for Cuda {
     }
 
     fn kv_cache(&mut self, shape: KvShape) -> KvCache {
+        self.attention.make_room_for(&shape);
         KvCache::new(&self.context, shape)
     }
 
@@ -131,6 +138,7 @@ impl Backend for Cuda {
     fn ready(&mut self) -> Result<(), DeviceFault> {
         let rows = self.step.capacity().rows;
         self.normed = Buffer::new(&self.context, "normed rows", rows * self.widest);
+        self.attention.take();
         self.chunks.take_room();
         self.context.synchronize();
         self.fault().map_or(Ok(()), Err)
@@ -236,24 +244,14 @@ impl Backend for Cuda {
         linear::cuda::add(self, x, residual);
     }
 
-    fn rope_kv(
-        &mut self,
-        shape: &AttentionShape,
-        qkv: &mut Tensor,
-        norms: (&Buffer<f32>, &Buffer<f32>),
-        cache: &mut KvCache,
-    ) {
-        rope_kv::cuda::rope_kv(self, shape, qkv, norms, cache);
-    }
-
     fn attention(
         &mut self,
-        shape: &AttentionShape,
-        qkv: &Tensor,
-        cache: &KvCache,
+        layer: &AttentionLayer<Buffer<f32>>,
+        projected: &mut Tensor,
+        cache: &mut KvCache,
         out: &mut Tensor,
     ) {
-        paged_attention::cuda::attention(self, shape, qkv, cache, out);
+        paged_attention::cuda::attention(self, layer, projected, cache, out);
     }
 
     fn delta_layer(&mut self, layer: DeltaLayer<Vec<f32>>) -> DeltaLayer<Buffer<f32>> {
@@ -313,11 +311,9 @@ impl Backend for Cuda {
         vocab: usize,
         rows: &[SampleRow],
     ) -> Vec<Option<Choice>> {
-        let cols = logits.cols;
-        let mut values = logits.values.get(0..rows.len() * cols);
-        let logits = values.chunks_exact_mut(cols);
-        (rows.iter().zip(logits))
-            .map(|(row, logits)| crate::sample::choose(row, &mut logits[..vocab]))
-            .collect()
+        let mut sampler = self.sampler.take().expect("only this puts it away, for as long");
+        let choices = sample::cuda::sample(self, &mut sampler, logits, vocab, rows);
+        self.sampler = Some(sampler);
+        choices
     }
 }

@@ -224,7 +224,6 @@ pub(crate) struct Pinned<T> {
 // SAFETY: it owns its memory like a vector does.
 unsafe impl<T: Element> Send for Pinned<T> {}
 
-#[allow(dead_code)]
 impl<T: Element> Pinned<T> {
     /// Zeros; empty after a failure.
     pub(crate) fn new(context: &Arc<Context>, len: usize) -> Self {

@@ -46,6 +46,7 @@ impl Grid {
 }
 
 /// A place in device memory, as a kernel takes it.
+#[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address(pub u64);
 

@@ -38,6 +38,8 @@ pub use absent::{Context, Cuda, cards};
 #[cfg(feature = "cuda")]
 pub use backend::{Cuda, KvCache, Matrix, Mixture, State, Tensor};
 #[cfg(feature = "cuda")]
+pub(crate) use buffer::Pinned;
+#[cfg(feature = "cuda")]
 pub use buffer::{Buffer, Element};
 pub use card::{Card, StepCapacity};
 #[cfg(feature = "cuda")]

@@ -26,6 +26,8 @@ pub struct StepSize {
     pub sequences: usize,
     /// Rows whose logits are wanted, padding included.
     pub logit_rows: usize,
+    /// Rows of the sequence that has fewest, padding left out.
+    pub fewest_rows: usize,
     /// Rows of the sequence that has most.
     pub most_rows: usize,
     /// No sequence has more tokens than this after the step: a power of two.
@@ -50,6 +52,7 @@ impl StepSize {
             rows: if is_decode { padded } else { inputs.rows() },
             sequences: padded,
             logit_rows: if is_decode { padded } else { inputs.logit_rows.len() },
+            fewest_rows: sequences.iter().map(|sequence| sequence.rows).min().unwrap_or(0),
             most_rows: sequences.iter().map(|sequence| sequence.rows).max().unwrap_or(0),
             most_context: context,
             is_decode,

@@ -1,15 +1,35 @@
-//! Keys and values on a card, and the launch.
+//! Keys and values on a card, and the launches.
+//!
+//! Sequences with a few rows in the step go to one kernel, which splits their keys; those with many
+//! to another, which takes their rows in tiles. Which one a sequence goes to and how its keys are
+//! split depends on itself alone, so its results do not depend on what else is in the step.
 
 use std::sync::Arc;
 
 use half::f16;
 
-use super::AttentionShape;
+use super::{AttentionLayer, AttentionShape};
 use crate::backend::KvShape;
-use crate::cuda::{Buffer, Context, Cuda, Grid, Tensor};
+use crate::cuda::{Address, Buffer, Card, Context, Cuda, Grid, StepSize, Tensor};
+use crate::rope_kv::cuda::{BLOCK_TOKENS, MOST_HEAD_DIM, Rotation, rope_kv, rope_kv_plain};
+
+#[cfg(test)]
+mod tests;
 
 /// Elements of a head that the plain kernel has registers for.
-const MOST_HEAD_DIM: usize = 512;
+const MOST_PLAIN_HEAD_DIM: usize = 512;
+
+/// Rows of a sequence that the kernel for few rows takes.
+const FEW_ROWS: usize = 16;
+
+/// Queries of a tile of that kernel.
+const QUERIES: usize = 8;
+
+/// The most parts that a sequence's keys are split into.
+const MOST_SPLITS: usize = 128;
+
+/// Blocks of a cluster, on cards that have clusters.
+const RANKS: usize = 8;
 
 /// One layer's keys and values, each `[block][kv_head][block_size][head_dim]` in f16.
 pub struct KvCache {
@@ -38,15 +58,272 @@ impl KvCache {
     }
 }
 
-/// Causal attention of the step's queries over all their keys.
+/// Where the kernel for few rows leaves what its clusters computed.
+pub(crate) struct Parts {
+    context: Arc<Context>,
+    /// Tiles of sequences that a launch takes.
+    tiles: usize,
+    partial_len: usize,
+    weight_len: usize,
+    places: usize,
+    partial: Buffer<f32>,
+    weight: Buffer<f32>,
+    arrived: Buffer<i32>,
+}
+
+impl Parts {
+    pub(crate) fn new(context: &Arc<Context>, sequences: usize) -> Self {
+        Self {
+            context: context.clone(),
+            tiles: sequences.max(64),
+            partial_len: 0,
+            weight_len: 0,
+            places: 0,
+            partial: Buffer::new(context, "parts of attention", 0),
+            weight: Buffer::new(context, "parts of attention", 0),
+            arrived: Buffer::new(context, "parts of attention", 0),
+        }
+    }
+
+    /// Notes that there is a cache of this shape.
+    pub(crate) fn make_room_for(&mut self, shape: &KvShape) {
+        let split = Split::of(self.context.card(), shape.kv_heads, shape.head_dim);
+        let places = self.tiles * shape.kv_heads;
+        let results = places * split.most / split.ranks * QUERIES;
+        self.partial_len = self.partial_len.max(results * shape.head_dim);
+        self.weight_len = self.weight_len.max(2 * results * split.ranks);
+        self.places = self.places.max(places * split.ranks);
+    }
+
+    /// Takes the memory.
+    pub(crate) fn take(&mut self) {
+        let floats = |len| Buffer::zeroed(&self.context, "parts of attention", len);
+        (self.partial, self.weight) = (floats(self.partial_len), floats(self.weight_len));
+        self.arrived = Buffer::zeroed(&self.context, "parts of attention", self.places);
+    }
+}
+
+/// How the keys of a sequence are split between blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Split {
+    /// The most parts.
+    most: usize,
+    /// Blocks of a cluster; divides `most`.
+    ranks: usize,
+    /// Warps of a block, which take a block of the cache each in a turn.
+    warps: usize,
+    /// Bytes of shared memory.
+    shared: u32,
+}
+
+impl Split {
+    /// So that one long sequence has a block for each multiprocessor.
+    fn of(card: &Card, kv_heads: usize, head_dim: usize) -> Self {
+        let ranks = if card.generation >= 90 { RANKS } else { 1 };
+        let fair = card.multiprocessors as usize / kv_heads / ranks * ranks;
+        let (warps, shared) = match head_dim {
+            64 => (8, 34_320),
+            128 => (8, 68_112),
+            _ => (4, 69_904),
+        };
+        Self { most: fair.clamp(ranks, MOST_SPLITS), ranks, warps, shared }
+    }
+
+    /// Tokens of the shortest part.
+    fn turn(&self) -> usize {
+        self.warps * BLOCK_TOKENS
+    }
+
+    /// Blocks for `sequences` of at most `context` tokens.
+    fn grid(&self, context: usize, kv_heads: usize, sequences: usize, tiles: usize) -> Grid {
+        let parts = context.div_ceil(self.turn()).next_multiple_of(self.ranks).min(self.most);
+        Grid {
+            blocks: [parts as u32, kv_heads as u32, (sequences * tiles) as u32],
+            threads: [32 * self.warps as u32, 1, 1],
+            shared: self.shared,
+        }
+    }
+}
+
+/// What all attention kernels take: `struct Attention` of attention.cuh.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Arguments {
+    qkv: Address,
+    out: Address,
+    keys: Address,
+    values: Address,
+    first_row: Address,
+    rows: Address,
+    start: Address,
+    block_table: Address,
+    max_blocks: i32,
+    cols: i32,
+    heads: i32,
+    kv_heads: i32,
+    query_stride: i32,
+    gated: i32,
+    min_rows: i32,
+    max_rows: i32,
+    scale: f32,
+}
+
+/// What the kernel for few rows takes besides: `struct Decode` of decode.cu.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct FewRows {
+    q_norm: Address,
+    k_norm: Address,
+    partial: Address,
+    weight: Address,
+    arrived: Address,
+    eps: f32,
+    first_sequence: i32,
+    tiles: i32,
+    splits: i32,
+    min_split: i32,
+}
+
+impl Arguments {
+    fn of(
+        cuda: &Cuda,
+        shape: &AttentionShape,
+        qkv: &Tensor,
+        cache: &KvCache,
+        out: &Tensor,
+    ) -> Self {
+        let step = &cuda.step;
+        Self {
+            qkv: qkv.values.at(0),
+            out: out.values.at(0),
+            keys: cache.keys.at(0),
+            values: cache.values.at(0),
+            first_row: step.first_row(),
+            rows: step.seq_rows(),
+            start: step.start(),
+            block_table: step.block_table(),
+            max_blocks: step.blocks_stride() as i32,
+            cols: qkv.cols as i32,
+            heads: shape.heads as i32,
+            kv_heads: shape.kv_heads as i32,
+            query_stride: shape.query_stride() as i32,
+            gated: i32::from(shape.gated),
+            min_rows: 1,
+            max_rows: FEW_ROWS as i32,
+            scale: std::f32::consts::LOG2_E / (shape.head_dim as f32).sqrt(),
+        }
+    }
+}
+
+/// Norms and rotates the step's queries and keys, puts keys and values into their blocks, and
+/// attends over all keys.
 pub(crate) fn attention(
+    cuda: &Cuda,
+    layer: &AttentionLayer<Buffer<f32>>,
+    qkv: &mut Tensor,
+    cache: &mut KvCache,
+    out: &mut Tensor,
+) {
+    let shape = &layer.shape;
+    if !has_kernel(shape, cache.shape.block_size) {
+        rope_kv_plain(cuda, layer, qkv, cache);
+        attention_plain(cuda, shape, qkv, cache, out);
+        return;
+    }
+    let arguments = Arguments::of(cuda, shape, qkv, cache, out);
+    let StepSize { fewest_rows, most_rows, .. } = cuda.step.size;
+    if fewest_rows <= FEW_ROWS {
+        few_rows(cuda, layer, &arguments);
+    }
+    if most_rows > FEW_ROWS {
+        rope_kv(cuda, layer, qkv, cache, FEW_ROWS + 1);
+        many_rows(cuda, shape, &arguments);
+    }
+}
+
+/// Whether the tensor cores' kernels are made for the shape.
+fn has_kernel(shape: &AttentionShape, block_size: usize) -> bool {
+    [64, 128, MOST_HEAD_DIM].contains(&shape.head_dim) && block_size == BLOCK_TOKENS
+}
+
+/// Sequences with few rows, as many at a time as there is room for their parts.
+fn few_rows(cuda: &Cuda, layer: &AttentionLayer<Buffer<f32>>, arguments: &Arguments) {
+    let AttentionLayer { shape, q_norm, k_norm } = layer;
+    let (parts, size) = (&cuda.attention, &cuda.step.size);
+    let split = Split::of(cuda.context.card(), shape.kv_heads, shape.head_dim);
+    let tiles = tiles(shape, size.most_rows);
+    let room = parts.tiles / tiles;
+    assert!(room > 0, "{} query heads share keys", shape.heads / shape.kv_heads);
+    let name = match shape.head_dim {
+        64 => "attention_decode_64",
+        128 => "attention_decode_128",
+        _ => "attention_decode_256",
+    };
+    for first in (0..size.sequences).step_by(room) {
+        let count = room.min(size.sequences - first);
+        let few = FewRows {
+            q_norm: q_norm.at(0),
+            k_norm: k_norm.at(0),
+            partial: parts.partial.at(0),
+            weight: parts.weight.at(0),
+            arrived: parts.arrived.at(0),
+            eps: shape.eps,
+            first_sequence: first as i32,
+            tiles: tiles as i32,
+            splits: split.most as i32,
+            min_split: split.turn() as i32,
+        };
+        cuda.launch(name, split.grid(size.most_context, shape.kv_heads, count, tiles))
+            .arg_by_value(arguments)
+            .arg_by_value(&few)
+            .arg_by_value(&Rotation::of(shape))
+            .cluster(split.ranks as u32)
+            .overlapping()
+            .run();
+    }
+}
+
+/// Tiles of queries of the sequence that has most among those with few rows.
+fn tiles(shape: &AttentionShape, most_rows: usize) -> usize {
+    (most_rows.min(FEW_ROWS) * (shape.heads / shape.kv_heads)).div_ceil(QUERIES)
+}
+
+/// Sequences with many rows, whose queries and keys are rotated already.
+fn many_rows(cuda: &Cuda, shape: &AttentionShape, arguments: &Arguments) {
+    let size = &cuda.step.size;
+    let name = match shape.head_dim {
+        64 => "attention_prefill_64",
+        128 => "attention_prefill_128",
+        _ => "attention_prefill_256",
+    };
+    let range = (FEW_ROWS as i32 + 1, i32::MAX);
+    let arguments = Arguments { min_rows: range.0, max_rows: range.1, ..*arguments };
+    cuda.launch(name, many_rows_grid(shape, size.most_rows, size.sequences))
+        .arg_by_value(&arguments)
+        .overlapping()
+        .run();
+}
+
+/// A block for each query head and tile of rows; queries and 64 keys and values in shared memory.
+fn many_rows_grid(shape: &AttentionShape, most_rows: usize, sequences: usize) -> Grid {
+    let tile = if shape.head_dim == MOST_HEAD_DIM { 64 } else { 128 };
+    let shared = (tile + 2 * 64) * shape.head_dim * size_of::<f16>();
+    Grid {
+        blocks: [shape.heads as u32, most_rows.div_ceil(tile) as u32, sequences as u32],
+        threads: [128, 1, 1],
+        shared: shared as u32,
+    }
+}
+
+/// Any shape, row by row.
+fn attention_plain(
     cuda: &Cuda,
     shape: &AttentionShape,
     qkv: &Tensor,
     cache: &KvCache,
     out: &mut Tensor,
 ) {
-    assert!(shape.head_dim <= MOST_HEAD_DIM, "a head of {} elements", shape.head_dim);
+    assert!(shape.head_dim <= MOST_PLAIN_HEAD_DIM, "a head of {} elements", shape.head_dim);
     let step = &cuda.step;
     cuda.launch("attention_plain", Grid::plane(shape.heads as u32, cuda.rows() as u32, 32))
         .arg(&qkv.values)

@@ -8,7 +8,7 @@ const ROUNDING: f64 = 3e-2;
 
 /// E1 for whole models: prompt and decode on the card are those of the CPU.
 #[test]
-fn a_card_computes_what_the_cpu_does() {
+fn models_compute_what_the_cpu_does_on_a_card() {
     let Some(context) = card() else { return };
     for model in MODELS {
         let (mut gpu, mut cpu) = (on_card(&context, model), on_cpu(model));
