@@ -4,10 +4,10 @@
 //     N = T (V - exp(G) K Sᵀ)        O = (exp(G) Q Sᵀ + P N) / sqrt(d)
 //     S = exp(G_last) S + (exp(G_last - G) N)ᵀ K
 //
-// A block owns 64 values of a head and a warp 16 of them, with their rows of the state in registers.
-// All five products are taken transposed, values by tokens, so that each one's sums are the next
-// one's left operand as they lie, and warps never exchange anything. Tiles come through a ring of
-// shared memory.
+// A block owns 64 values of a head and a warp 16 of them, with their rows of the state in
+// registers. All five products are taken transposed, values by tokens, so that each one's sums are
+// the next one's left operand as they lie, and warps never exchange anything. Tiles come through a
+// ring of shared memory.
 
 #include "warpgroup.cuh"
 

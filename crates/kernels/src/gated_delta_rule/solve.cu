@@ -5,8 +5,8 @@
 //     P[i][j] = (q_i · k_j) exp(G_i - G_j), i >= j
 //
 // The inverse: forward substitution in f32 on the diagonal's blocks of 16, and from them block by
-// block downwards, X_ij = -D_i (sum over j <= m < i of L_im X_mj). Powers of L, as a doubling inverse
-// takes them, reach 1e18 where keys are alike, though T stays below one.
+// block downwards, X_ij = -D_i (sum over j <= m < i of L_im X_mj). Powers of L, as a doubling
+// inverse takes them, reach 1e18 where keys are alike, though T stays below one.
 
 #include "chunk.cuh"
 
@@ -28,8 +28,6 @@ constexpr int D_AT = T_AT + SQUARE * 2;                   // f16, inverses of th
 constexpr int DIAGONAL_AT = D_AT + BLOCKS * BLOCK * BLOCK * 2;  // f32, the diagonal's blocks of L
 constexpr int SHARED = 2 * TILE * 2;
 static_assert(DIAGONAL_AT + BLOCKS * BLOCK * STRIDE * 4 <= SHARED, "fits where the tiles were");
-
-__device__ __forceinline__ float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
 
 // Reads the gates of a chunk; `sums` becomes G by log2. Rows past the end change nothing: their
 // beta and log decay are zero. Called by the first 64 threads.
