@@ -100,8 +100,16 @@ struct Head {
 #pragma unroll
             for (int at = 0; at < PARTS; at++) {
                 to[group][at] =
-                    start == 0 ? make_float4(0.0f, 0.0f, 0.0f, 0.0f) : __ldcs(part(group, at));
+                    start == 0 ? make_float4(0.0f, 0.0f, 0.0f, 0.0f) : *part(group, at);
             }
+        }
+    }
+
+    __device__ __forceinline__ void store_state(const float4 (&from)[GROUPS][PARTS]) const {
+#pragma unroll
+        for (int group = 0; group < GROUPS; group++) {
+#pragma unroll
+            for (int at = 0; at < PARTS; at++) *part(group, at) = from[group][at];
         }
     }
 
@@ -254,16 +262,12 @@ __device__ __forceinline__ void recurrent(const Layer& layer) {
         __syncthreads();
         const float keep = expf(decay * softplus(inputs.a + dt_bias));
         update<DIM>(state, mixed, sigmoid(inputs.b), keep, read_out);
+        if (ONE || token == rows - 1) head.store_state(state);
         __syncthreads();
         if (thread < DIM) {
             const float y = normed<DIM>(read_out, layer.eps) * weight * silu(inputs.z);
             layer.out[((first_row + token) * head.heads + head.head) * DIM + thread] = y;
         }
-    }
-#pragma unroll
-    for (int group = 0; group < GROUPS; group++) {
-#pragma unroll
-        for (int at = 0; at < Head::PARTS; at++) __stcs(head.part(group, at), state[group][at]);
     }
 }
 
