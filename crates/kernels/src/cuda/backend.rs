@@ -1,5 +1,6 @@
 //! The device as a [`Backend`]: which launch each operation is.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use half::f16;
@@ -15,12 +16,13 @@ use crate::fault::DeviceFault;
 use crate::gated_delta_rule::cuda::Chunks;
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 pub use crate::linear::cuda::Matrix;
-use crate::linear::cuda::Place;
+use crate::linear::cuda::{Input, Place, Scratch, Widest};
 pub use crate::moe::cuda::Mixture;
 use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionLayer;
 pub use crate::paged_attention::cuda::KvCache;
 use crate::paged_attention::cuda::Parts;
+use crate::quant::WeightType;
 use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 use crate::{embed, gated_delta_rule, linear, moe, paged_attention, rms_norm, sample, swiglu};
@@ -29,8 +31,11 @@ use crate::{embed, gated_delta_rule, linear, moe, paged_attention, rms_norm, sam
 pub struct Cuda {
     pub(crate) context: Arc<Context>,
     pub(crate) step: Step,
-    /// Normed rows, the operand of the products that follow.
-    pub(crate) normed: Buffer<f32>,
+    /// What linear layers share.
+    pub(crate) linear: Scratch,
+    /// Normed rows, of which experts are chosen and made.
+    normed: Buffer<f32>,
+    normed_cols: usize,
     /// What attention leaves between its parts.
     pub(crate) attention: Parts,
     /// Room for chunks of linear attention, and which ones the step has.
@@ -39,8 +44,7 @@ pub struct Cuda {
     experts: Option<moe::cuda::Scratch>,
     sampler: Option<sample::cuda::Sampler>,
     graphs: Graphs,
-    /// The widest row that is ever normed.
-    widest: usize,
+    widest: Widest,
 }
 
 /// Activations `[max_rows, cols]`.
@@ -61,13 +65,15 @@ impl Cuda {
         Self {
             context: context.clone(),
             step: Step::new(context, capacity),
+            linear: Scratch::new(context, 0, Widest::default()),
             normed: Buffer::new(context, "normed rows", 0),
+            normed_cols: 0,
             attention: Parts::new(context, capacity.sequences),
             chunks: Chunks::new(context, capacity),
             experts: None,
             sampler: Some(sample::cuda::Sampler::new(context, capacity.sequences)),
             graphs: Graphs::new(context),
-            widest: 0,
+            widest: Widest::default(),
         }
     }
 
@@ -101,9 +107,14 @@ impl Backend for Cuda {
     type State = State;
     type Mixture = Mixture;
 
+    fn matrix_bytes(ty: WeightType, rows: usize, cols: usize) -> u64 {
+        Matrix::bytes_of(ty, rows, cols)
+    }
+
     fn matrix(&mut self, weight: &Weight) -> Matrix {
-        self.widest = self.widest.max(weight.cols);
-        Matrix::new(&self.context, weight)
+        let matrix = Matrix::new(&self.context, weight);
+        self.widest.include(&matrix);
+        matrix
     }
 
     fn vector(&mut self, values: &[f32]) -> Buffer<f32> {
@@ -111,8 +122,9 @@ impl Backend for Cuda {
     }
 
     fn mixture(&mut self, shape: &MoeShape, weights: &MoeWeights<Weight>) -> Mixture {
-        self.widest = self.widest.max(weights.router.cols);
+        self.normed_cols = self.normed_cols.max(weights.router.cols);
         let mixture = Mixture::new(self, shape, weights);
+        mixture.matrices().for_each(|matrix| self.widest.include(matrix));
         if self.experts.is_none() {
             // All layers of a model are alike.
             self.experts = Some(mixture.scratch(&self.context, self.step.capacity().rows));
@@ -137,7 +149,8 @@ impl Backend for Cuda {
 
     fn ready(&mut self) -> Result<(), DeviceFault> {
         let rows = self.step.capacity().rows;
-        self.normed = Buffer::new(&self.context, "normed rows", rows * self.widest);
+        self.linear = Scratch::new(&self.context, rows, self.widest);
+        self.normed = Buffer::new(&self.context, "normed rows", rows * self.normed_cols);
         self.attention.take();
         self.chunks.take_room();
         self.context.synchronize();
@@ -219,25 +232,19 @@ impl Backend for Cuda {
         parts: &[Matrix],
         out: &mut Tensor,
     ) {
-        let rows = self.rows();
-        rms_norm::cuda::rms_norm(self, &x.values, None, norm, eps, rows, &self.normed);
-        let mut first_col = 0;
-        for part in parts {
-            let place = Place { first_col, add: false };
-            linear::cuda::linear(self, &self.normed, part, rows, out, place);
-            first_col += part.rows;
-        }
-        assert_eq!(first_col, out.cols, "the parts fill the columns");
+        let input = Input { norm: Some((norm, eps)), ..Input::of(x) };
+        linear::cuda::linear(self, &input, self.rows(), parts, out, Place::START);
     }
 
     fn project(&mut self, x: &Tensor, matrix: &Matrix, out: &mut Tensor) {
-        let place = Place { first_col: 0, add: false };
-        linear::cuda::linear(self, &x.values, matrix, self.rows(), out, place);
+        let (input, matrix) = (Input::of(x), from_ref(matrix));
+        linear::cuda::linear(self, &input, self.rows(), matrix, out, Place::START);
     }
 
     fn project_add(&mut self, x: &Tensor, matrix: &Matrix, residual: &mut Tensor) {
-        let place = Place { first_col: 0, add: true };
-        linear::cuda::linear(self, &x.values, matrix, self.rows(), residual, place);
+        let (input, matrix) = (Input::of(x), from_ref(matrix));
+        let place = Place { add: true, ..Place::START };
+        linear::cuda::linear(self, &input, self.rows(), matrix, residual, place);
     }
 
     fn add(&mut self, x: &Tensor, residual: &mut Tensor) {
@@ -300,9 +307,8 @@ impl Backend for Cuda {
     ) {
         let rows = self.step.size.logit_rows;
         let wanted = Some(self.step.logit_rows());
-        rms_norm::cuda::rms_norm(self, &x.values, wanted, norm, eps, rows, &self.normed);
-        let place = Place { first_col: 0, add: false };
-        linear::cuda::linear(self, &self.normed, head, rows, out, place);
+        let input = Input { rows_of: wanted, norm: Some((norm, eps)), ..Input::of(x) };
+        linear::cuda::linear(self, &input, rows, from_ref(head), out, Place::START);
     }
 
     fn sample(

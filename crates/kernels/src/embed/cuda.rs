@@ -2,25 +2,23 @@
 
 use crate::cuda::{Address, Cuda, Grid, Matrix, Tensor};
 
-/// Threads of a block, one a column.
-const THREADS: u32 = 256;
+/// Threads of a block, one for each eight columns.
+const THREADS: usize = 128;
 
 fn grid(rows: usize, cols: usize) -> Grid {
-    Grid::plane(cols.div_ceil(THREADS as usize) as u32, rows as u32, THREADS)
+    Grid::plane(cols.div_ceil(8 * THREADS) as u32, rows as u32, THREADS as u32)
 }
 
 /// `out[row] = table[token of row]`.
 pub(crate) fn embed(cuda: &Cuda, table: &Matrix, tokens: Address, out: &mut Tensor) {
     assert_eq!(table.cols, out.cols, "columns of an embedding");
     cuda.launch("embed", grid(cuda.rows(), table.cols))
-        .arg(&table.blocks)
-        .arg(tokens)
-        .arg(table.ty.ggml_id())
-        .arg(table.ty.block_elements())
-        .arg(table.ty.block_bytes())
-        .arg(table.row_bytes() as i64)
+        .arg(table.format.ggml_id())
+        .arg(&table.units)
+        .arg(table.padded())
         .arg(table.rows)
         .arg(table.cols)
+        .arg(tokens)
         .arg(&out.values)
         .overlapping()
         .run();

@@ -1,18 +1,28 @@
-#include "dequantize.cuh"
+#include "../linear/cuda/decode.cuh"
 
-// out[row] = table[tokens[row]], zeros where the table has no such row; blockIdx.y is the row. The
-// table is in file order.
-KERNEL void embed(const uint8_t* __restrict__ table, const uint32_t* __restrict__ tokens, int type,
-                  int block_elements, int block_bytes, int64_t row_bytes, int table_rows,
-                  int cols,
-                  float* __restrict__ out) {
+// out[row] = table[tokens[row]], zeros where the table has no such row. Eight columns a thread; grid:
+// runs of 1024 columns, rows.
+KERNEL __launch_bounds__(128) void embed(
+    int format, const uint8_t* units, int padded, int table_rows, int cols, const uint32_t* tokens,
+    float* out) {
+    let_successors_start();
     wait_for_predecessors();
-    const int row = blockIdx.y;
-    const uint32_t token = tokens[row];
-    const uint8_t* blocks = table + token * row_bytes;
-    const int col = blockIdx.x * blockDim.x + threadIdx.x;
-    if (col < cols) {
-        out[(int64_t)row * cols + col] =
-            token < table_rows ? element(type, blocks, col, block_elements, block_bytes) : 0.0f;
+    const uint32_t token = tokens[blockIdx.y];
+    const int t = threadIdx.x % 4;
+    const int col = 32 * (blockIdx.x * 32 + threadIdx.x / 4);
+    if (col >= cols) return;
+    float values[2][8] = {};
+    const int g = token % 8, half = token / 8 % 2;
+    if (token < table_rows) {
+        const int unit_of_tile = col / unit_cols(format);
+        const int64_t at = static_cast<int64_t>(token / TILE_ROWS) * (padded / unit_cols(format));
+        const uint8_t* unit = units + (at + unit_of_tile) * unit_bytes(format);
+        decode(format, unit, col % unit_cols(format) / 32, 4 * g + t, values);
+    }
+    float* const line = out + static_cast<int64_t>(blockIdx.y) * cols + col + 4 * t;
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const int at = 16 * (i / 4) + i % 4;
+        if (col + 4 * t + at < cols) line[at] = half == 0 ? values[0][i] : values[1][i];
     }
 }

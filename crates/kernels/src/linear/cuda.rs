@@ -1,81 +1,273 @@
 //! Linear layers on a card.
+//!
+//! Weights are put in the order of the tensor cores once, at load (`cuda/unit.cuh`). Quantised ones
+//! are multiplied as whole numbers in halves, with activations rounded to halves; float ones with
+//! activations as sums of two bfloat16. A row's result is the same whatever else is in the step.
+
+mod job;
+mod layout;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
-use crate::cuda::{Buffer, Context, Cuda, Grid, Tensor};
+use job::{Job, MOST_PARTS, Needs, OWN_ROWS, OperandRow, Room, Source};
+pub(crate) use layout::matrix_bytes;
+
+use crate::cuda::{Address, Buffer, Context, Cuda, Grid, Tensor};
 use crate::quant::WeightType;
 use crate::weight::Weight;
 
+/// Rows of one launch; more are several launches over the same weights.
+const MOST_ROWS: usize = 64;
+
+/// Blocks of the file on their way to a card.
+const STAGING_BYTES: usize = 64 << 20;
+
 /// A weight matrix on a card.
 pub struct Matrix {
-    /// The blocks' format.
-    pub ty: WeightType,
+    /// What it is kept as.
+    pub(crate) format: WeightType,
     /// Outputs.
     pub rows: usize,
     /// Inputs.
     pub cols: usize,
-    /// The blocks in the file's order.
-    pub(crate) blocks: Buffer<u8>,
+    /// Units in the order of `cuda/unit.cuh`.
+    pub(crate) units: Buffer<u8>,
 }
 
 impl Matrix {
-    /// Takes a matrix over.
-    pub(crate) fn new(context: &Arc<Context>, weight: &Weight) -> Self {
-        let blocks = Buffer::of(context, "weights", &weight.bytes);
-        Self { ty: weight.ty, rows: weight.rows, cols: weight.cols, blocks }
+    /// Bytes that a matrix takes.
+    pub(crate) fn bytes_of(ty: WeightType, rows: usize, cols: usize) -> u64 {
+        (rows * (cols / ty.block_elements()) * ty.block_bytes()) as u64
     }
 
-    /// Bytes of one row as the file has it.
-    pub(crate) fn row_bytes(&self) -> usize {
-        self.cols / self.ty.block_elements() * self.ty.block_bytes()
+    /// Takes a matrix over.
+    pub(crate) fn new(context: &Arc<Context>, weight: &Weight) -> Self {
+        let Weight { ty, rows, cols, .. } = *weight;
+        let units = Buffer::new(context, "weights", matrix_bytes(ty, rows, cols));
+        let matrix = Self { format: layout::format_of(ty), rows, cols, units };
+        let row_bytes = weight.row_bytes();
+        let tile = layout::TILE_ROWS * row_bytes;
+        let step = (STAGING_BYTES / tile).max(1) * tile;
+        let staging = Buffer::new(context, "weights on their way", step.min(weight.bytes.len()));
+        for (at, bytes) in weight.bytes.chunks(step).enumerate() {
+            staging.put(0, bytes);
+            let first = at * step / row_bytes;
+            matrix.repack(context, weight, staging.at(0), first, bytes.len() / row_bytes);
+        }
+        matrix
+    }
+
+    /// Puts `rows` rows of blocks from `first` on in order; `first` begins a tile.
+    fn repack(
+        &self,
+        context: &Arc<Context>,
+        weight: &Weight,
+        blocks: Address,
+        first: usize,
+        rows: usize,
+    ) {
+        let units = self.padded() / layout::unit_cols(self.format);
+        let tile = first / layout::TILE_ROWS * layout::tile_bytes(self.format, self.cols);
+        // Grids are low in y.
+        let tiles = layout::tiles(rows);
+        for some in (0..tiles).step_by(1 << 15) {
+            let skipped = some * layout::TILE_ROWS;
+            let count = (tiles - some).min(1 << 15);
+            let skipped_units = some * layout::tile_bytes(self.format, self.cols);
+            context
+                .launch("linear_repack", Grid::plane(units as u32, count as u32, 128))
+                .arg(self.format.ggml_id())
+                .arg(weight.ty.ggml_id())
+                .arg(weight.ty.block_elements())
+                .arg(weight.ty.block_bytes())
+                .arg(blocks.plus((skipped * weight.row_bytes()) as u64))
+                .arg(weight.row_bytes() as i64)
+                .arg((rows - skipped).min(count * layout::TILE_ROWS))
+                .arg(self.cols)
+                .arg(self.units.at(tile + skipped_units))
+                .run();
+        }
+    }
+
+    /// Columns with the zeros that fill the last units up.
+    pub(crate) fn padded(&self) -> usize {
+        layout::padded(self.cols)
     }
 }
 
-/// Which columns of a wider tensor a product fills, and whether it adds to what is there.
+/// Memory that linear layers share: their operands, and sums that cross blocks.
+pub(crate) struct Scratch {
+    half: Buffer<u16>,
+    means: Buffer<u16>,
+    high: Buffer<u16>,
+    low: Buffer<u16>,
+    shares: Buffer<f32>,
+}
+
+/// What scratch must hold: the widest activations of each kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Widest {
+    halves: usize,
+    floats: usize,
+}
+
+impl Widest {
+    /// Makes room for the inputs of a matrix.
+    pub(crate) fn include(&mut self, matrix: &Matrix) {
+        let kind =
+            if job::takes_floats(matrix.format) { &mut self.floats } else { &mut self.halves };
+        *kind = (*kind).max(matrix.padded());
+    }
+}
+
+impl Scratch {
+    /// For steps of at most `rows` rows.
+    pub(crate) fn new(context: &Arc<Context>, rows: usize, widest: Widest) -> Self {
+        let what = "operands of linear layers";
+        let blocks = context.card().multiprocessors as usize * MOST_ROWS / 8;
+        let (halves, floats) = (rows * widest.halves, rows * widest.floats);
+        let shares = Buffer::new(context, what, blocks * job::SHARE);
+        // No sum has these bits: nothing is shared yet.
+        shares.fill_bytes(0xff);
+        Self {
+            half: Buffer::new(context, what, halves),
+            means: Buffer::new(context, what, halves / 16),
+            high: Buffer::new(context, what, floats),
+            low: Buffer::new(context, what, floats),
+            shares,
+        }
+    }
+
+    fn operand(&self, needs: &Needs, padded: usize, row: usize) -> OperandRow {
+        let at = |wanted, buffer: &Buffer<u16>, cols| {
+            if wanted { buffer.at(row * cols) } else { Address::NONE }
+        };
+        OperandRow {
+            half: at(needs.halves, &self.half, padded),
+            means: at(needs.halves, &self.means, padded / 16),
+            high: at(needs.floats, &self.high, padded),
+            low: at(needs.floats, &self.low, padded),
+        }
+    }
+}
+
+/// What is multiplied.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a> {
+    /// Rows of f32.
+    pub(crate) x: &'a Buffer<f32>,
+    /// Columns of a row.
+    pub(crate) cols: usize,
+    /// Which of the rows, as a list on the card; without it the first ones.
+    pub(crate) rows_of: Option<Address>,
+    /// The norm that comes first: its weight and epsilon.
+    pub(crate) norm: Option<(&'a Buffer<f32>, f32)>,
+}
+
+/// Where in a tensor products go.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
-    /// The first of `matrix.rows` columns.
+    /// The first of their columns.
     pub(crate) first_col: usize,
-    /// Whether the product is added.
+    /// Whether they are added to what is there.
     pub(crate) add: bool,
 }
 
-/// Warps of a block, each with one weight row.
-const WARPS: u32 = 8;
-/// Input rows that a block of the plain kernel takes at once.
-const ROWS: usize = 8;
-
-fn grid(outputs: usize, rows: usize) -> Grid {
-    let y = rows.div_ceil(ROWS).min(64) as u32;
-    Grid::plane(outputs.div_ceil(WARPS as usize) as u32, y, 32 * WARPS)
+impl Place {
+    /// The first columns, overwritten.
+    pub(crate) const START: Self = Self { first_col: 0, add: false };
 }
 
-/// `out[.., place] (+)= x · matrixᵀ` for the first `rows` rows of `x`, which are `[rows, cols]`.
+impl<'a> Input<'a> {
+    /// A tensor's first rows.
+    pub(crate) fn of(x: &'a Tensor) -> Self {
+        Self { x: &x.values, cols: x.cols, rows_of: None, norm: None }
+    }
+
+    fn source(&self) -> Source {
+        if self.norm.is_some() { Source::NormedRows } else { Source::Rows }
+    }
+
+    fn norm(&self) -> Address {
+        self.norm.map_or(Address::NONE, |(weight, _)| weight.at(0))
+    }
+
+    fn eps(&self) -> f32 {
+        self.norm.map_or(0.0, |(_, eps)| eps)
+    }
+}
+
+/// `out = input · partsᵀ` for `rows` rows, or added to it; the parts lie side by side from the place
+/// on.
+///
+/// # Panics
+/// When widths differ.
 pub(crate) fn linear(
     cuda: &Cuda,
-    x: &Buffer<f32>,
-    matrix: &Matrix,
+    input: &Input<'_>,
     rows: usize,
+    parts: &[Matrix],
     out: &mut Tensor,
     place: Place,
 ) {
-    assert!(place.first_col + matrix.rows <= out.cols, "outputs of a linear layer");
-    cuda.launch("linear_plain", grid(matrix.rows, rows))
-        .arg(&matrix.blocks)
-        .arg(matrix.ty.ggml_id())
-        .arg(matrix.ty.block_elements())
-        .arg(matrix.ty.block_bytes())
-        .arg(matrix.row_bytes() as i64)
-        .arg(matrix.rows)
-        .arg(matrix.cols)
-        .arg(x)
-        .arg(rows)
-        .arg(&out.values)
-        .arg(out.cols)
-        .arg(place.first_col)
-        .arg(place.add)
+    assert!(parts.iter().all(|part| part.cols == input.cols), "columns of a linear layer");
+    let outputs: usize = parts.iter().map(|part| part.rows).sum();
+    assert!(place.first_col + outputs <= out.cols, "outputs of a linear layer");
+    let mut first_col = place.first_col;
+    for parts in parts.chunks(MOST_PARTS) {
+        let needs = Needs::of(parts);
+        let own = rows <= OWN_ROWS && needs.can_stage(room(cuda), rows);
+        if !own {
+            prepare(cuda, input, &needs, rows, parts[0].cols);
+        }
+        for first in (0..rows).step_by(MOST_ROWS) {
+            let count = (rows - first).min(MOST_ROWS);
+            let plan = needs.plan(room(cuda), count);
+            let mut job = Job::new(parts, &needs, &plan, count, first_col);
+            if own {
+                job.x = input.x.at(0);
+                job.x_stride = input.cols as i32;
+                job.rows_of_x = input.rows_of.unwrap_or(Address::NONE);
+                (job.source, job.norm, job.eps) = (input.source(), input.norm(), input.eps());
+            } else {
+                job.operand = cuda.linear.operand(&needs, parts[0].padded(), first);
+            }
+            job.out = out.values.at(first * out.cols);
+            job.stride = out.cols as i32;
+            job.add = i32::from(place.add);
+            job.shares = cuda.linear.shares.at(0);
+            cuda.launch(plan.kernel, plan.grid).arg_by_value(&job).overlapping().run();
+        }
+        first_col += parts.iter().map(|part| part.rows).sum::<usize>();
+    }
+}
+
+/// Makes the operand of all rows.
+fn prepare(cuda: &Cuda, input: &Input<'_>, needs: &Needs, rows: usize, cols: usize) {
+    let padded = layout::padded(cols);
+    let operand = cuda.linear.operand(needs, padded, 0);
+    cuda.launch("linear_prepare", Grid::line(rows as u32, job::THREADS))
+        .arg(input.source() as i32)
+        .arg(input.x)
+        .arg(input.rows_of.unwrap_or(Address::NONE))
+        .arg(input.cols)
+        .arg(input.norm())
+        .arg(input.eps())
+        .arg(cols)
+        .arg(padded)
+        .arg(operand.half)
+        .arg(operand.means)
+        .arg(operand.high)
+        .arg(operand.low)
         .overlapping()
         .run();
+}
+
+fn room(cuda: &Cuda) -> Room {
+    let card = cuda.context.card();
+    Room { multiprocessors: card.multiprocessors, shared_bytes: card.shared_bytes }
 }
 
 /// `residual += x` over the step's rows.
@@ -88,16 +280,4 @@ pub(crate) fn add(cuda: &Cuda, x: &Tensor, residual: &mut Tensor) {
         .arg(items as i64)
         .overlapping()
         .run();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_grid_covers_outputs_and_rows() {
-        assert_eq!(grid(9, 1).blocks, [2, 1, 1]);
-        assert_eq!(grid(8, 9).blocks, [1, 2, 1]);
-        assert_eq!(grid(8, 4096).blocks[1], 64, "blocks walk over the rest");
-    }
 }

@@ -1,11 +1,12 @@
 //! A mixture of experts on a card.
 
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use super::{Expert, MoeShape, MoeWeights, SharedExpert};
 use crate::cuda::{Buffer, Context, Cuda, Grid, Tensor};
 use crate::fault::DeviceFault;
-use crate::linear::cuda::{Matrix, Place, linear};
+use crate::linear::cuda::{Input, Matrix, Place, linear};
 use crate::quant::WeightType;
 use crate::swiglu;
 use crate::weight::Weight;
@@ -84,6 +85,14 @@ impl Mixture {
         }
     }
 
+    /// What linear layers multiply by.
+    pub(crate) fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        let shared = self.shared.iter().flat_map(|SharedExpert { gate, expert }| {
+            [gate, &expert.gate, &expert.up, &expert.down]
+        });
+        std::iter::once(&self.router).chain(shared)
+    }
+
     /// Room for steps of `rows` rows.
     pub(crate) fn scratch(&self, context: &Arc<Context>, rows: usize) -> Scratch {
         let what = "activations of experts";
@@ -114,8 +123,8 @@ pub(crate) fn moe(
     out: &mut Tensor,
 ) {
     let (rows, shape) = (cuda.rows(), &mixture.shape);
-    let whole = Place { first_col: 0, add: false };
-    linear(cuda, x, &mixture.router, rows, &mut scratch.router, whole);
+    let input = Input { x, cols: mixture.router.cols, rows_of: None, norm: None };
+    linear(cuda, &input, rows, from_ref(&mixture.router), &mut scratch.router, Place::START);
     let Scratch { router, chosen, weights, activated, .. } = &*scratch;
     cuda.launch("moe_route", Grid::line(rows as u32, 32).with_shared(4 * shape.experts as u32))
         .arg(&router.values)
@@ -171,12 +180,13 @@ fn add_shared(
 ) {
     let rows = cuda.rows();
     let Expert { gate, up, down } = &shared.expert;
-    let at = |first_col| Place { first_col, add: false };
-    linear(cuda, x, &shared.gate, rows, amount, at(0));
-    linear(cuda, x, gate, rows, gate_up, at(0));
-    linear(cuda, x, up, rows, gate_up, at(gate.rows));
+    let input = Input { x, cols: gate.cols, rows_of: None, norm: None };
+    let beside = Place { first_col: gate.rows, add: false };
+    linear(cuda, &input, rows, from_ref(&shared.gate), amount, Place::START);
+    linear(cuda, &input, rows, from_ref(gate), gate_up, Place::START);
+    linear(cuda, &input, rows, from_ref(up), gate_up, beside);
     swiglu::cuda::swiglu(cuda, gate_up, activated);
-    linear(cuda, &activated.values, down, rows, made, at(0));
+    linear(cuda, &Input::of(activated), rows, from_ref(down), made, Place::START);
     let items = rows * out.cols;
     cuda.launch("moe_add_shared", Grid::over(items, 256))
         .arg(&amount.values)
