@@ -134,10 +134,16 @@ impl Split {
     /// For a step with this many tiles of sequences.
     fn of(card: &Card, kv_heads: usize, head_dim: usize, tiles: usize) -> Self {
         let tiles = tiles.next_power_of_two();
-        // One block a multiprocessor leaves room for the next kernel to begin.
-        let blocks = card.multiprocessors as usize * if tiles == 1 { 1 } else { 2 };
+        // A sequence alone is over fast if the next layer finds room while this one ends.
+        let alone = tiles == 1;
+        let halves = match (alone, head_dim <= 128) {
+            (true, false) => 1,
+            (true, true) | (false, false) => 2,
+            (false, true) => 4,
+        };
+        let blocks = card.multiprocessors as usize * halves / 2;
         let fair = (blocks / (kv_heads * tiles)).clamp(1, MOST_SPLITS);
-        let ranks = if card.generation >= 90 { fair.min(MOST_RANKS) } else { 1 };
+        let ranks = if alone && card.generation >= 90 { fair.min(MOST_RANKS) } else { 1 };
         let ranks = 1 << ranks.ilog2();
         let fair = fair / ranks * ranks;
         let (kernel, warps, shared) = match head_dim {
@@ -306,27 +312,46 @@ fn tiles(shape: &AttentionShape, most_rows: usize) -> usize {
 /// Sequences with many rows, whose queries and keys are rotated already.
 fn many_rows(cuda: &Cuda, shape: &AttentionShape, arguments: &Arguments) {
     let size = &cuda.step.size;
-    let name = match shape.head_dim {
-        64 => "attention_prefill_64",
-        128 => "attention_prefill_128",
-        _ => "attention_prefill_256",
-    };
+    let tile = Tile::of(cuda.context.card(), shape.head_dim);
     let range = (FEW_ROWS as i32 + 1, i32::MAX);
     let arguments = Arguments { min_rows: range.0, max_rows: range.1, ..*arguments };
-    cuda.launch(name, many_rows_grid(shape, size.most_rows, size.sequences))
+    cuda.launch(tile.kernel, tile.grid(shape, size.most_rows, size.sequences))
         .arg_by_value(&arguments)
         .overlapping()
         .run();
 }
 
-/// A block for each query head and tile of rows; queries and 64 keys and values in shared memory.
-fn many_rows_grid(shape: &AttentionShape, most_rows: usize, sequences: usize) -> Grid {
-    let tile = if shape.head_dim == MOST_HEAD_DIM { 64 } else { 128 };
-    let shared = (tile + 2 * 64) * shape.head_dim * size_of::<f16>();
-    Grid {
-        blocks: [shape.heads as u32, most_rows.div_ceil(tile) as u32, sequences as u32],
-        threads: [128, 1, 1],
-        shared: shared as u32,
+/// What a block of the kernels for many rows takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tile {
+    kernel: &'static str,
+    rows: usize,
+    threads: u32,
+    /// Tiles of 64 keys or values that lie in shared memory beside the queries.
+    stages: usize,
+}
+
+impl Tile {
+    fn of(card: &Card, head_dim: usize) -> Self {
+        let (kernel, rows, threads, stages) = match (card.generation, head_dim) {
+            (90, 128) => ("attention_prefill_hopper_128", 192, 384, 4),
+            (90, MOST_HEAD_DIM) => ("attention_prefill_hopper_256", 128, 256, 4),
+            (_, 64) => ("attention_prefill_64", 128, 128, 2),
+            (_, 128) => ("attention_prefill_128", 128, 128, 2),
+            _ => ("attention_prefill_256", 64, 128, 2),
+        };
+        Self { kernel, rows, threads, stages }
+    }
+
+    /// A block for each query head and tile of rows.
+    fn grid(&self, shape: &AttentionShape, most_rows: usize, sequences: usize) -> Grid {
+        let tiles = most_rows.div_ceil(self.rows);
+        let shared = (self.rows + self.stages * 64) * shape.head_dim * size_of::<f16>();
+        Grid {
+            blocks: [shape.heads as u32, tiles as u32, sequences as u32],
+            threads: [self.threads, 1, 1],
+            shared: shared as u32,
+        }
     }
 }
 

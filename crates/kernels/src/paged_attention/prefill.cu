@@ -4,39 +4,10 @@
 //
 // A warp takes 16 · TILES rows. Values of a tile arrive while its scores are computed, the next
 // tile's keys while its result is summed.
-#include "attention.cuh"
+#include "tile.cuh"
 
 constexpr int WARPS = 4;
 constexpr int THREADS = 32 * WARPS;
-constexpr int KEYS = 64;
-
-// What a CTA works on.
-struct Task {
-    int sequence;
-    int head;
-    int kv_head;
-    int first_row;  // Of the step.
-    int rows;
-    int position;  // Of the first row.
-    int tokens;    // That the last row sees.
-};
-
-template <int ROWS>
-__device__ __forceinline__ bool find_task(Task& task, const Attention& a) {
-    task.sequence = blockIdx.z;
-    task.head = blockIdx.x;
-    task.kv_head = task.head / (a.heads / a.kv_heads);
-    int rows = a.rows[task.sequence];
-    if (rows < a.min_rows || rows > a.max_rows) return false;
-    // The longest tiles first: the short ones fill the end of the launch.
-    int tile = (rows + ROWS - 1) / ROWS - 1 - (int)blockIdx.y;
-    if (tile < 0) return false;
-    task.first_row = a.first_row[task.sequence] + tile * ROWS;
-    task.rows = min(rows - tile * ROWS, ROWS);
-    task.position = a.start[task.sequence] + tile * ROWS;
-    task.tokens = task.position + task.rows;
-    return true;
-}
 
 // The task's queries as halves; rows beyond its last are zero.
 template <int DIM, int ROWS>
@@ -44,16 +15,7 @@ __device__ __forceinline__ void load_queries(uint4* queries, const Task& task,
                                              const Attention& a) {
     for (int at = threadIdx.x; at < ROWS * (DIM / 8); at += THREADS) {
         int row = at / (DIM / 8), piece = at % (DIM / 8);
-        uint4 halves = make_uint4(0, 0, 0, 0);
-        if (row < task.rows) {
-            const float* x = a.qkv + (long long)(task.first_row + row) * a.cols
-                             + task.head * a.query_stride + piece * 8;
-            float4 low = *reinterpret_cast<const float4*>(x);
-            float4 high = *reinterpret_cast<const float4*>(x + 4);
-            halves = make_uint4(pack(low.x, low.y), pack(low.z, low.w), pack(high.x, high.y),
-                                pack(high.z, high.w));
-        }
-        queries[place<DIM>(row, piece)] = halves;
+        queries[place<DIM>(row, piece)] = load_piece(task, a, row, piece);
     }
 }
 
