@@ -22,6 +22,9 @@ pub(super) const SHARE: usize = 32 * TILE_ROWS;
 /// Slots of a warp: more do not make the memory faster.
 const MOST_SLOTS: usize = 8;
 
+/// Units of a warp that are brought near before its kernel runs.
+const UNITS_AHEAD: i32 = 3;
+
 /// Rows of which every block makes the operand itself; more are made once, by a launch before.
 pub(super) const OWN_ROWS: usize = 2;
 
@@ -62,11 +65,21 @@ pub(super) struct OperandRow {
     pub(super) low: Address,
 }
 
+/// `Ahead` of `linear.cu`: what the next kernel multiplies by.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ahead {
+    parts: [Part; MOST_PARTS],
+    units: i32,
+    most: i32,
+}
+
 /// `Linear` of `linear.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Job {
     parts: [Part; MOST_PARTS],
+    pub(super) ahead: Ahead,
     pub(super) x: Address,
     pub(super) norm: Address,
     pub(super) operand: OperandRow,
@@ -188,28 +201,13 @@ impl Job {
         needs: &Needs,
         plan: &Plan,
         rows: usize,
-        mut col: usize,
+        col: usize,
     ) -> Self {
         let nowhere = Address::NONE;
-        let (mut table, mut unit) = ([Part::NONE; MOST_PARTS], 0);
-        for (part, matrix) in table.iter_mut().zip(parts) {
-            let units = tiles(matrix.rows) * units_of_tile(matrix);
-            *part = Part {
-                units: matrix.units.at(0),
-                first_unit: unit,
-                end_unit: unit + units as i32,
-                units_of_tile: units_of_tile(matrix) as i32,
-                unit_bytes: unit_bytes(matrix.format) as i32,
-                format: matrix.format.ggml_id(),
-                rows: matrix.rows as i32,
-                col: col as i32,
-                unused: 0,
-            };
-            unit += units as i32;
-            col += matrix.rows;
-        }
+        let (parts_table, units) = table(parts, col);
         Self {
-            parts: table,
+            parts: parts_table,
+            ahead: Ahead::NOTHING,
             x: nowhere,
             norm: nowhere,
             operand: OperandRow { half: nowhere, means: nowhere, high: nowhere, low: nowhere },
@@ -226,12 +224,45 @@ impl Job {
             stride: 0,
             rows: rows as i32,
             add: 0,
-            units: unit,
+            units,
             slot_bytes: needs.slot_bytes as i32,
             slots: plan.slots as i32,
             unused: 0,
         }
     }
+}
+
+impl Ahead {
+    /// Nothing is known of what comes.
+    const NOTHING: Self = Self { parts: [Part::NONE; MOST_PARTS], units: 0, most: 0 };
+
+    /// These matrices come. Each warp will have its first units brought near.
+    pub(super) fn of(parts: &[Matrix]) -> Self {
+        let (parts, units) = table(parts, 0);
+        Self { parts, units, most: UNITS_AHEAD }
+    }
+}
+
+/// The parts as the kernel knows them, and all their units.
+fn table(parts: &[Matrix], mut col: usize) -> ([Part; MOST_PARTS], i32) {
+    let (mut table, mut unit) = ([Part::NONE; MOST_PARTS], 0);
+    for (part, matrix) in table.iter_mut().zip(parts) {
+        let units = tiles(matrix.rows) * units_of_tile(matrix);
+        *part = Part {
+            units: matrix.units.at(0),
+            first_unit: unit,
+            end_unit: unit + units as i32,
+            units_of_tile: units_of_tile(matrix) as i32,
+            unit_bytes: unit_bytes(matrix.format) as i32,
+            format: matrix.format.ggml_id(),
+            rows: matrix.rows as i32,
+            col: col as i32,
+            unused: 0,
+        };
+        unit += units as i32;
+        col += matrix.rows;
+    }
+    (table, unit)
 }
 
 impl Part {
@@ -302,7 +333,7 @@ mod tests {
     /// The kernel reads the same layout: places first, then numbers, without gaps.
     #[test]
     fn the_job_is_laid_out_as_the_kernel_reads_it() {
-        assert_eq!((size_of::<Part>(), size_of::<Job>()), (40, 4 * 40 + 9 * 8 + 14 * 4));
-        assert_eq!(std::mem::offset_of!(Job, x_stride), 4 * 40 + 9 * 8);
+        assert_eq!((size_of::<Part>(), size_of::<Job>()), (40, 328 + 9 * 8 + 14 * 4));
+        assert_eq!(std::mem::offset_of!(Job, x_stride), 328 + 9 * 8);
     }
 }

@@ -31,8 +31,16 @@ struct Part {
     int unused;
 };
 
+// What the kernel after this one multiplies by.
+struct Ahead {
+    Part parts[MOST_PARTS];
+    int units;
+    int most;              // Units that each warp has brought near; 0 for nothing.
+};
+
 struct Linear {
     Part parts[MOST_PARTS];
+    Ahead ahead;
     const float* x;        // Rows of f32, unless the operand was prepared.
     const float* norm;
     OperandRow operand;    // Of row 0; of the others `padded` columns on.
@@ -129,6 +137,41 @@ struct Ring {
     }
 };
 
+// The runs of a block's warps.
+struct Runs {
+    int first;
+    int last;
+
+    // Every block has as many units as any other.
+    static __device__ __forceinline__ int cut(int units, int block) {
+        return static_cast<int>(static_cast<int64_t>(units) * block / gridDim.x);
+    }
+
+    static __device__ __forceinline__ Runs of_units(int units) {
+        return {cut(units, blockIdx.x), cut(units, blockIdx.x + 1)};
+    }
+
+    __device__ __forceinline__ int of(int warp) const {
+        return first + (last - first) * warp / WARPS;
+    }
+};
+
+// Has a warp's first units of the next kernel brought into the second-level cache.
+__device__ __forceinline__ void bring_near(const Ahead& ahead, int lane) {
+#if __CUDA_ARCH__ >= 900
+    const int warp = threadIdx.x / WARP;
+    const Runs runs = Runs::of_units(ahead.units);
+    const int first = runs.of(warp), last = min(runs.of(warp + 1), first + ahead.most);
+    if (lane != 0 || first >= last) return;
+    int part = 0;
+    while (first >= ahead.parts[part].end_unit) part++;
+    const Part& of = ahead.parts[part];
+    const uint8_t* at = of.units + static_cast<int64_t>(first - of.first_unit) * of.unit_bytes;
+    const int bytes = (min(last, of.end_unit) - first) * of.unit_bytes;
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(at), "r"(bytes) : "memory");
+#endif
+}
+
 // The units that a warp asks for, one after the other.
 struct Asker {
     const uint8_t* at;
@@ -147,13 +190,18 @@ struct Asker {
         at = from.units + static_cast<int64_t>(unit - from.first_unit) * size;
     }
 
-    // Asks for the next unit, if there is one.
+    // Asks for the next unit, if there is one. After the last one, the first units of the kernel to
+    // come are brought into the second-level cache: the memory has nothing else to do until it runs.
     __device__ __forceinline__ void ask(const Linear& job, const Ring& ring, int slot, int lane) {
         if (unit >= end) return;
         ring.ask(slot, at, size, lane);
         unit++;
         at += size;
-        if (unit == part_end && unit < end) find(job);
+        if (unit == end) {
+            bring_near(job.ahead, lane);
+        } else if (unit == part_end) {
+            find(job);
+        }
     }
 };
 
@@ -279,21 +327,6 @@ __device__ __forceinline__ void put(
     *out = job.add ? *out + sum : sum;
 }
 
-// The runs of a block's warps.
-struct Runs {
-    int first;
-    int last;
-
-    __device__ __forceinline__ int of(int warp) const {
-        return first + (last - first) * warp / WARPS;
-    }
-};
-
-// The first unit of a block.
-__device__ __forceinline__ int cut(const Linear& job, int block) {
-    return static_cast<int>(static_cast<int64_t>(job.units) * block / gridDim.x);
-}
-
 // The parts of tiles that the block's warps leave in shared memory, each `size` floats: of the tile
 // in which a warp's run begins, and of that in which it ends.
 struct Parts {
@@ -351,7 +384,7 @@ __device__ __forceinline__ void combine(
     if (tile.begin < begin || tile.end <= end) return;
     for (int at = lane; at < parts.size; at += WARP) {
         float sum = parts.of(warp, true)[at] + parts.rest(runs, warp + 1, tile.end, at);
-        for (int next = blockIdx.x + 1; next < gridDim.x && cut(job, next) < tile.end; next++) {
+        for (int next = blockIdx.x + 1; next < gridDim.x && Runs::cut(job.units, next) < tile.end; next++) {
             sum += take_share(job, block + next, at);
         }
         put(job, job.parts[tile.part], tile.row + at % TILE_ROWS, first_row + at / TILE_ROWS, sum);
@@ -375,13 +408,14 @@ __device__ __forceinline__ void linear(const Linear& job) {
                        job.slot_bytes, job.slots};
     ring.open(lane);
 
-    const Runs runs = {cut(job, blockIdx.x), cut(job, blockIdx.x + 1)};
+    const Runs runs = Runs::of_units(job.units);
     const int first = runs.of(warp), last = runs.of(warp + 1);
     Asker asker = {nullptr, first, last, 0, 0, 0};
     if (first < last) asker.find(job);
-    for (int slot = 0; slot < ring.count; slot++) asker.ask(job, ring, slot, lane);
+    // Before the units, lest it wait for all of them.
     NormColumns norm;
     if (STAGED && job.source == NORMED_ROWS) norm.load(job.norm, job.cols);
+    for (int slot = 0; slot < ring.count; slot++) asker.ask(job, ring, slot, lane);
     let_successors_start();
     wait_for_predecessors();
 
