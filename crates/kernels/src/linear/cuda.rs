@@ -6,13 +6,16 @@
 
 mod job;
 mod layout;
+mod library;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
-use job::{Job, MOST_PARTS, Needs, OWN_ROWS, OperandRow, Room, Source};
+use job::{Ahead, Job, MOST_PARTS, Needs, OWN_ROWS, OperandRow, Room, Source};
 pub(crate) use layout::matrix_bytes;
+use library::{Float, Library, Shape};
 
 use crate::cuda::{Address, Buffer, Context, Cuda, Grid, Tensor};
 use crate::quant::WeightType;
@@ -104,6 +107,28 @@ pub(crate) struct Scratch {
     high: Buffer<u16>,
     low: Buffer<u16>,
     shares: Buffer<f32>,
+    library: Option<Library>,
+    calls: RefCell<Calls>,
+}
+
+/// A step's products in their order. Steps are alike, so what comes next is known from the last
+/// one, and its first weights can be brought near while the memory waits for its activations.
+#[derive(Default)]
+struct Calls {
+    known: Vec<Ahead>,
+    at: usize,
+}
+
+impl Calls {
+    /// Notes a product and says what came after it in the step before.
+    fn note(&mut self, product: Ahead) -> Option<Ahead> {
+        match self.known.get_mut(self.at) {
+            Some(known) => *known = product,
+            None => self.known.push(product),
+        }
+        self.at += 1;
+        self.known.get(self.at).copied()
+    }
 }
 
 /// What scratch must hold: the widest activations of each kind.
@@ -137,7 +162,14 @@ impl Scratch {
             high: Buffer::new(context, what, floats),
             low: Buffer::new(context, what, floats),
             shares,
+            calls: RefCell::default(),
+            library: if rows > MOST_ROWS { Library::open(context) } else { None },
         }
+    }
+
+    /// A step begins.
+    pub(crate) fn begin_step(&self) {
+        self.calls.borrow_mut().at = 0;
     }
 
     fn operand(&self, needs: &Needs, padded: usize, row: usize) -> OperandRow {
@@ -216,16 +248,26 @@ pub(crate) fn linear(
     let outputs: usize = parts.iter().map(|part| part.rows).sum();
     assert!(place.first_col + outputs <= out.cols, "outputs of a linear layer");
     let mut first_col = place.first_col;
+    if let (Some(library), true) = (&cuda.linear.library, rows > MOST_ROWS) {
+        for parts in parts.chunks(MOST_PARTS) {
+            cuda.linear.calls.borrow_mut().note(Ahead::of(parts));
+        }
+        return multiply_many(cuda, library, input, rows, parts, out, place);
+    }
     for parts in parts.chunks(MOST_PARTS) {
         let needs = Needs::of(parts);
         let own = rows <= OWN_ROWS && needs.can_stage(room(cuda), rows);
         if !own {
             prepare(cuda, input, &needs, rows, parts[0].cols);
         }
+        let ahead = cuda.linear.calls.borrow_mut().note(Ahead::of(parts));
         for first in (0..rows).step_by(MOST_ROWS) {
             let count = (rows - first).min(MOST_ROWS);
             let plan = needs.plan(room(cuda), count);
             let mut job = Job::new(parts, &needs, &plan, count, first_col);
+            if let (Some(ahead), true) = (ahead, first + count == rows) {
+                job.ahead = ahead;
+            }
             if own {
                 job.x = input.x.at(0);
                 job.x_stride = input.cols as i32;
@@ -242,6 +284,82 @@ pub(crate) fn linear(
         }
         first_col += parts.iter().map(|part| part.rows).sum::<usize>();
     }
+}
+
+/// The same for more rows than the kernels take at once.
+fn multiply_many(
+    cuda: &Cuda,
+    library: &Library,
+    input: &Input<'_>,
+    rows: usize,
+    parts: &[Matrix],
+    out: &Tensor,
+    place: Place,
+) {
+    let needs = Needs::of(parts);
+    prepare(cuda, input, &needs, rows, input.cols);
+    let operand = cuda.linear.operand(&needs, layout::padded(input.cols), 0);
+    let mut first_col = place.first_col;
+    for part in parts {
+        let step = Library::tiles(part.padded());
+        let tiles = layout::tiles(part.rows);
+        for tile in (0..tiles).step_by(step) {
+            let count = step.min(tiles - tile);
+            let first = tile * layout::TILE_ROWS;
+            let mut shape = Shape {
+                rows,
+                outputs: (count * layout::TILE_ROWS).min(part.rows - first),
+                cols: part.padded(),
+                stride: out.cols,
+                float: Float::Bf16,
+                add: place.add,
+            };
+            let to = out.values.at(first_col + first);
+            let decode = |kind| decode(cuda, part, tile, count, kind, library.decoded());
+            match part.format {
+                // Both operands are sums of two; the product of the two rests is nothing.
+                WeightType::F32 => {
+                    decode(Kind::Main);
+                    library.multiply(shape, operand.high, to);
+                    shape.add = true;
+                    library.multiply(shape, operand.low, to);
+                    decode(Kind::Rest);
+                    library.multiply(shape, operand.high, to);
+                }
+                WeightType::BF16 => {
+                    decode(Kind::Main);
+                    library.multiply(shape, operand.high, to);
+                }
+                _ => {
+                    decode(Kind::Halves);
+                    shape.float = Float::Half;
+                    library.multiply(shape, operand.half, to);
+                }
+            }
+        }
+        first_col += part.rows;
+    }
+}
+
+/// What weights are decoded to; `decode.cu` has the same numbers.
+#[derive(Clone, Copy)]
+enum Kind {
+    Halves = 0,
+    Main = 1,
+    Rest = 2,
+}
+
+/// Decodes `count` tiles from `tile` on.
+fn decode(cuda: &Cuda, matrix: &Matrix, tile: usize, count: usize, kind: Kind, to: Address) {
+    let units = matrix.padded() / layout::unit_cols(matrix.format);
+    cuda.launch("linear_decode", Grid::plane(units as u32, count as u32, 128))
+        .arg(matrix.format.ggml_id())
+        .arg(kind as i32)
+        .arg(matrix.units.at(tile * layout::tile_bytes(matrix.format, matrix.cols)))
+        .arg(matrix.padded())
+        .arg(to)
+        .overlapping()
+        .run();
 }
 
 /// Makes the operand of all rows.

@@ -13,11 +13,17 @@ pub(super) const MOST_PARTS: usize = 4;
 pub(super) const THREADS: u32 = 512;
 const WARPS: usize = 16;
 
-/// Bytes that keep track of a slot.
-const SLOT_BYTES: usize = 12;
+/// A slot's barrier.
+const BARRIER_BYTES: usize = 8;
 
 /// Floats of a part of a tile that a block leaves for another.
 pub(super) const SHARE: usize = 32 * TILE_ROWS;
+
+/// Slots of a warp: more do not make the memory faster.
+const MOST_SLOTS: usize = 8;
+
+/// Units of a warp that are brought near before its kernel runs.
+const UNITS_AHEAD: i32 = 3;
 
 /// Rows of which every block makes the operand itself; more are made once, by a launch before.
 pub(super) const OWN_ROWS: usize = 2;
@@ -59,11 +65,21 @@ pub(super) struct OperandRow {
     pub(super) low: Address,
 }
 
+/// `Ahead` of `linear.cu`: what the next kernel multiplies by.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ahead {
+    parts: [Part; MOST_PARTS],
+    units: i32,
+    most: i32,
+}
+
 /// `Linear` of `linear.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Job {
     parts: [Part; MOST_PARTS],
+    pub(super) ahead: Ahead,
     pub(super) x: Address,
     pub(super) norm: Address,
     pub(super) operand: OperandRow,
@@ -83,7 +99,7 @@ pub(super) struct Job {
     units: i32,
     slot_bytes: i32,
     slots: i32,
-    whole_tiles: i32,
+    unused: i32,
 }
 
 /// A kernel and its grid.
@@ -100,14 +116,6 @@ pub(super) struct Room {
     pub(super) multiprocessors: u32,
     /// Shared memory that a block may have at most.
     pub(super) shared_bytes: u32,
-}
-
-impl Room {
-    /// Shared memory of each of two blocks that a multiprocessor holds; the driver keeps 1 KB of
-    /// each. The second is the next kernel's, which fills its rings while this one ends.
-    fn half(self) -> usize {
-        (self.shared_bytes as usize + 1024) / 2 - 1024
-    }
 }
 
 /// What the parts need of their activations, and of a slot.
@@ -140,44 +148,40 @@ impl Needs {
         2 * rows * (halves + floats)
     }
 
-    /// Slots in `room` bytes beside `others`.
-    fn slots(&self, room: usize, others: usize) -> usize {
-        room.saturating_sub(others) / (self.slot_bytes + SLOT_BYTES)
+    /// Slots of each warp beside `others` bytes.
+    fn slots(&self, room: Room, others: usize) -> usize {
+        let left = (room.shared_bytes as usize).saturating_sub(others);
+        (left / (WARPS * (self.slot_bytes + BARRIER_BYTES))).min(MOST_SLOTS)
     }
 
-    /// Whether activations fit into shared memory beside a ring.
+    /// Whether activations fit into shared memory beside rings.
     pub(super) fn can_stage(&self, room: Room, rows: usize) -> bool {
-        let staged = self.staged_bytes(rows);
-        let whole = room.shared_bytes as usize;
-        rows <= 8 && staged <= whole / 3 && self.slots(whole, staged + sums_bytes(8)) >= 8
+        rows <= 8 && self.slots(room, self.staged_bytes(rows) + sums_bytes(rows)) >= 2
     }
 
-    /// How `rows` rows are multiplied.
+    /// How `rows` rows are multiplied: as many at once as leave two slots to each warp.
     pub(super) fn plan(&self, room: Room, rows: usize) -> Plan {
+        let staged = self.can_stage(room, rows);
+        let fits = |take: usize| self.slots(room, sums_bytes(rows.min(take))) >= 2;
         let (kernel, take) = match rows {
-            0..=8 if self.can_stage(room, rows) => ("linear_8_staged", 8),
-            0..=8 => ("linear_8", 8),
-            9..=16 => ("linear_16", 16),
-            _ => ("linear_32", 32),
+            0..=8 if staged => ("linear_8_staged", 8),
+            17.. if fits(32) => ("linear_32", 32),
+            9.. if fits(16) => ("linear_16", 16),
+            _ => ("linear_8", 8),
         };
-        let staged = if kernel == "linear_8_staged" { self.staged_bytes(rows) } else { 0 };
+        let staged = if staged { self.staged_bytes(rows) } else { 0 };
         let others = staged + sums_bytes(rows.min(take));
-        // A slot for each warp is the least; where half the room has fewer, there is no successor.
-        let slots = match self.slots(room.half(), others) {
-            enough @ WARPS.. => enough,
-            _ => self.slots(room.shared_bytes as usize, others),
-        };
-        let shared = slots * (self.slot_bytes + SLOT_BYTES) + others;
+        let slots = self.slots(room, others);
+        let shared = WARPS * slots * (self.slot_bytes + BARRIER_BYTES) + others;
         let blocks = (room.multiprocessors as usize).min(self.units) as u32;
         let grid = Grid::plane(blocks, rows.div_ceil(take) as u32, THREADS);
         Plan { kernel, grid: grid.with_shared(shared as u32), slots }
     }
 }
 
-/// Shared memory for the warps' parts of a few tiles, what counts them, and 32 floats.
+/// Shared memory for two parts of tiles of each warp, and 32 floats.
 fn sums_bytes(rows: usize) -> usize {
-    let sets = if rows > 16 { 2 } else { 4 };
-    sets * (WARPS * TILE_ROWS * rows * 4 + 8) + 128
+    2 * WARPS * TILE_ROWS * rows * 4 + 128
 }
 
 /// Whether activations are wanted as sums of two bfloat16 instead of halves.
@@ -197,28 +201,13 @@ impl Job {
         needs: &Needs,
         plan: &Plan,
         rows: usize,
-        mut col: usize,
+        col: usize,
     ) -> Self {
         let nowhere = Address::NONE;
-        let (mut table, mut unit) = ([Part::NONE; MOST_PARTS], 0);
-        for (part, matrix) in table.iter_mut().zip(parts) {
-            let units = tiles(matrix.rows) * units_of_tile(matrix);
-            *part = Part {
-                units: matrix.units.at(0),
-                first_unit: unit,
-                end_unit: unit + units as i32,
-                units_of_tile: units_of_tile(matrix) as i32,
-                unit_bytes: unit_bytes(matrix.format) as i32,
-                format: matrix.format.ggml_id(),
-                rows: matrix.rows as i32,
-                col: col as i32,
-                unused: 0,
-            };
-            unit += units as i32;
-            col += matrix.rows;
-        }
+        let (parts_table, units) = table(parts, col);
         Self {
-            parts: table,
+            parts: parts_table,
+            ahead: Ahead::NOTHING,
             x: nowhere,
             norm: nowhere,
             operand: OperandRow { half: nowhere, means: nowhere, high: nowhere, low: nowhere },
@@ -235,12 +224,45 @@ impl Job {
             stride: 0,
             rows: rows as i32,
             add: 0,
-            units: unit,
+            units,
             slot_bytes: needs.slot_bytes as i32,
             slots: plan.slots as i32,
-            whole_tiles: 0,
+            unused: 0,
         }
     }
+}
+
+impl Ahead {
+    /// Nothing is known of what comes.
+    const NOTHING: Self = Self { parts: [Part::NONE; MOST_PARTS], units: 0, most: 0 };
+
+    /// These matrices come. Each warp will have its first units brought near.
+    pub(super) fn of(parts: &[Matrix]) -> Self {
+        let (parts, units) = table(parts, 0);
+        Self { parts, units, most: UNITS_AHEAD }
+    }
+}
+
+/// The parts as the kernel knows them, and all their units.
+fn table(parts: &[Matrix], mut col: usize) -> ([Part; MOST_PARTS], i32) {
+    let (mut table, mut unit) = ([Part::NONE; MOST_PARTS], 0);
+    for (part, matrix) in table.iter_mut().zip(parts) {
+        let units = tiles(matrix.rows) * units_of_tile(matrix);
+        *part = Part {
+            units: matrix.units.at(0),
+            first_unit: unit,
+            end_unit: unit + units as i32,
+            units_of_tile: units_of_tile(matrix) as i32,
+            unit_bytes: unit_bytes(matrix.format) as i32,
+            format: matrix.format.ggml_id(),
+            rows: matrix.rows as i32,
+            col: col as i32,
+            unused: 0,
+        };
+        unit += units as i32;
+        col += matrix.rows;
+    }
+    (table, unit)
 }
 
 impl Part {
@@ -281,8 +303,13 @@ mod tests {
                         let plan = needs(format, 5120, cols).plan(room, rows);
                         let what = format!("{format} {cols} {rows}: {plan:?}");
                         assert!(plan.grid.shared <= room.shared_bytes, "{what}");
-                        assert!(plan.slots >= 8 && plan.slots <= 512, "{what}");
-                        let take = [8, 16, 32][usize::from(rows > 8) + usize::from(rows > 16)];
+                        assert!(plan.slots >= 1, "{what}");
+                        assert!(plan.slots >= 2 || room.multiprocessors == 28, "{what}");
+                        let take = match plan.kernel {
+                            "linear_32" => 32,
+                            "linear_16" => 16,
+                            _ => 8,
+                        };
                         assert_eq!(plan.grid.blocks[1], rows.div_ceil(take) as u32);
                     }
                 }
@@ -290,14 +317,14 @@ mod tests {
         }
     }
 
-    /// One row of the sizes that matter leaves room for the next kernel on the multiprocessor.
+    /// One row of the sizes that matter is multiplied from shared memory by the whole card.
     #[test]
-    fn one_row_leaves_room_for_a_successor() {
+    fn one_row_takes_the_whole_card() {
         for (format, cols) in [(WeightType::Q4_K, 5120), (WeightType::Q6_K, 17408)] {
             let plan = needs(format, 5120, cols).plan(H200, 1);
             assert_eq!(plan.kernel, "linear_8_staged");
-            assert!(2 * (plan.grid.shared + 1024) <= H200.shared_bytes + 1024, "{plan:?}");
             assert_eq!(plan.grid.blocks, [132, 1, 1]);
+            assert!(plan.slots >= 3);
         }
         let few = needs(WeightType::Q4_K, 16, 512).plan(H200, 1);
         assert_eq!(few.grid.blocks[0], 2, "no block without a unit");
@@ -306,7 +333,7 @@ mod tests {
     /// The kernel reads the same layout: places first, then numbers, without gaps.
     #[test]
     fn the_job_is_laid_out_as_the_kernel_reads_it() {
-        assert_eq!((size_of::<Part>(), size_of::<Job>()), (40, 4 * 40 + 9 * 8 + 14 * 4));
-        assert_eq!(std::mem::offset_of!(Job, x_stride), 4 * 40 + 9 * 8);
+        assert_eq!((size_of::<Part>(), size_of::<Job>()), (40, 328 + 9 * 8 + 14 * 4));
+        assert_eq!(std::mem::offset_of!(Job, x_stride), 328 + 9 * 8);
     }
 }

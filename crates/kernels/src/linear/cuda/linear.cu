@@ -1,18 +1,13 @@
 // out = x * weights^T, or added to it: one to 32 rows at the speed of the memory.
 //
-// Every multiprocessor has one block. The units of all tiles, one after the other, are cut into as
-// many equal runs as there are blocks; within a run they go to the sixteen warps in turn. Units
-// arrive in a ring of slots in shared memory: a warp that has multiplied one asks for the unit
-// that comes a whole ring later. So the memory is kept busy by what shared memory holds, and few
-// long rows feed all warps as well as many short ones.
+// Every multiprocessor has one block of sixteen warps. The units of all tiles, one after the other,
+// are cut into as many equal runs as there are warps, so that few long rows feed all of them as well
+// as many short ones. A warp keeps a ring of units on their way into shared memory: while it
+// multiplies one, the others arrive. The ring is filled before the kernel waits for its predecessor.
 //
-// The ring is filled before the kernel waits for its predecessor, and a block lets its successor
-// start when it has asked for its last unit. The successor fills its own ring while this kernel's
-// last units are multiplied, and the memory does not see where one ends and the other begins.
-//
-// A tile is done when each warp has left its part in shared memory: the last one to do so adds the
-// parts up, always in the same order, and nobody waits. Where a run ends within a tile, the next
-// block leaves its part of it in memory, which it did first of all.
+// A tile that lies within a run is written at once. Of a tile that runs share, each warp leaves its
+// part in shared memory, and once, at the end, the warp that has the tile's beginning adds the parts
+// up in order. Where a tile is shared between blocks, the later block leaves its part in memory.
 //
 // A row's arithmetic depends on nothing but its own activations, the weights and the number of
 // blocks.
@@ -23,9 +18,6 @@
 constexpr int WARPS = BLOCK / WARP;
 constexpr int MOST_PARTS = 4;
 constexpr int SHARE = 32 * TILE_ROWS;  // Sums of a tile, of the most rows of x.
-
-// Tiles whose parts are in shared memory at once.
-__host__ __device__ constexpr int sum_sets(int nt) { return nt == 4 ? 2 : 4; }
 
 struct Part {
     const uint8_t* units;
@@ -39,8 +31,16 @@ struct Part {
     int unused;
 };
 
+// What the kernel after this one multiplies by.
+struct Ahead {
+    Part parts[MOST_PARTS];
+    int units;
+    int most;              // Units that each warp has brought near; 0 for nothing.
+};
+
 struct Linear {
     Part parts[MOST_PARTS];
+    Ahead ahead;
     const float* x;        // Rows of f32, unless the operand was prepared.
     const float* norm;
     OperandRow operand;    // Of row 0; of the others `padded` columns on.
@@ -59,47 +59,40 @@ struct Linear {
     int add;
     int units;
     int slot_bytes;
-    int slots;
-    int whole_tiles;       // Whether runs end where tiles do.
+    int slots;             // Of each warp.
+    int unused;
 };
 
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
     return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Units on their way. Warps may be more than a ring apart, and a barrier tells only two rounds from
-// each other, so each slot says which round was asked for.
+// A warp's units on their way.
 struct Ring {
-    uint8_t* slots;
-    uint64_t* arrived;
-    int* rounds;
+    uint32_t slots;    // Shared addresses.
+    uint32_t arrived;
     int bytes;
     int count;
 
-    __device__ __forceinline__ void open() const {
+    __device__ __forceinline__ void open(int lane) const {
 #if __CUDA_ARCH__ >= 900
         constexpr int arrivals = 1;
 #else
         constexpr int arrivals = WARP;
 #endif
-        for (int slot = threadIdx.x; slot < count; slot += BLOCK) {
-            asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(arrived + slot)),
-                         "n"(arrivals)
+        if (lane < count) {
+            asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(arrived + 8 * lane), "n"(arrivals)
                          : "memory");
-            rounds[slot] = 0;
         }
 #if __CUDA_ARCH__ >= 900
         asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 #endif
-        __syncthreads();
+        __syncwarp();
     }
 
-    // Asks for a unit. All lanes of a warp call it.
-    __device__ __forceinline__ void ask(
-        int slot, int round, const uint8_t* unit, int size, int lane) const {
-        if (lane == 0) *const_cast<volatile int*>(rounds + slot) = round;
-        const uint32_t to = shared_address(slots) + slot * bytes;
-        const uint32_t barrier = shared_address(arrived) + slot * 8;
+    // Asks for a unit. All lanes call it.
+    __device__ __forceinline__ void ask(int slot, const uint8_t* unit, int size, int lane) const {
+        const uint32_t to = slots + slot * bytes, barrier = arrived + slot * 8;
 #if __CUDA_ARCH__ >= 900
         if (lane == 0) {
             asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
@@ -120,10 +113,9 @@ struct Ring {
 #endif
     }
 
-    // Waits until a slot's unit of a round is there.
-    __device__ __forceinline__ void wait(int slot, int round) const {
-        while (*const_cast<volatile int*>(rounds + slot) != round) {}
-        const uint32_t barrier = shared_address(arrived) + slot * 8;
+    // Waits until a slot's unit is there. `phase` flips whenever the ring has gone round.
+    __device__ __forceinline__ void wait(int slot, int phase) const {
+        const uint32_t barrier = arrived + slot * 8;
         uint32_t done = 0;
         while (done == 0) {
 #if __CUDA_ARCH__ >= 900
@@ -131,34 +123,84 @@ struct Ring {
                 "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, "
                 "1, 0, p; }"
                 : "=r"(done)
-                : "r"(barrier), "r"(round & 1)
+                : "r"(barrier), "r"(phase)
                 : "memory");
 #else
             asm volatile(
                 "{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, "
                 "0, p; }"
                 : "=r"(done)
-                : "r"(barrier), "r"(round & 1)
+                : "r"(barrier), "r"(phase)
                 : "memory");
 #endif
         }
     }
 };
 
-// The units that a warp asks for.
-struct Asker {
-    int unit;
-    int end;
-    int part;
+// The runs of a block's warps.
+struct Runs {
+    int first;
+    int last;
 
-    // Asks for the next unit, if there is one, into `slot`.
-    __device__ __forceinline__ void ask(
-        const Linear& job, const Ring& ring, int slot, int round, int lane) {
-        if (unit < end) {
-            while (unit >= job.parts[part].end_unit) part++;
-            const Part& from = job.parts[part];
-            const int64_t at = static_cast<int64_t>(unit - from.first_unit) * from.unit_bytes;
-            ring.ask(slot, round, from.units + at, from.unit_bytes, lane);
+    // Every block has as many units as any other.
+    static __device__ __forceinline__ int cut(int units, int block) {
+        return static_cast<int>(static_cast<int64_t>(units) * block / gridDim.x);
+    }
+
+    static __device__ __forceinline__ Runs of_units(int units) {
+        return {cut(units, blockIdx.x), cut(units, blockIdx.x + 1)};
+    }
+
+    __device__ __forceinline__ int of(int warp) const {
+        return first + (last - first) * warp / WARPS;
+    }
+};
+
+// Has a warp's first units of the next kernel brought into the second-level cache.
+__device__ __forceinline__ void bring_near(const Ahead& ahead, int lane) {
+#if __CUDA_ARCH__ >= 900
+    const int warp = threadIdx.x / WARP;
+    const Runs runs = Runs::of_units(ahead.units);
+    const int first = runs.of(warp), last = min(runs.of(warp + 1), first + ahead.most);
+    if (lane != 0 || first >= last) return;
+    int part = 0;
+    while (first >= ahead.parts[part].end_unit) part++;
+    const Part& of = ahead.parts[part];
+    const uint8_t* at = of.units + static_cast<int64_t>(first - of.first_unit) * of.unit_bytes;
+    const int bytes = (min(last, of.end_unit) - first) * of.unit_bytes;
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(at), "r"(bytes) : "memory");
+#endif
+}
+
+// The units that a warp asks for, one after the other.
+struct Asker {
+    const uint8_t* at;
+    int unit;
+    int end;       // Of the warp's run.
+    int part_end;
+    int part;
+    int size;
+
+    // Goes to `unit`, whose part is this one or a later one.
+    __device__ __forceinline__ void find(const Linear& job) {
+        while (unit >= job.parts[part].end_unit) part++;
+        const Part& from = job.parts[part];
+        size = from.unit_bytes;
+        part_end = from.end_unit;
+        at = from.units + static_cast<int64_t>(unit - from.first_unit) * size;
+    }
+
+    // Asks for the next unit, if there is one. After the last one, the first units of the kernel to
+    // come are brought into the second-level cache: the memory has nothing else to do until it runs.
+    __device__ __forceinline__ void ask(const Linear& job, const Ring& ring, int slot, int lane) {
+        if (unit >= end) return;
+        ring.ask(slot, at, size, lane);
+        unit++;
+        at += size;
+        if (unit == end) {
+            bring_near(job.ahead, lane);
+        } else if (unit == part_end) {
+            find(job);
         }
     }
 };
@@ -236,100 +278,34 @@ __device__ __forceinline__ void stage(
 struct Reader {
     int unit;
     int slot;
-    int round;
-
-    __device__ __forceinline__ void skip(int slots, int by) {
-        slot += by;
-        while (slot >= slots) slot -= slots, round++;
-    }
+    int phase;
 };
 
 // Multiplies a warp's units before `end`; columns count from unit `begin`.
 template <int FORMAT, int NT>
 __device__ __forceinline__ void multiply_units(
-    const Linear& job, const Ring& ring, const Activations<NT>& x, int begin, int end, int lane,
-    Reader& reader, Asker& asker, float (&acc)[NT][4]) {
-    while (reader.unit < end) {
-        ring.wait(reader.slot, reader.round);
-        const uint8_t* unit = ring.slots + reader.slot * ring.bytes;
-        Multiply<FORMAT, NT>::run(unit, x, (reader.unit - begin) * unit_cols(FORMAT), lane, acc);
+    const Linear& job, const Ring& ring, const uint8_t* slots, const Activations<NT>& x, int begin,
+    int end, int lane, Reader& reader, Asker& asker, float (&acc)[NT][4]) {
+    int col = (reader.unit - begin) * unit_cols(FORMAT);
+    for (; reader.unit < end; reader.unit++, col += unit_cols(FORMAT)) {
+        ring.wait(reader.slot, reader.phase);
+        Multiply<FORMAT, NT>::run(slots + reader.slot * ring.bytes, x, col, lane, acc);
         __syncwarp();
-        asker.ask(job, ring, reader.slot, reader.round + 1, lane);
-        asker.unit += WARPS;
-        reader.unit += WARPS;
-        reader.skip(ring.count, WARPS);
+        asker.ask(job, ring, reader.slot, lane);
+        if (++reader.slot == ring.count) reader.slot = 0, reader.phase ^= 1;
     }
 }
-
-// The parts of tiles in shared memory.
-template <int SUM_SETS>
-struct Sums {
-    float* values;  // [set][warp][row of x][row of the tile]
-    int* counts;    // Warps that have left their part in a set, ever.
-    int* done;      // Tiles of a set that are added up.
-    int size;       // Of a warp's part.
-
-    // Leaves a warp's part of this block's tile number `tile`; says whether it is the last.
-    template <int NT>
-    __device__ __forceinline__ bool leave(
-        int tile, int warp, int lane, int rows, const float (&acc)[NT][4]) const {
-        const int set = tile % SUM_SETS, round = tile / SUM_SETS;
-        while (*const_cast<volatile int*>(done + set) < round) {}
-        __syncwarp();
-        float* part = values + (set * WARPS + warp) * size;
-#pragma unroll
-        for (int nt = 0; nt < NT; nt++) {
-#pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const int row = 8 * nt + lane % 4 * 2 + i % 2;
-                const int of_tile = lane / 4 + i / 2 * 8;
-                if (row < rows) part[row * TILE_ROWS + of_tile] = acc[nt][i];
-            }
-        }
-        __syncwarp();
-        int before = 0;
-        if (lane == 0) {
-            asm volatile("atom.acq_rel.cta.shared.add.s32 %0, [%1], 1;"
-                         : "=r"(before)
-                         : "r"(shared_address(counts + set))
-                         : "memory");
-        }
-        before = __shfl_sync(0xffffffffu, before, 0);
-        return before == (round + 1) * WARPS - 1;
-    }
-
-    __device__ __forceinline__ float total(int tile, int at) const {
-        const float* part = values + tile % SUM_SETS * WARPS * size + at;
-        float first = 0.0f, second = 0.0f;
-#pragma unroll
-        for (int warp = 0; warp < WARPS / 2; warp++) {
-            first += part[warp * size];
-            second += part[(warp + WARPS / 2) * size];
-        }
-        return first + second;
-    }
-
-    __device__ __forceinline__ void release(int tile, int lane) const {
-        __syncwarp();
-        __threadfence_block();
-        if (lane == 0) *const_cast<volatile int*>(done + tile % SUM_SETS) = tile / SUM_SETS + 1;
-    }
-};
 
 // What no sum is: the place of a share that is not there.
 constexpr uint32_t NOTHING = 0xffffffffu;
 
-// Leaves this block's part of a tile for the block that has the tile's beginning.
-template <int SUM_SETS>
-__device__ __forceinline__ void share_tile(
-    const Linear& job, const Sums<SUM_SETS>& sums, int tile, int lane, int slot) {
-    uint32_t* to = reinterpret_cast<uint32_t*>(job.shares) + static_cast<int64_t>(slot) * SHARE;
-    for (int at = lane; at < sums.size; at += WARP) {
-        const uint32_t bits = __float_as_uint(sums.total(tile, at));
-        asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to + at),
-                     "r"(bits == NOTHING ? 0x7fffffffu : bits)
-                     : "memory");
-    }
+// Leaves a sum for the block that has the tile's beginning.
+__device__ __forceinline__ void share(const Linear& job, int slot, int at, float sum) {
+    uint32_t* to = reinterpret_cast<uint32_t*>(job.shares) + static_cast<int64_t>(slot) * SHARE + at;
+    const uint32_t bits = __float_as_uint(sum);
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to),
+                 "r"(bits == NOTHING ? 0x7fffffffu : bits)
+                 : "memory");
 }
 
 // Takes what another block has of a sum, when it is there, and leaves nothing in its place.
@@ -340,33 +316,79 @@ __device__ __forceinline__ float take_share(const Linear& job, int slot, int at)
     while (bits == NOTHING) {
         asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(bits) : "l"(from) : "memory");
     }
-    *from = NOTHING;
+    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(from), "r"(NOTHING) : "memory");
     return __uint_as_float(bits);
 }
 
-// Adds up a tile that this block has the beginning of, with what other blocks have of it, and
-// writes it. `row` is the tile's first of the part.
-template <int SUM_SETS>
-__device__ __forceinline__ void finish_tile(
-    const Linear& job, const Part& part, const Sums<SUM_SETS>& sums, int tile, int lane, int row,
-    int first_row, int first_slot, int end_slot) {
-    for (int at = lane; at < sums.size; at += WARP) {
-        float sum = sums.total(tile, at);
-        for (int slot = first_slot; slot < end_slot; slot++) sum += take_share(job, slot, at);
-        const int of_part = row + at % TILE_ROWS;
-        if (of_part < part.rows) {
-            const int64_t line = first_row + at / TILE_ROWS;
-            float* out = job.out + line * job.stride + part.col + of_part;
-            *out = job.add ? *out + sum : sum;
-        }
-    }
+__device__ __forceinline__ void put(
+    const Linear& job, const Part& part, int row, int line, float sum) {
+    if (row >= part.rows) return;
+    float* out = job.out + static_cast<int64_t>(line) * job.stride + part.col + row;
+    *out = job.add ? *out + sum : sum;
 }
 
-// The first unit of a block. Where runs are whole tiles, so are those of all parts.
-__device__ __forceinline__ int cut(const Linear& job, int block) {
-    const int grain = job.whole_tiles ? job.parts[0].units_of_tile : 1;
-    const int64_t grains = job.units / grain;
-    return static_cast<int>(grains * block / gridDim.x) * grain;
+// The parts of tiles that the block's warps leave in shared memory, each `size` floats: of the tile
+// in which a warp's run begins, and of that in which it ends.
+struct Parts {
+    float* values;
+    int size;
+
+    __device__ __forceinline__ float* of(int warp, bool ends) const {
+        return values + (2 * warp + ends) * size;
+    }
+
+    // A sum's parts of warps from `warp` on whose runs begin before unit `end`, in order.
+    __device__ __forceinline__ float rest(const Runs& runs, int warp, int end, int at) const {
+        float sum = 0.0f;
+        for (; warp < WARPS && runs.of(warp) < end; warp++) {
+            if (runs.of(warp) < runs.of(warp + 1)) sum += of(warp, false)[at];
+        }
+        return sum;
+    }
+};
+
+// The tile of a unit: its part, its own units and its first row.
+struct Tile {
+    int part;
+    int begin;
+    int end;
+    int row;
+
+    __device__ __forceinline__ void find(const Linear& job, int unit) {
+        while (unit >= job.parts[part].end_unit) part++;
+        const Part& of = job.parts[part];
+        const int number = (unit - of.first_unit) / of.units_of_tile;
+        begin = of.first_unit + number * of.units_of_tile;
+        end = begin + of.units_of_tile;
+        row = number * TILE_ROWS;
+    }
+};
+
+// Adds up the tile in which a warp's run ends, if it began there, and writes it. The first warp also
+// adds up what the block has of a tile that began in another block.
+__device__ __forceinline__ void combine(
+    const Linear& job, const Parts& parts, const Runs& runs, int warp, int lane, int first_row) {
+    const int begin = runs.of(warp), end = runs.of(warp + 1), block = blockIdx.y * gridDim.x;
+    if (warp == 0) {
+        Tile tile = {};
+        tile.find(job, begin);
+        if (tile.begin < runs.first) {
+            for (int at = lane; at < parts.size; at += WARP) {
+                share(job, block + blockIdx.x, at, parts.rest(runs, 0, tile.end, at));
+            }
+        }
+    }
+    if (begin == end) return;
+    Tile tile = {};
+    tile.find(job, end - 1);
+    if (tile.begin < begin || tile.end <= end) return;
+    for (int at = lane; at < parts.size; at += WARP) {
+        float sum = parts.of(warp, true)[at] + parts.rest(runs, warp + 1, tile.end, at);
+        for (int next = blockIdx.x + 1; next < gridDim.x && Runs::cut(job.units, next) < tile.end; next++) {
+            sum += take_share(job, block + next, at);
+        }
+        put(job, job.parts[tile.part], tile.row + at % TILE_ROWS, first_row + at / TILE_ROWS, sum);
+    }
 }
 
 template <int NT, bool STAGED>
@@ -376,30 +398,25 @@ __device__ __forceinline__ void linear(const Linear& job) {
     const int first_row = blockIdx.y * 8 * NT;
     const int rows = min(job.rows - first_row, 8 * NT);
 
-    uint8_t* const staged = memory + job.slots * job.slot_bytes;
-    uint8_t* const rest = staged + (STAGED ? shared_operand_bytes(job, rows) : 0);
-    uint64_t* const arrived = reinterpret_cast<uint64_t*>(rest);
-    int* const rounds = reinterpret_cast<int*>(arrived + job.slots);
-    const Ring ring = {memory, arrived, rounds, job.slot_bytes, job.slots};
-    constexpr int SUM_SETS = sum_sets(NT);
-    Sums<SUM_SETS> sums;
-    sums.counts = rounds + job.slots;
-    sums.done = sums.counts + SUM_SETS;
-    float* const block_sums = reinterpret_cast<float*>(sums.done + SUM_SETS);
-    sums.values = block_sums + 32;
-    sums.size = rows * TILE_ROWS;
-    if (threadIdx.x < 2 * SUM_SETS) sums.counts[threadIdx.x] = 0;
-    ring.open();
+    const int ring_bytes = job.slots * job.slot_bytes;
+    uint8_t* const slots = memory + warp * ring_bytes;
+    uint8_t* const staged = memory + WARPS * ring_bytes;
+    uint8_t* const barriers = staged + (STAGED ? shared_operand_bytes(job, rows) : 0);
+    float* const block_sums = reinterpret_cast<float*>(barriers + WARPS * job.slots * 8);
+    const Parts parts = {block_sums + 32, rows * TILE_ROWS};
+    const Ring ring = {shared_address(slots), shared_address(barriers) + warp * job.slots * 8,
+                       job.slot_bytes, job.slots};
+    ring.open(lane);
 
-    const int first = cut(job, blockIdx.x), last = cut(job, blockIdx.x + 1);
-    Asker asker = {first + warp, last, 0};
-    for (int slot = warp; slot < ring.count; slot += WARPS) {
-        asker.ask(job, ring, slot, 0, lane);
-        asker.unit += WARPS;
-    }
-    if (asker.unit >= last) let_successors_start();
+    const Runs runs = Runs::of_units(job.units);
+    const int first = runs.of(warp), last = runs.of(warp + 1);
+    Asker asker = {nullptr, first, last, 0, 0, 0};
+    if (first < last) asker.find(job);
+    // Before the units, lest it wait for all of them.
     NormColumns norm;
     if (STAGED && job.source == NORMED_ROWS) norm.load(job.norm, job.cols);
+    for (int slot = 0; slot < ring.count; slot++) asker.ask(job, ring, slot, lane);
+    let_successors_start();
     wait_for_predecessors();
 
     OperandRow operand = job.operand;
@@ -420,20 +437,17 @@ __device__ __forceinline__ void linear(const Linear& job) {
         x.high[nt] = from.high, x.low[nt] = from.low;
     }
 
-    asker.unit = first + ring.count + warp;
-    Reader reader = {first + warp, 0, 0};
-    reader.skip(ring.count, warp);
-    int part = 0, tile = 0;
-    for (int at = first; at < last; tile++) {
-        while (at >= job.parts[part].end_unit) part++;
-        const Part& of = job.parts[part];
-        const int row_of_tiles = (at - of.first_unit) / of.units_of_tile;
-        const int begin = of.first_unit + row_of_tiles * of.units_of_tile;
-        const int end = begin + of.units_of_tile;
+    Reader reader = {first, 0, 0};
+    Tile tile = {};
+    while (reader.unit < last) {
+        tile.find(job, reader.unit);
+        const Part& of = job.parts[tile.part];
+        const int end = min(tile.end, last);
         float acc[NT][4] = {};
 #define MULTIPLY(FORMAT)                                                                          \
     case FORMAT:                                                                                  \
-        multiply_units<FORMAT, NT>(job, ring, x, begin, min(end, last), lane, reader, asker, acc); \
+        multiply_units<FORMAT, NT>(                                                               \
+            job, ring, slots, x, tile.begin, end, lane, reader, asker, acc);                      \
         break;
         switch (of.format) {
             MULTIPLY(Q4_K)
@@ -445,32 +459,35 @@ __device__ __forceinline__ void linear(const Linear& job) {
             MULTIPLY(F32)
         }
 #undef MULTIPLY
-        if (asker.unit >= last) let_successors_start();
-        if (sums.template leave<NT>(tile, warp, lane, rows, acc)) {
-            const int slots = blockIdx.y * gridDim.x;
-            if (begin < first) {
-                share_tile(job, sums, tile, lane, slots + blockIdx.x);
-            } else {
-                int next = blockIdx.x + 1;
-                while (next < gridDim.x && cut(job, next) < end) next++;
-                finish_tile(job, of, sums, tile, lane, row_of_tiles * TILE_ROWS, first_row,
-                            slots + blockIdx.x + 1, slots + next);
+        const bool whole = tile.begin >= first && tile.end <= last;
+        float* const part = parts.of(warp, tile.begin >= first);
+#pragma unroll
+        for (int nt = 0; nt < NT; nt++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                const int row = 8 * nt + lane % 4 * 2 + i % 2, of_tile = lane / 4 + i / 2 * 8;
+                if (row >= rows) continue;
+                if (whole) {
+                    put(job, of, tile.row + of_tile, first_row + row, acc[nt][i]);
+                } else {
+                    part[row * TILE_ROWS + of_tile] = acc[nt][i];
+                }
             }
-            sums.release(tile, lane);
         }
-        at = end;
     }
+    __syncthreads();
+    combine(job, parts, runs, warp, lane, first_row);
 }
 
-#define LINEAR(NAME, NT, STAGED, BLOCKS)                                                          \
-    KERNEL __launch_bounds__(BLOCK, BLOCKS) void NAME(const __grid_constant__ Linear job) {       \
+#define LINEAR(NAME, NT, STAGED)                                                                  \
+    KERNEL __launch_bounds__(BLOCK, 1) void NAME(const __grid_constant__ Linear job) {       \
         linear<NT, STAGED>(job);                                                                  \
     }
 
-LINEAR(linear_8_staged, 1, true, 2)
-LINEAR(linear_8, 1, false, 2)
-LINEAR(linear_16, 2, false, 1)
-LINEAR(linear_32, 4, false, 1)
+LINEAR(linear_8_staged, 1, true)
+LINEAR(linear_8, 1, false)
+LINEAR(linear_16, 2, false)
+LINEAR(linear_32, 4, false)
 
 // Makes the operand of `rows` rows; a block a row.
 KERNEL __launch_bounds__(BLOCK) void linear_prepare(

@@ -84,6 +84,13 @@ fn the_kernels_equal_the_reference_on_a_card() {
                 let want = reference::linear(&weight, &widen(&x));
                 let got = product(&mut cuda, from_ref(&matrix), &x, None);
                 let error = error_ratio(&got, &want);
+                // Many rows are multiplied by the library, from one bfloat16 where weights are.
+                let bound = match ty {
+                    BF16 if tokens > MOST_ROWS => 4e-3,
+                    F32 | BF16 => bound,
+                    _ if tokens > MOST_ROWS => 7e-4,
+                    _ => bound,
+                };
                 assert!(error <= bound, "{ty} {rows}x{cols}, {tokens} tokens: {error}");
             }
         }
