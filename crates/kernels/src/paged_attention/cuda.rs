@@ -327,26 +327,26 @@ struct Tile {
     kernel: &'static str,
     rows: usize,
     threads: u32,
-    /// Tiles of 64 keys or values that lie in shared memory beside the queries.
-    stages: usize,
+    /// Keys and values that lie in shared memory beside the queries.
+    beside: usize,
 }
 
 impl Tile {
     fn of(card: &Card, head_dim: usize) -> Self {
-        let (kernel, rows, threads, stages) = match (card.generation, head_dim) {
-            (90, 128) => ("attention_prefill_hopper_128", 192, 384, 4),
-            (90, MOST_HEAD_DIM) => ("attention_prefill_hopper_256", 128, 256, 4),
-            (_, 64) => ("attention_prefill_64", 128, 128, 2),
-            (_, 128) => ("attention_prefill_128", 128, 128, 2),
-            _ => ("attention_prefill_256", 64, 128, 2),
+        let (kernel, rows, threads, beside) = match (card.generation, head_dim) {
+            (90, 128) => ("attention_prefill_hopper_128", 128, 256, 4 * 128),
+            (90, MOST_HEAD_DIM) => ("attention_prefill_hopper_256", 128, 256, 4 * 64),
+            (_, 64) => ("attention_prefill_64", 128, 128, 2 * 64),
+            (_, 128) => ("attention_prefill_128", 128, 128, 2 * 64),
+            _ => ("attention_prefill_256", 64, 128, 2 * 64),
         };
-        Self { kernel, rows, threads, stages }
+        Self { kernel, rows, threads, beside }
     }
 
     /// A block for each query head and tile of rows.
     fn grid(&self, shape: &AttentionShape, most_rows: usize, sequences: usize) -> Grid {
         let tiles = most_rows.div_ceil(self.rows);
-        let shared = (self.rows + self.stages * 64) * shape.head_dim * size_of::<f16>();
+        let shared = (self.rows + self.beside) * shape.head_dim * size_of::<f16>();
         Grid {
             blocks: [shape.heads as u32, tiles as u32, sequences as u32],
             threads: [self.threads, 1, 1],

@@ -13,6 +13,7 @@ constexpr int THREADS = 32 * WARPS;
 template <int DIM, int ROWS>
 __device__ __forceinline__ void load_queries(uint4* queries, const Task& task,
                                              const Attention& a) {
+#pragma unroll 8
     for (int at = threadIdx.x; at < ROWS * (DIM / 8); at += THREADS) {
         int row = at / (DIM / 8), piece = at % (DIM / 8);
         queries[place<DIM>(row, piece)] = load_piece(task, a, row, piece);
@@ -175,16 +176,15 @@ __device__ __forceinline__ void store(const Running<DIM, TILES>& run, const Task
             float* out = a.out + (at * a.heads + task.head) * DIM;
             const float* gate = a.qkv + at * a.cols + task.head * a.query_stride + DIM;
 #pragma unroll
-            for (int n = 0; n < DIM / 8; n++) {
-                int column = 8 * n + 2 * (lane % 4);
-                float2 pair = make_float2(run.out[m][n][2 * r] * by,
-                                          run.out[m][n][2 * r + 1] * by);
-                if (a.gated) {
-                    float2 open = *reinterpret_cast<const float2*>(gate + column);
-                    pair.x *= sigmoid(open.x);
-                    pair.y *= sigmoid(open.y);
+            for (int n = 0; n < DIM / 8; n += GATES) {
+                float2 open[GATES];
+                if (a.gated) load_gates(open, gate + 8 * n);
+#pragma unroll
+                for (int k = 0; k < GATES; k++) {
+                    const float* from = &run.out[m][n + k][2 * r];
+                    float2 pair = make_float2(from[0] * by, from[1] * by);
+                    store_pair(out + 8 * (n + k), pair, a.gated, open[k]);
                 }
-                *reinterpret_cast<float2*>(out + column) = pair;
             }
         }
     }

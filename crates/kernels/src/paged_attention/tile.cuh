@@ -36,11 +36,31 @@ __device__ __forceinline__ bool find_task(Task& task, const Attention& a) {
 // Eight elements of a row's query as halves, from 8 · `piece`; rows beyond the last are zero.
 __device__ __forceinline__ uint4 load_piece(const Task& task, const Attention& a, int row,
                                             int piece) {
-    if (row >= task.rows) return make_uint4(0, 0, 0, 0);
-    const float* x = a.qkv + (long long)(task.first_row + row) * a.cols
+    // The load is done in any case: a branch would keep loads from running beside one another.
+    const float* x = a.qkv + (long long)(task.first_row + min(row, task.rows - 1)) * a.cols
                      + task.head * a.query_stride + piece * 8;
-    float4 low = *reinterpret_cast<const float4*>(x);
-    float4 high = *reinterpret_cast<const float4*>(x + 4);
-    return make_uint4(pack(low.x, low.y), pack(low.z, low.w), pack(high.x, high.y),
-                      pack(high.z, high.w));
+    float4 low = __ldg(reinterpret_cast<const float4*>(x));
+    float4 high = __ldg(reinterpret_cast<const float4*>(x + 4));
+    uint4 halves = make_uint4(pack(low.x, low.y), pack(low.z, low.w), pack(high.x, high.y),
+                              pack(high.z, high.w));
+    return row < task.rows ? halves : make_uint4(0, 0, 0, 0);
+}
+
+// Gates that are loaded before any of them is used.
+constexpr int GATES = 8;
+
+// A lane's gates of columns 8k + 2 (lane % 4) and the next. The projection is only read here, which
+// the compiler must be told, or each load would wait for the store before it.
+__device__ __forceinline__ void load_gates(float2 (&open)[GATES], const float* gate) {
+#pragma unroll
+    for (int k = 0; k < GATES; k++)
+        open[k] = __ldg(reinterpret_cast<const float2*>(gate + 8 * k + threadIdx.x % 4 * 2));
+}
+
+__device__ __forceinline__ void store_pair(float* out, float2 pair, int gated, float2 open) {
+    if (gated) {
+        pair.x *= sigmoid(open.x);
+        pair.y *= sigmoid(open.y);
+    }
+    *reinterpret_cast<float2*>(out + threadIdx.x % 4 * 2) = pair;
 }
