@@ -42,7 +42,7 @@ pub struct Matrix {
 impl Matrix {
     /// Bytes that a matrix takes.
     pub(crate) fn bytes_of(ty: WeightType, rows: usize, cols: usize) -> u64 {
-        (rows * (cols / ty.block_elements()) * ty.block_bytes()) as u64
+        matrix_bytes(ty, rows, cols) as u64
     }
 
     /// Takes a matrix over.
