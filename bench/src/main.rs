@@ -29,6 +29,8 @@ struct Arguments {
 enum Measure {
     /// Prefill and decode speed of an engine, without a server.
     Engine(engine::Options),
+    /// Compare two reports of `engine --json`; fails where the newer one is slower.
+    Compare(engine::compare::Options),
     /// Ask a held-out set and count the right answers.
     Score(score::Options),
     /// Many clients for a long time: answers, leaks, memory.
@@ -43,6 +45,7 @@ enum Measure {
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().measure {
         Measure::Engine(options) => engine::run(&options).await.map(|()| true),
+        Measure::Compare(options) => engine::compare::run(&options),
         Measure::Score(options) => score::run(options).await,
         Measure::Soak(options) => soak::run(options).await,
         Measure::Ttft(options) => ttft::run(options).await,

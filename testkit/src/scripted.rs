@@ -6,8 +6,9 @@ use std::time::Duration;
 use std::{fs, io, thread};
 
 use engine::{
-    Admission, End, EngineInfo, Fault, Gauges, PrefixCacheInfo, RankBytes, Refusal, RequestId,
-    Started, StepReport, TokenEngine, TokenLogprobs, TokenRequest, TokenUpdate, Vocabulary,
+    Admission, Device, End, EngineInfo, Fault, Gauges, PrefixCacheInfo, RankBytes, Refusal,
+    RequestId, Started, StepReport, TokenEngine, TokenLogprobs, TokenRequest, TokenUpdate,
+    Vocabulary,
 };
 use serde::{Deserialize, Serialize};
 
@@ -116,6 +117,7 @@ impl ScriptedEngine {
         let info = EngineInfo {
             architecture: "scripted".into(),
             quant: "none".into(),
+            device: Device::Cpu,
             vocab_size: 512,
             context: script.context,
             max_running: script.max_running,

@@ -4,6 +4,8 @@
 //! in which every sequence gets one token. Beside each decode figure stands the memory traffic that
 //! it implies: more than the machine can read in that time means that the measurement is wrong.
 
+pub(crate) mod compare;
+mod origin;
 mod run;
 mod server;
 mod stall;
@@ -14,7 +16,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use serde::Serialize;
+use engine::Device;
+use serde::{Deserialize, Serialize};
 
 use stall::Stall;
 
@@ -31,9 +34,16 @@ pub(crate) struct Options {
     /// The model's id on that server.
     #[arg(long = "model", value_name = "ID", requires = "against_server")]
     id: Option<String>,
-    /// Threads; as many as physical cores by default.
+    /// `cpu`, or a card: `cuda` or `cuda:1`.
+    #[arg(long, default_value = "cpu", value_parser = device)]
+    device: Device,
+    /// Threads of the CPU; as many as physical cores by default.
     #[arg(long)]
     threads: Option<u32>,
+    /// Tokens of a step: prompts are computed in chunks of at most this. 512 on the CPU, 4096 on a
+    /// card.
+    #[arg(long)]
+    token_budget: Option<u32>,
     /// Prompt lengths.
     #[arg(long, value_delimiter = ',', default_values_t = [16, 128, 512, 4096])]
     prefill: Vec<u32>,
@@ -55,6 +65,9 @@ pub(crate) struct Options {
     /// What such a step may take, in milliseconds.
     #[arg(long, default_value_t = 250)]
     stall_ms: u32,
+    /// The commit that was built; that of the checkout around by default.
+    #[arg(long)]
+    sha: Option<String>,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -62,13 +75,19 @@ pub(crate) struct Options {
 
 /// All figures of a run; those that only the machine or the files tell are missing for a server of
 /// which no file was given.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Report {
     model: String,
     architecture: Option<String>,
     quant: Option<String>,
+    /// What it ran on.
+    device: Option<String>,
     threads: Option<u32>,
     weight_bytes: Option<u64>,
+    command: String,
+    /// Of the sources.
+    sha: String,
+    date: String,
     stream_gb_s: Option<f64>,
     prefill: Vec<Prefill>,
     decode: Vec<Decode>,
@@ -77,14 +96,14 @@ struct Report {
 }
 
 /// A prompt's speed.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Prefill {
     tokens: u32,
     tok_s: f64,
 }
 
 /// A batch's speed.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Decode {
     depth: u32,
     batch: u32,
@@ -106,6 +125,19 @@ impl Options {
     }
 }
 
+/// `cpu`, `cuda` or `cuda:1`.
+fn device(text: &str) -> Result<Device, String> {
+    match text.split_once(':') {
+        None if text == "cpu" => Ok(Device::Cpu),
+        None if text == "cuda" => Ok(Device::Cuda(0)),
+        Some(("cuda", ordinal)) => {
+            let number = ordinal.parse();
+            number.map(Device::Cuda).map_err(|_| format!("`{ordinal}` is no number of a card"))
+        }
+        _ => Err("a device is `cpu`, `cuda` or `cuda:NUMBER`".to_owned()),
+    }
+}
+
 /// Measures and prints. An implied memory speed above the measured one is an error.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     ensure!(options.repeat > 0 && options.tokens > 0, "--repeat and --tokens must be at least 1");
@@ -114,8 +146,14 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         server::measure(options, url, id).await?
     } else {
         let path = options.model.as_deref().context("no model was named")?;
-        let stream = stream::read_bandwidth(threads as usize);
-        run::measure(options, path, threads, stream)?
+        let (device, stream) = match options.device {
+            Device::Cpu => ("cpu".to_owned(), stream::read_bandwidth(threads as usize)),
+            Device::Cuda(ordinal) => {
+                let context = kernels::cuda::Context::open(ordinal)?;
+                (context.card().name.clone(), context.read_bandwidth()?)
+            }
+        };
+        run::measure(options, path, device, threads, stream)?
     };
     table::print(&report, options.json)?;
     for Decode { depth, batch, gb_s, share, .. } in &report.decode {

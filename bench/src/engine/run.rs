@@ -4,18 +4,16 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use engine::{Engine, EngineInfo, EngineSpec, Sampling, TokenEngine, TokenRequest};
+use engine::{Device, Engine, EngineInfo, EngineSpec, Sampling, TokenEngine, TokenRequest};
 use kernels::KV_ELEMENT_BYTES;
 use model::{LayerKind, Source, TensorName};
 
-use super::{Decode, Options, Prefill, Report, stall};
-
-/// Tokens of a step: prompts are computed in chunks of at most this.
-const TOKEN_BUDGET: u32 = 512;
+use super::{Decode, Options, Prefill, Report, origin, stall};
 
 pub(super) fn measure(
     options: &Options,
     path: &Path,
+    device: String,
     threads: u32,
     stream_gb_s: f64,
 ) -> Result<Report> {
@@ -51,8 +49,12 @@ pub(super) fn measure(
         model: path.display().to_string(),
         architecture: Some(architecture),
         quant: Some(quant),
+        device: Some(device),
         threads: Some(threads),
         weight_bytes: Some(traffic.weights),
+        command: origin::command(),
+        sha: options.sha.clone().unwrap_or_else(origin::sha),
+        date: origin::today(),
         stream_gb_s: Some(stream_gb_s),
         prefill,
         decode,
@@ -73,12 +75,14 @@ fn spec(options: &Options, path: &Path, threads: u32) -> EngineSpec {
     let batches = widest * (first_depth + tokens).div_ceil(block);
     let beside = options.stall.map_or(0, |_| (stall::STREAM + 1).div_ceil(block));
     let blocks = (context.div_ceil(block) + beside).max(batches);
+    let budget = if options.device == Device::Cpu { 512 } else { 4096 };
     EngineSpec {
         context: Some(context),
         // A stream and the prompt beside it.
         max_running: widest.max(2),
         stall_ms: options.stall_ms,
-        token_budget: TOKEN_BUDGET,
+        token_budget: options.token_budget.unwrap_or(budget),
+        device: options.device,
         kv_blocks: Some(blocks),
         threads: Some(threads),
         // Every prompt is to be computed.

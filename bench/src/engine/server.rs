@@ -9,7 +9,7 @@ use model::Source;
 use serde_json::{Value, json};
 
 use super::run::{Traffic, median};
-use super::{Decode, Options, Prefill, Report, stream};
+use super::{Decode, Options, Prefill, Report, origin, stream};
 use crate::client::Client;
 
 /// Ids that every vocabulary has and that mean nothing special.
@@ -48,8 +48,12 @@ pub(super) async fn measure(options: &Options, base: &str, id: &str) -> Result<R
         model: format!("{id} at {base}"),
         architecture: None,
         quant: None,
+        device: None,
         threads: None,
         weight_bytes: traffic.map(|it| it.weights),
+        command: origin::command(),
+        sha: options.sha.clone().unwrap_or_else(origin::sha),
+        date: origin::today(),
         stream_gb_s,
         prefill,
         decode,

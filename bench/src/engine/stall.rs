@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::{Result, ensure};
 use engine::TokenEngine;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::run::Bench;
 
@@ -14,7 +14,7 @@ pub(super) const STREAM: u32 = 2048;
 const ALONE: usize = 32;
 
 /// Milliseconds between two tokens of a stream.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Gaps {
     pub(super) p50_ms: f64,
     pub(super) p99_ms: f64,
@@ -22,7 +22,7 @@ pub(super) struct Gaps {
 }
 
 /// A prompt beside a stream.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Stall {
     pub(super) prompt_tokens: u32,
     /// What the engine was told to keep.

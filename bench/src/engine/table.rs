@@ -39,10 +39,10 @@ fn table(report: &Report) -> String {
 }
 
 fn title(report: &Report) -> String {
-    let Report { model, architecture, quant, threads, .. } = report;
-    match (architecture, quant, threads) {
-        (Some(architecture), Some(quant), Some(threads)) => {
-            format!("{model}: {architecture}, {quant}, {threads} threads")
+    let Report { model, architecture, quant, device, threads, .. } = report;
+    match (architecture, quant, device, threads) {
+        (Some(architecture), Some(quant), Some(device), Some(threads)) => {
+            format!("{model}: {architecture}, {quant}, on {device}, {threads} threads")
         }
         _ => model.clone(),
     }

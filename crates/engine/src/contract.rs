@@ -6,6 +6,15 @@ use serde::{Deserialize, Serialize};
 
 pub use scheduler::RequestId;
 
+/// What a model runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Device {
+    /// The processor, with threads of this process.
+    #[default]
+    Cpu,
+    /// NVIDIA card number so many, as the driver counts.
+    Cuda(u32),
+}
 use crate::cache::{CacheCounts, PrefixCacheInfo};
 use crate::grammar::{Grammar, Vocabulary};
 
@@ -14,6 +23,10 @@ use crate::grammar::{Grammar, Vocabulary};
 pub struct EngineSpec {
     /// A GGUF file or a part of a split one, or a directory with safetensors or one GGUF model.
     pub source: PathBuf,
+    /// What it runs on.
+    pub device: Device,
+    /// Bytes of a card's memory that the model may take; what is free on it by default.
+    pub memory_bytes: Option<u64>,
     /// The format to quantise float weights to, such as `Q4_K_M`; as they are by default.
     pub quant: Option<String>,
     /// Tokens of context a request may have; the model's own by default.
@@ -45,6 +58,8 @@ impl EngineSpec {
     pub fn new(source: impl Into<PathBuf>) -> Self {
         Self {
             source: source.into(),
+            device: Device::Cpu,
+            memory_bytes: None,
             quant: None,
             context: None,
             max_running: 16,
@@ -80,6 +95,8 @@ pub struct EngineInfo {
     pub architecture: String,
     /// The weights' format in a word, for example `Q8_0` or `bf16`.
     pub quant: String,
+    /// What it runs on.
+    pub device: Device,
     /// Rows of the output head; ids at or above are never sampled.
     pub vocab_size: u32,
     /// Tokens that one request may have, prompt and answer together.

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use kernels::cpu::Cpu;
 use kernels::sample::{Choice, SampleRow};
 use scheduler::{NewRequest, Occupancy, Refused, Sampled, Scheduler, StepPlan, Update};
 
@@ -11,7 +10,7 @@ use crate::contract::{
     Admission, End, EngineInfo, Fault, Gauges, Refusal, RequestId, Settled, Started, StepReport,
     TokenEngine, TokenLogprobs, TokenRequest, TokenUpdate,
 };
-use crate::executor::Executor;
+use crate::executor::Execute;
 use crate::grammar::Vocabulary;
 use crate::inputs::{checkpoint_positions, step_work};
 use crate::mask::{Compiled, Compiler, GrammarState, NothingDone};
@@ -28,7 +27,7 @@ const PENDING_PAUSE: Duration = Duration::from_millis(5);
 pub struct Engine {
     info: EngineInfo,
     scheduler: Scheduler,
-    executor: Executor<Cpu>,
+    executor: Box<dyn Execute>,
     live: HashMap<RequestId, LiveRequest>,
     /// `None` until somebody says what the tokens spell.
     compiler: Option<Compiler>,
@@ -49,7 +48,7 @@ impl Engine {
     pub(crate) fn new(
         info: EngineInfo,
         scheduler: Scheduler,
-        executor: Executor<Cpu>,
+        executor: Box<dyn Execute>,
         pace: Pace,
     ) -> Self {
         let (live, pending) = (HashMap::new(), BTreeMap::new());
@@ -182,7 +181,7 @@ impl Engine {
                 restrict(row, mask);
             }
         }
-        Ok(self.executor.sample(&rows))
+        self.executor.sample(&rows)
     }
 }
 

@@ -11,6 +11,15 @@ use crate::contract::Fault;
 use crate::inputs::StepWork;
 use crate::rank::Rank;
 
+/// What runs a model's steps, whatever its ranks run on.
+pub(crate) trait Execute: Send {
+    /// The rows of one step, on every rank.
+    fn forward(&mut self, work: &StepWork) -> Result<(), Fault>;
+
+    /// Chooses tokens for the rows of that step whose logits are wanted.
+    fn sample(&mut self, rows: &[SampleRow]) -> Result<Vec<Option<Choice>>, Fault>;
+}
+
 /// All ranks of a model.
 pub(crate) struct Executor<B: Backend> {
     first: Rank<B>,
@@ -31,8 +40,14 @@ impl<B: Backend> Executor<B> {
         Self { first, followers }
     }
 
-    /// The rows of one step, on every rank.
-    pub(crate) fn forward(&mut self, work: &StepWork) -> Result<(), Fault> {
+    /// The first `rows` rows of the last step's logits.
+    pub(crate) fn logits(&mut self, rows: usize) -> Vec<f32> {
+        self.first.logits(rows)
+    }
+}
+
+impl<B: Backend> Execute for Executor<B> {
+    fn forward(&mut self, work: &StepWork) -> Result<(), Fault> {
         for (at, follower) in self.followers.iter().enumerate() {
             let steps = follower.steps.as_ref().expect("taken only when dropped");
             if steps.send(work.clone()).is_err() {
@@ -40,17 +55,12 @@ impl<B: Backend> Executor<B> {
             }
         }
         self.first.forward(work);
-        Ok(())
+        self.first.sound(())
     }
 
-    /// Chooses tokens for the rows of that step whose logits are wanted.
-    pub(crate) fn sample(&mut self, rows: &[SampleRow]) -> Vec<Option<Choice>> {
-        self.first.sample(rows)
-    }
-
-    /// The first `rows` rows of that step's logits.
-    pub(crate) fn logits(&mut self, rows: usize) -> Vec<f32> {
-        self.first.logits(rows)
+    fn sample(&mut self, rows: &[SampleRow]) -> Result<Vec<Option<Choice>>, Fault> {
+        let choices = self.first.sample(rows);
+        self.first.sound(choices)
     }
 }
 

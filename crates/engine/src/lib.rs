@@ -23,8 +23,8 @@ mod sampler;
 
 pub use cache::{ByTier, CacheCounts, PrefixCacheInfo};
 pub use contract::{
-    Admission, End, EngineInfo, EngineSpec, Fault, Gauges, RankBytes, Refusal, RequestId, Sampling,
-    Settled, Started, StepReport, TokenEngine, TokenLogprobs, TokenRequest, TokenUpdate,
+    Admission, Device, End, EngineInfo, EngineSpec, Fault, Gauges, RankBytes, Refusal, RequestId,
+    Sampling, Settled, Started, StepReport, TokenEngine, TokenLogprobs, TokenRequest, TokenUpdate,
 };
 pub use core::Engine;
 pub use grammar::{Grammar, Vocabulary};

@@ -1,12 +1,14 @@
 //! From a path to an engine that runs.
 
 use kernels::cpu::{Cpu, cores};
+use kernels::cuda::{Context, Cuda, StepCapacity};
+use kernels::{Backend, DeviceFault};
 use model::comm::{Comm, LocalGroup};
-use model::{Capacity, ModelConfig, Recipe, Shard, Source, footprint, held_bytes};
+use model::{Capacity, Footprint, ModelConfig, Recipe, Shard, Source, footprint, held_bytes};
 use scheduler::{HostLimits, Limits, Scheduler};
 
 use crate::cache::PrefixCacheInfo;
-use crate::contract::{EngineInfo, EngineSpec, Fault, RankBytes};
+use crate::contract::{Device, EngineInfo, EngineSpec, Fault, RankBytes};
 use crate::core::Engine;
 use crate::executor::Executor;
 use crate::pace::Pace;
@@ -19,8 +21,11 @@ const BLOCK_SIZE: u32 = 16;
 const MAX_WAITING: u32 = 1024;
 /// Recurrent states that the prefix cache keeps for each request that may run.
 const CHECKPOINTS_PER_REQUEST: u32 = 4;
-/// Bytes that keys and values take at most when the caller does not say how many blocks.
+/// Bytes that keys and values take at most in main memory, which belongs to others too, when the
+/// caller does not say how many blocks.
 const DEFAULT_KV_BYTES: u64 = 4 << 30;
+/// Bytes of a card that stay free: for the driver's own needs, recorded steps and surprises.
+const CARD_RESERVE_BYTES: u64 = 1 << 30;
 
 /// Why nothing was loaded.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +33,9 @@ pub enum LoadError {
     /// The model's files.
     #[error(transparent)]
     Model(#[from] model::Error),
+    /// The device.
+    #[error(transparent)]
+    Device(#[from] DeviceFault),
     /// The caller's numbers.
     #[error("{item}: {reason}")]
     BadSpec {
@@ -59,17 +67,53 @@ fn open(spec: &EngineSpec) -> Result<Source, LoadError> {
     Ok(source.quantised(recipe, spec.threads.unwrap_or(1) as usize)?)
 }
 
-/// Loads a model on the CPU. `progress` hears the bytes in place and the bytes in all.
+/// Loads a model. `progress` hears the bytes in place and the bytes in all.
 pub fn load(spec: &EngineSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<Engine, LoadError> {
     let source = open(spec)?;
-    let mut room = room(spec, &source)?;
-    let mut executor = executor(spec, &source, &room, progress)?;
-    probe::settle(&mut executor, &mut room.info, &mut room.limits)?;
-    let scheduler = Scheduler::new(room.limits);
-    Ok(Engine::new(room.info, scheduler, executor, Pace::new(spec.stall_ms)))
+    match spec.device {
+        Device::Cpu => {
+            let room = room(spec, &source)?;
+            let executor = executor(spec, &source, &room, progress)?;
+            engine(spec, executor, room)
+        }
+        Device::Cuda(ordinal) => on_card(spec, &source, ordinal, progress),
+    }
 }
 
-/// All ranks with their weights in place.
+fn on_card(
+    spec: &EngineSpec,
+    source: &Source,
+    ordinal: u32,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Engine, LoadError> {
+    if spec.world_size != 1 {
+        let reason = "several ranks on cards are not built yet: ask for 1, or for the CPU";
+        return Err(LoadError::BadSpec { item: "world_size", reason: reason.to_owned() });
+    }
+    let context = Context::open(ordinal)?;
+    let memory = spec.memory_bytes.unwrap_or_else(|| context.memory().0);
+    let room = room(&EngineSpec { memory_bytes: Some(memory), ..spec.clone() }, source)?;
+    let capacity = StepCapacity {
+        rows: room.capacity.max_rows,
+        sequences: room.limits.max_running as usize,
+        blocks: room.limits.context.div_ceil(BLOCK_SIZE) as usize,
+    };
+    let executor = ranks(source, &room, progress, |_| Cuda::new(&context, capacity))?;
+    engine(spec, executor, room)
+}
+
+/// An engine whose prefix cache has proved itself.
+fn engine<B: Backend>(
+    spec: &EngineSpec,
+    mut executor: Executor<B>,
+    mut room: Room,
+) -> Result<Engine, LoadError> {
+    probe::settle(&mut executor, &mut room.info, &mut room.limits)?;
+    let (scheduler, pace) = (Scheduler::new(room.limits), Pace::new(spec.stall_ms));
+    Ok(Engine::new(room.info, scheduler, Box::new(executor), pace))
+}
+
+/// All ranks on the CPU with their weights in place.
 pub(crate) fn executor(
     spec: &EngineSpec,
     source: &Source,
@@ -77,19 +121,29 @@ pub(crate) fn executor(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Executor<Cpu>, LoadError> {
     let world_size = spec.world_size as usize;
+    let threads = (spec.threads.unwrap_or(1) as usize / world_size).max(1);
+    ranks(source, room, progress, |rank| backend(rank, threads, world_size))
+}
+
+/// Every rank on a device of its own.
+fn ranks<B: Backend>(
+    source: &Source,
+    room: &Room,
+    progress: &mut dyn FnMut(u64, u64),
+    mut device: impl FnMut(usize) -> B,
+) -> Result<Executor<B>, LoadError> {
+    let world_size = room.info.ranks.len();
     let total: u64 = room.info.ranks.iter().map(|rank| rank.weights).sum();
     progress(0, total);
-    let mut comms: Vec<Comm> = match world_size {
+    let comms: Vec<Comm> = match world_size {
         1 => vec![Comm::Solo],
         n => LocalGroup::ranks(n).into_iter().map(Comm::Local).collect(),
     };
-    let threads = spec.threads.unwrap_or(1).max(1) as usize;
     let mut ranks = Vec::new();
     let mut done = 0;
-    for (rank, comm) in comms.drain(..).enumerate() {
-        let backend = backend(rank, (threads / world_size).max(1), world_size);
+    for (rank, comm) in comms.into_iter().enumerate() {
         let shard = Shard { rank, world_size };
-        ranks.push(Rank::load(backend, source, shard, comm, &room.capacity)?);
+        ranks.push(Rank::load(device(rank), source, shard, comm, &room.capacity)?);
         done += room.info.ranks[rank].weights;
         progress(done, total);
     }
@@ -130,26 +184,28 @@ pub(crate) fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError
         _ => {}
     }
     let config = source.config();
-    let (context, kv_blocks) = context_and_blocks(spec, config)?;
     let recurrent = config.delta.is_some();
     let checkpoints = match spec.checkpoints {
         _ if !recurrent || !spec.prefix_cache => 0,
         Some(checkpoints) => checkpoints,
         None => spec.max_running.saturating_mul(CHECKPOINTS_PER_REQUEST),
     };
-    let capacity = Capacity {
+    let mut capacity = Capacity {
         max_rows: spec.token_budget as usize,
         max_logit_rows: spec.max_running.min(spec.token_budget) as usize,
-        kv_blocks: kv_blocks as usize,
+        kv_blocks: 0,
         block_size: BLOCK_SIZE as usize,
         state_slots: if recurrent { spec.max_running as usize + checkpoints as usize } else { 0 },
     };
+    let budget = kv_budget(spec, source, &capacity)?;
+    let (context, kv_blocks) = context_and_blocks(spec, config, budget)?;
+    capacity.kv_blocks = kv_blocks as usize;
     let ranks = (0..spec.world_size as usize).map(|rank| {
         let shard = Shard { rank, world_size: spec.world_size as usize };
         let print = footprint(config, &shard, &capacity)?;
         Ok(RankBytes {
-            weights: held_bytes::<Cpu>(source, &shard)?,
-            kv: print.kv_bytes,
+            weights: weight_bytes(spec.device, source, &shard)?,
+            kv: kv_bytes(spec.device, &print),
             state: print.state_bytes,
             workspace: print.workspace_bytes,
         })
@@ -170,6 +226,7 @@ pub(crate) fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError
     let info = EngineInfo {
         architecture: config.architecture.gguf_name().to_owned(),
         quant: source.format_name()?.to_owned(),
+        device: spec.device,
         vocab_size: config.vocab_size as u32,
         context,
         max_running: spec.max_running,
@@ -206,9 +263,45 @@ fn prefix_cache_info(limits: &Limits, ranks: &[RankBytes]) -> PrefixCacheInfo {
     PrefixCacheInfo { off, device_bytes: blocks + states, host_bytes }
 }
 
+/// Bytes of a rank's weights, as its device keeps them.
+fn weight_bytes(device: Device, source: &Source, shard: &Shard) -> Result<u64, model::Error> {
+    match device {
+        Device::Cpu => held_bytes::<Cpu>(source, shard),
+        Device::Cuda(_) => held_bytes::<Cuda>(source, shard),
+    }
+}
+
+/// Bytes of keys and values: f32 in main memory, f16 on a card.
+fn kv_bytes(device: Device, print: &Footprint) -> u64 {
+    match device {
+        Device::Cpu => print.kv_bytes,
+        Device::Cuda(_) => print.kv_bytes / 2,
+    }
+}
+
+/// Bytes for keys and values when the caller does not say how many blocks: on a card, all that
+/// nothing else needs.
+fn kv_budget(
+    spec: &EngineSpec,
+    source: &Source,
+    without_blocks: &Capacity,
+) -> Result<u64, LoadError> {
+    let (Device::Cuda(_), Some(memory)) = (spec.device, spec.memory_bytes) else {
+        return Ok(DEFAULT_KV_BYTES);
+    };
+    let print = footprint(source.config(), &Shard::SOLO, without_blocks)?;
+    let weights = weight_bytes(spec.device, source, &Shard::SOLO)?;
+    let others = weights + print.state_bytes + print.workspace_bytes + CARD_RESERVE_BYTES;
+    Ok(memory.saturating_sub(others))
+}
+
 /// Without numbers from the caller, the model's own context and a full house, as far as
-/// [`DEFAULT_KV_BYTES`] go; the context shrinks only when one request alone would exceed that.
-fn context_and_blocks(spec: &EngineSpec, config: &ModelConfig) -> Result<(u32, u32), LoadError> {
+/// `kv_budget` bytes go; the context shrinks only when one request alone would exceed that.
+fn context_and_blocks(
+    spec: &EngineSpec,
+    config: &ModelConfig,
+    kv_budget: u64,
+) -> Result<(u32, u32), LoadError> {
     let model = config.context_length as u32;
     let context = spec.context.unwrap_or(model);
     if context > model {
@@ -225,8 +318,8 @@ fn context_and_blocks(spec: &EngineSpec, config: &ModelConfig) -> Result<(u32, u
         block_size: BLOCK_SIZE as usize,
         state_slots: 0,
     };
-    let block_bytes = footprint(config, &Shard::SOLO, &one_block)?.kv_bytes.max(1);
-    let affordable = (DEFAULT_KV_BYTES / block_bytes).max(1);
+    let block_bytes = kv_bytes(spec.device, &footprint(config, &Shard::SOLO, &one_block)?).max(1);
+    let affordable = (kv_budget / block_bytes).max(1);
     let wanted = u64::from(context.div_ceil(BLOCK_SIZE)) * u64::from(spec.max_running);
     let mut blocks = wanted.min(affordable);
     if spec.context.is_some() {

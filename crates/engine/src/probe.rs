@@ -8,7 +8,7 @@ use kernels::Backend;
 use scheduler::{Copy, HostItem, Limits, NewRequest, Sampled, Scheduler, StepPlan};
 
 use crate::contract::{EngineInfo, Fault};
-use crate::executor::Executor;
+use crate::executor::{Execute, Executor};
 use crate::inputs::{StepWork, step_work};
 
 /// Tokens past the first block at which a state is kept: in the middle of the second one.
@@ -28,7 +28,7 @@ pub(crate) trait Steps {
 
 impl<B: Backend> Steps for Executor<B> {
     fn forward(&mut self, work: &StepWork) -> Result<(), Fault> {
-        Executor::forward(self, work)
+        Execute::forward(self, work)
     }
 
     fn logits(&mut self, rows: usize) -> Vec<f32> {

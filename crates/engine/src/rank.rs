@@ -5,8 +5,10 @@ use kernels::sample::{Choice, SampleRow};
 use model::comm::Comm;
 use model::{Cache, Capacity, Decoder, Scratch, Shard, Source};
 
+use crate::contract::Fault;
 use crate::host::HostStore;
 use crate::inputs::StepWork;
+use crate::load::LoadError;
 
 /// See the module.
 pub(crate) struct Rank<B: Backend> {
@@ -25,11 +27,17 @@ impl<B: Backend> Rank<B> {
         shard: Shard,
         comm: Comm,
         capacity: &Capacity,
-    ) -> Result<Self, model::Error> {
+    ) -> Result<Self, LoadError> {
         let decoder = model::arch::load(&mut backend, source, shard)?;
         let cache = decoder.cache(&mut backend, capacity)?;
         let scratch = decoder.scratch(&mut backend, capacity)?;
+        backend.ready()?;
         Ok(Self { backend, decoder, cache, scratch, comm, host: HostStore::default() })
+    }
+
+    /// `value`, unless the device has failed: then nothing that was computed counts.
+    pub(crate) fn sound<T>(&self, value: T) -> Result<T, Fault> {
+        self.backend.fault().map_or(Ok(value), |fault| Err(Fault(fault.to_string())))
     }
 
     /// Chooses a token for each row of the last step whose logits are wanted. `None` where a row

@@ -1,8 +1,9 @@
 //! What a device must offer so that a model runs on it.
 
+use crate::fault::DeviceFault;
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::moe::{MoeShape, MoeWeights};
-use crate::paged_attention::AttentionShape;
+use crate::paged_attention::AttentionLayer;
 use crate::quant::WeightType;
 use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
@@ -44,6 +45,15 @@ impl StepInputs {
 /// otherwise.
 pub const KV_ELEMENT_BYTES: u64 = 2;
 
+/// What is left to do of a step that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Begun {
+    /// Its operations, then [`Backend::end_step`].
+    Compute,
+    /// Only to sample: the device plays the recorded operations of a step of this size.
+    Replayed,
+}
+
 /// Size of one layer's key-value cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvShape {
@@ -59,7 +69,8 @@ pub struct KvShape {
 
 /// A device: memory taken at load, and operations over it.
 ///
-/// [`Backend::begin_step`] sets the step that all operations work on. Activations are
+/// [`Backend::begin_step`] sets the step that all operations work on; a device may have it
+/// recorded, and then the operations are left out. A backend runs one model. Activations are
 /// [`Backend::Tensor`]s with room for the largest step; an operation touches the step's rows.
 /// Every operation computes a row by the same arithmetic whatever else is in the step, so batching
 /// and chunking change no bit of a result.
@@ -74,6 +85,8 @@ pub trait Backend: Send + 'static {
     type KvCache: Send;
     /// One layer's recurrent state, in slots.
     type State: Send;
+    /// One layer's mixture of experts, in the layout that the device likes.
+    type Mixture: Send;
 
     /// Bytes that a weight matrix of this format and size takes once it is taken over.
     fn matrix_bytes(ty: WeightType, rows: usize, cols: usize) -> u64;
@@ -81,12 +94,27 @@ pub trait Backend: Send + 'static {
     fn matrix(&mut self, weight: &Weight) -> Self::Matrix;
     /// Takes a small weight over.
     fn vector(&mut self, values: &[f32]) -> Self::Vector;
+    /// Takes a mixture of experts over.
+    fn mixture(&mut self, shape: &MoeShape, weights: &MoeWeights<Weight>) -> Self::Mixture;
     /// Room for activations.
     fn tensor(&mut self, max_rows: usize, cols: usize) -> Self::Tensor;
     /// Room for one layer's keys and values.
     fn kv_cache(&mut self, shape: KvShape) -> Self::KvCache;
     /// Room for one layer's recurrent state: `slots` times `elements` f32.
     fn state(&mut self, slots: usize, elements: usize) -> Self::State;
+
+    /// All that the model needs has been taken: the backend takes what it needs for itself.
+    ///
+    /// # Errors
+    /// When not all of it could be had.
+    fn ready(&mut self) -> Result<(), DeviceFault> {
+        Ok(())
+    }
+
+    /// The first thing that went wrong; results since then mean nothing.
+    fn fault(&self) -> Option<DeviceFault> {
+        None
+    }
 
     /// Copies block `from` of a layer's keys and values to block `to`.
     fn copy_block(&mut self, cache: &mut Self::KvCache, from: usize, to: usize);
@@ -108,7 +136,9 @@ pub trait Backend: Send + 'static {
     fn load_state(&mut self, state: &mut Self::State, slot: usize, bytes: &[u8]);
 
     /// Sets the step that the following operations work on.
-    fn begin_step(&mut self, inputs: StepInputs);
+    fn begin_step(&mut self, inputs: StepInputs) -> Begun;
+    /// All operations of the step have been called, except sampling.
+    fn end_step(&mut self) {}
     /// Copies the first `rows` rows to the host, `[rows, cols]`.
     fn read(&mut self, tensor: &Self::Tensor, rows: usize) -> Vec<f32>;
     /// Overwrites the first rows from the host; `values.len()` is a multiple of the columns.
@@ -136,23 +166,20 @@ pub trait Backend: Send + 'static {
     /// `residual += x`.
     fn add(&mut self, x: &Self::Tensor, residual: &mut Self::Tensor);
 
-    /// Norms and rotates queries in place, and puts keys and values into their blocks.
-    fn rope_kv(
-        &mut self,
-        shape: &AttentionShape,
-        qkv: &mut Self::Tensor,
-        norms: (&Self::Vector, &Self::Vector),
-        cache: &mut Self::KvCache,
-    );
-
-    /// Causal attention of the step's queries over all their keys.
+    /// What lies between an attention layer's projections: norms and rotation of queries and keys,
+    /// keys and values into their blocks, and causal attention of the step's queries over all
+    /// their keys. May overwrite `projected`.
     fn attention(
         &mut self,
-        shape: &AttentionShape,
-        qkv: &Self::Tensor,
-        cache: &Self::KvCache,
+        layer: &AttentionLayer<Self::Vector>,
+        projected: &mut Self::Tensor,
+        cache: &mut Self::KvCache,
         out: &mut Self::Tensor,
     );
+
+    /// Takes the small weights of a delta-rule layer over, and makes room for what it needs on its
+    /// way.
+    fn delta_layer(&mut self, layer: DeltaLayer<Vec<f32>>) -> DeltaLayer<Self::Vector>;
 
     /// What lies between a delta-rule layer's projections: convolution and SiLU over `[q | k | v]`,
     /// the gated delta rule, and the gated norm. May overwrite `projected`.
@@ -170,10 +197,9 @@ pub trait Backend: Send + 'static {
     /// `out = mixture(rms_norm(x, norm.0, norm.1))`; the experts are in [`crate::moe`].
     fn moe(
         &mut self,
-        shape: &MoeShape,
+        mixture: &Self::Mixture,
         x: &Self::Tensor,
         norm: (&Self::Vector, f32),
-        weights: &MoeWeights<Self::Matrix>,
         out: &mut Self::Tensor,
     );
 

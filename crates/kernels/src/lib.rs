@@ -21,7 +21,9 @@ mod backend;
 pub mod causal_conv1d;
 pub mod check;
 pub mod cpu;
+pub mod cuda;
 pub mod embed;
+mod fault;
 pub mod gated_delta_rule;
 pub mod gated_norm;
 pub mod linear;
@@ -34,6 +36,7 @@ pub mod sample;
 pub mod swiglu;
 mod weight;
 
-pub use backend::{Backend, KV_ELEMENT_BYTES, KvShape, SequenceRows, StepInputs};
+pub use backend::{Backend, Begun, KV_ELEMENT_BYTES, KvShape, SequenceRows, StepInputs};
+pub use fault::DeviceFault;
 pub use quant::WeightType;
 pub use weight::{Weight, WeightBytes};

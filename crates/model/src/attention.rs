@@ -1,7 +1,7 @@
 //! Softmax attention with grouped queries, norms on queries and keys, and an optional output gate.
 
 use kernels::Backend;
-use kernels::paged_attention::AttentionShape;
+use kernels::paged_attention::{AttentionLayer, AttentionShape};
 
 use crate::Error;
 use crate::config::ModelConfig;
@@ -14,12 +14,10 @@ use crate::weights::LayerWeights;
 
 /// One layer's attention, of one rank.
 pub(crate) struct Attention<B: Backend> {
-    shape: AttentionShape,
+    layer: AttentionLayer<B::Vector>,
     norm: B::Vector,
     /// Queries (with their gates), keys, values.
     qkv: [B::Matrix; 3],
-    q_norm: B::Vector,
-    k_norm: B::Vector,
     out: RowParallel<B>,
 }
 
@@ -61,11 +59,13 @@ impl<B: Backend> Attention<B> {
         let out = weights.matrix(Role::O)?;
         let out = cols(&out, &scaled(&heads, shape.head_dim), "blocks of the output projection")?;
         Ok(Self {
-            shape,
+            layer: AttentionLayer {
+                shape,
+                q_norm: backend.vector(&weights.norm(Role::QNorm)?),
+                k_norm: backend.vector(&weights.norm(Role::KNorm)?),
+            },
             norm: backend.vector(&weights.norm(Role::AttnNorm)?),
             qkv,
-            q_norm: backend.vector(&weights.norm(Role::QNorm)?),
-            k_norm: backend.vector(&weights.norm(Role::KNorm)?),
             out: RowParallel { matrix: backend.matrix(&out) },
         })
     }
@@ -79,9 +79,8 @@ impl<B: Backend> Attention<B> {
     ) {
         let Scratch { hidden, qkv, attended, partial, .. } = scratch;
         let backend = &mut *step.backend;
-        backend.norm_project(hidden, &self.norm, self.shape.eps, &self.qkv, qkv);
-        backend.rope_kv(&self.shape, qkv, (&self.q_norm, &self.k_norm), cache);
-        backend.attention(&self.shape, qkv, cache, attended);
+        backend.norm_project(hidden, &self.norm, self.layer.shape.eps, &self.qkv, qkv);
+        backend.attention(&self.layer, qkv, cache, attended);
         self.out.add_to(backend, step.comm, step.rows, attended, partial, hidden);
     }
 }

@@ -1,7 +1,7 @@
 //! A decoder: embedding, layers, logits. Which layers, an architecture file says.
 
 use kernels::gated_delta_rule::DeltaState;
-use kernels::{Backend, KvShape, StepInputs};
+use kernels::{Backend, Begun, KvShape, StepInputs};
 
 use crate::Error;
 use crate::attention::{Attention, attention_shape};
@@ -216,7 +216,9 @@ impl<B: Backend> Decoder<B> {
         inputs: StepInputs,
     ) {
         let (rows, logit_rows) = (inputs.rows(), inputs.logit_rows.len());
-        backend.begin_step(self.embedding.localised(inputs));
+        if backend.begin_step(self.embedding.localised(inputs)) == Begun::Replayed {
+            return;
+        }
         self.embedding.embed(backend, comm, rows, &mut scratch.hidden);
         let mut step = Step { backend, comm, rows };
         for (layer, cache) in self.layers.iter().zip(&mut cache.layers) {
@@ -238,5 +240,6 @@ impl<B: Backend> Decoder<B> {
         let Scratch { hidden, logits_part, logits, .. } = scratch;
         let norm = (&self.norm, self.config.eps);
         head.logits(backend, comm, logit_rows, hidden, norm, (logits_part, logits));
+        backend.end_step();
     }
 }

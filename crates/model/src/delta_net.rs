@@ -112,15 +112,15 @@ impl<B: Backend> DeltaNet<B> {
         Ok(Self {
             norm: backend.vector(&weights.norm(Role::AttnNorm)?),
             projections,
-            layer: DeltaLayer {
+            layer: backend.delta_layer(DeltaLayer {
                 shape,
                 conv,
-                taps: backend.vector(&transposed(&taps, conv.taps)),
-                decay: backend.vector(&decay),
-                dt_bias: backend.vector(&dt_bias),
-                norm: backend.vector(&weights.vector(Role::DeltaNorm)?),
+                taps: transposed(&taps, conv.taps),
+                decay,
+                dt_bias,
+                norm: weights.vector(Role::DeltaNorm)?,
                 eps: config.eps,
-            },
+            }),
             out: RowParallel { matrix: backend.matrix(&out) },
         })
     }

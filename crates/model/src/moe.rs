@@ -3,8 +3,8 @@
 //! Every rank holds some columns of every expert and the whole router, so that all of them choose
 //! the same experts, and one sum over the ranks ends the block.
 
-use kernels::Backend;
 use kernels::moe::{Expert, MoeShape, MoeWeights, SharedExpert};
+use kernels::{Backend, Weight};
 
 use crate::Error;
 use crate::decoder::Scratch;
@@ -16,10 +16,9 @@ use crate::weights::LayerWeights;
 
 /// One layer's mixture of experts, of one rank.
 pub(crate) struct Moe<B: Backend> {
-    shape: MoeShape,
     eps: f32,
     norm: B::Vector,
-    weights: MoeWeights<B::Matrix>,
+    mixture: B::Mixture,
 }
 
 impl<B: Backend> Moe<B> {
@@ -32,31 +31,28 @@ impl<B: Backend> Moe<B> {
         let moe = config.moe.as_ref().expect("a model with such layers has their sizes");
         let experts = (0..moe.experts).map(|expert| {
             let [gate, up] = [Role::ExpertGate(expert), Role::ExpertUp(expert)];
-            load_expert(backend, weights, shard, moe.ffn, [gate, up, Role::ExpertDown(expert)])
+            expert_of(weights, shard, moe.ffn, [gate, up, Role::ExpertDown(expert)])
         });
         let experts = experts.collect::<Result<_, Error>>()?;
         let shared = match moe.shared_ffn {
             Some(ffn) => {
                 let roles = [Role::SharedGate, Role::SharedUp, Role::SharedDown];
-                let expert = load_expert(backend, weights, shard, ffn, roles)?;
-                let gate = backend.matrix(&weights.matrix(Role::SharedMix)?);
+                let expert = expert_of(weights, shard, ffn, roles)?;
+                let gate = weights.matrix(Role::SharedMix)?;
                 Some(SharedExpert { gate, expert })
             }
             None => None,
         };
+        let shape = MoeShape {
+            experts: moe.experts,
+            top_k: moe.experts_used,
+            renormalise: moe.renormalise,
+        };
+        let parts = MoeWeights { router: weights.matrix(Role::Router)?, experts, shared };
         Ok(Self {
-            shape: MoeShape {
-                experts: moe.experts,
-                top_k: moe.experts_used,
-                renormalise: moe.renormalise,
-            },
             eps: config.eps,
             norm: backend.vector(&weights.norm(Role::PostNorm)?),
-            weights: MoeWeights {
-                router: backend.matrix(&weights.matrix(Role::Router)?),
-                experts,
-                shared,
-            },
+            mixture: backend.mixture(&shape, &parts),
         })
     }
 
@@ -64,22 +60,21 @@ impl<B: Backend> Moe<B> {
     pub(crate) fn forward(&self, step: &mut Step<'_, B>, scratch: &mut Scratch<B>) {
         let Scratch { hidden, partial, .. } = scratch;
         let backend = &mut *step.backend;
-        backend.moe(&self.shape, hidden, (&self.norm, self.eps), &self.weights, partial);
+        backend.moe(&self.mixture, hidden, (&self.norm, self.eps), partial);
         add_sum(backend, step.comm, step.rows, partial, hidden);
     }
 }
 
 /// A rank's columns of an expert of width `ffn`; `roles` are its gate, up and down.
-fn load_expert<B: Backend>(
-    backend: &mut B,
+fn expert_of(
     weights: &LayerWeights<'_>,
     shard: &Shard,
     ffn: usize,
     [gate, up, down]: [Role; 3],
-) -> Result<Expert<B::Matrix>, Error> {
+) -> Result<Expert<Weight>, Error> {
     let share = [shard.share("columns of an expert", ffn)?];
-    let mut part = |role| Ok::<_, Error>(backend.matrix(&rows(&weights.matrix(role)?, &share)));
+    let part = |role| Ok::<_, Error>(rows(&weights.matrix(role)?, &share));
     let (gate, up) = (part(gate)?, part(up)?);
     let down = cols(&weights.matrix(down)?, &share, "blocks of the columns of an expert")?;
-    Ok(Expert { gate, up, down: backend.matrix(&down) })
+    Ok(Expert { gate, up, down })
 }

@@ -19,7 +19,7 @@ use crate::spelling::edit_distance;
 pub const DEFAULT_PATH: &str = "/etc/neuron/neuron.toml";
 
 /// Every key that a file may have; `default_models` is a list of tables.
-const KEYS: [&str; 27] = [
+const KEYS: [&str; 28] = [
     "listen",
     "api_key_file",
     "advertise_url",
@@ -42,6 +42,7 @@ const KEYS: [&str; 27] = [
     "harness.*.token_budget",
     "harness.*.stall_ms",
     "harness.*.threads",
+    "harness.*.device",
     "harness.*.prefix_cache",
     "harness.*.host_cache_mb",
     "harness.*.cache_isolation",
@@ -86,10 +87,12 @@ pub struct Harnesses {
 pub struct Native {
     /// Requests that run together in a model, where its load does not say.
     pub max_running: u32,
-    /// Tokens that one step may compute.
-    pub token_budget: u32,
+    /// Tokens that one step may compute; 512 on the CPU and 2048 on a card by default.
+    pub token_budget: Option<u32>,
     /// How long a prompt may hold up the streams that are being answered, in milliseconds.
     pub stall_ms: u32,
+    /// What models run on where their load does not say: a card if there is one, or always the CPU.
+    pub device: DevicePolicy,
     /// Threads of a model on the CPU; all cores by default, 1 for a small model.
     pub threads: Option<u32>,
     /// Whether requests reuse what earlier ones computed for the same beginning of a prompt.
@@ -103,6 +106,16 @@ pub struct Native {
     pub step_timeout_secs: u64,
     /// Another program to run as the engine child, with its arguments.
     pub engine_command: Option<Vec<String>>,
+}
+
+/// Where models run that do not say so themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DevicePolicy {
+    /// On the card with most free memory, or on the CPU where there is none.
+    Auto,
+    /// On the CPU.
+    Cpu,
 }
 
 /// What keeps requests from sharing what was computed for their prompts.
@@ -134,8 +147,9 @@ impl Default for Native {
     fn default() -> Self {
         Self {
             max_running: 16,
-            token_budget: 512,
+            token_budget: None,
             stall_ms: 250,
+            device: DevicePolicy::Auto,
             threads: None,
             prefix_cache: true,
             host_cache_mb: 0,
@@ -240,10 +254,11 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let native = &self.harness.native;
         let refuse = |key, value: String, problem| Err(ConfigError::Value { key, value, problem });
+        let budget = native.token_budget.unwrap_or(1);
         let limits: [(&'static str, u64, Range<u64>); 5] = [
             ("body_limit_mb", self.body_limit_mb.into(), 1..1025),
             ("harness.native.max_running", native.max_running.into(), 1..4097),
-            ("harness.native.token_budget", native.token_budget.into(), 1..1_048_577),
+            ("harness.native.token_budget", budget.into(), 1..1_048_577),
             ("harness.native.stall_ms", native.stall_ms.into(), 1..60_001),
             ("harness.native.step_timeout_secs", native.step_timeout_secs, 1..86_401),
         ];

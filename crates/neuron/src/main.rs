@@ -168,6 +168,9 @@ fn doctor(json: bool) -> anyhow::Result<()> {
     if let Some(reason) = &host.cuda_unavailable_reason {
         writeln!(out, "gpu     none used: {reason}")?;
     }
-    writeln!(out, "models run on the CPU")?;
+    match neuron::cards::best() {
+        Some(card) => writeln!(out, "models run on gpu {card}, unless they are told otherwise")?,
+        None => writeln!(out, "models run on the CPU")?,
+    }
     Ok(())
 }

@@ -15,9 +15,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Config, Native};
 use crate::control_error::ControlError;
-use crate::discover;
+use crate::device;
 use crate::lifecycle::RestartPolicy;
-use crate::link::{LoadCode, LoadFailure};
+use crate::link::LoadFailure;
 use crate::native;
 use crate::process::EngineProgram;
 use crate::served::{NATIVE, Served};
@@ -219,12 +219,18 @@ impl Models {
         let of_config = |field: fn(&LoadRequest) -> Option<u32>| configured.and_then(field);
         let max_running = request.max_running.or_else(|| of_config(|m| m.max_running));
         let ranks = request.tensor_parallel.or_else(|| of_config(|m| m.tensor_parallel));
+        let ranks = ranks.unwrap_or(1);
+        let devices = request.devices.as_ref();
+        let devices = devices.or_else(|| configured.and_then(|model| model.devices.as_ref()));
+        let devices = devices.map_or(&[][..], Vec::as_slice);
+        let device = device::choose(native.device, devices, ranks)?;
         Ok(EngineSpec {
+            device,
             context: request.context.or_else(|| of_config(|m| m.context)),
             max_running: max_running.unwrap_or(native.max_running),
-            token_budget: native.token_budget,
+            token_budget: device::token_budget(device, native.token_budget),
             stall_ms: native.stall_ms,
-            world_size: ranks.unwrap_or(1),
+            world_size: ranks,
             threads: native.threads,
             prefix_cache: native.prefix_cache,
             host_cache_bytes: u64::from(native.host_cache_mb) << 20,
@@ -281,10 +287,6 @@ fn check(request: &LoadRequest) -> Result<(), ControlError> {
         if value == Some(0) {
             return Err(ControlError::bad_request(format!("{field} must be at least 1, got 0")));
         }
-    }
-    if request.devices.as_ref().is_some_and(|devices| !devices.is_empty()) {
-        let reason = discover::cuda_unavailable_reason();
-        return Err(LoadFailure::new(LoadCode::CudaUnavailable, reason).into());
     }
     Ok(())
 }

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use control::{FastPath, LoadPlan, RankPlan};
-use engine::{EngineInfo, EngineSpec, LoadError, PrefixCacheInfo, RankBytes, TokenEngine};
+use engine::{Device, EngineInfo, EngineSpec, LoadError, PrefixCacheInfo, RankBytes, TokenEngine};
+use kernels::DeviceFault;
 
+use crate::cards;
 use crate::link::{LoadCode, LoadDetails, LoadFailure};
 use crate::memory;
 
@@ -12,6 +14,9 @@ const MIB: u64 = 1 << 20;
 
 /// Weights below this fit a core's caches, more or less.
 const SMALL_MODEL_BYTES: u64 = 64 << 20;
+
+/// Bytes of a card that the driver takes for a process before it has anything.
+const CONTEXT_BYTES: u64 = 600 << 20;
 
 /// Loads a model, after a look at whether it fits.
 pub fn load(
@@ -21,7 +26,9 @@ pub fn load(
     let say = |error| failure(&spec.source, &error);
     let info = engine::plan(spec).map_err(say)?;
     let free = memory::available_bytes();
-    if let (needed, Some(free)) = (bytes(&info), free)
+    // A card is asked by the engine itself, which takes its memory at once and says what is missing.
+    if spec.device == Device::Cpu
+        && let (needed, Some(free)) = (bytes(&info), free)
         && needed > free
     {
         return Err(does_not_fit(needed, free));
@@ -53,8 +60,13 @@ fn does_not_fit(needed: u64, free: u64) -> LoadFailure {
 
 /// What a load would take, and whether that is free now.
 pub(crate) fn plan(spec: &EngineSpec) -> Result<LoadPlan, LoadFailure> {
-    let info = engine::plan(spec).map_err(|error| failure(&spec.source, &error))?;
-    let free = memory::available_bytes();
+    let free = match spec.device {
+        Device::Cpu => memory::available_bytes(),
+        Device::Cuda(card) => cards::free_bytes(card).map(|free| free - free.min(CONTEXT_BYTES)),
+    };
+    let memory_bytes = free.filter(|_| spec.device != Device::Cpu);
+    let spec = EngineSpec { memory_bytes, ..spec.clone() };
+    let info = engine::plan(&spec).map_err(|error| failure(&spec.source, &error))?;
     let fits = free.is_none_or(|free| bytes(&info) <= free);
     Ok(LoadPlan { free_bytes: free, ..load_plan(&info, fits) })
 }
@@ -101,6 +113,11 @@ fn failure(source: &Path, error: &LoadError) -> LoadFailure {
     match error {
         LoadError::Model(error) => model_failure(source, error),
         LoadError::BadSpec { .. } => refused(LoadCode::BadRequest),
+        LoadError::Device(DeviceFault::OutOfMemory { .. }) => refused(LoadCode::DoesNotFit),
+        LoadError::Device(DeviceFault::NoDevice(_) | DeviceFault::Unusable(_)) => {
+            refused(LoadCode::CudaUnavailable)
+        }
+        LoadError::Device(DeviceFault::Failed { .. }) => refused(LoadCode::EngineFailed),
         LoadError::Fault(_) => refused(LoadCode::EngineFailed),
     }
 }

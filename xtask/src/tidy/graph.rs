@@ -7,7 +7,7 @@ use super::tree::{Crate, Tree};
 
 /// Which crates of the workspace a crate may name. `testkit` may be a dev-dependency of any.
 const EDGES: [(&str, &[&str]); 14] = [
-    ("bench", &["engine", "model", "wire"]),
+    ("bench", &["engine", "kernels", "model", "wire"]),
     ("control", &[]),
     ("cortex", &["control", "dialog", "fleet", "wire"]),
     ("dialog", &[]),

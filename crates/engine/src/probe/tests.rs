@@ -22,7 +22,7 @@ impl Steps for Forgetful {
         let all = work.copies.len();
         work.copies.retain(|copy| !(self.forgets)(copy));
         self.forgotten += (all - work.copies.len()) as u32;
-        self.executor.forward(&work)
+        Execute::forward(&mut self.executor, &work)
     }
 
     fn logits(&mut self, rows: usize) -> Vec<f32> {

@@ -1,5 +1,6 @@
 //! The CPU as a backend: f32 activations, f16 keys and values, weights in tiles, a pool of threads.
 
+mod attention;
 pub mod cores;
 mod delta_net;
 mod host;
@@ -10,20 +11,19 @@ pub mod pool;
 pub(crate) mod vector;
 pub(crate) mod widest;
 
-use std::cell::RefCell;
-
-use crate::backend::{Backend, KvShape, SequenceRows, StepInputs};
+use crate::backend::{Backend, Begun, KvShape, SequenceRows, StepInputs};
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::linear::cpu::{Inputs, Matrix, Rounded, linear};
 use crate::moe::{self, MoeShape, MoeWeights};
-use crate::paged_attention::AttentionShape;
-use crate::paged_attention::cache::{Blocks, Element, Kept};
-use crate::paged_attention::cpu::{KvCache, KvPrecision, TASK_ROWS, attend};
+use crate::paged_attention::AttentionLayer;
+use crate::paged_attention::cache::Kept;
+use crate::paged_attention::cpu::{KvCache, KvPrecision, TASK_ROWS};
 use crate::quant::WeightType;
 use crate::rms_norm::cpu::rms_norm;
 use crate::sample::{Choice, SampleRow, choose};
 use crate::weight::Weight;
-use crate::{embed, paged_attention, rope_kv, swiglu};
+use crate::{embed, swiglu};
+use attention::Rotations;
 use parts::Parts;
 use pool::Pool;
 
@@ -53,21 +53,6 @@ struct Work {
 /// Rows below which short work is not shared out.
 const SMALL_STEP: usize = 8;
 
-thread_local! {
-    /// Each thread's memory for attention.
-    static ATTENTION: RefCell<paged_attention::cpu::Scratch> = RefCell::default();
-}
-
-/// Cosines and sines of a step's rows, kept from layer to layer.
-#[derive(Default)]
-struct Rotations {
-    /// The base and the rotated elements that they were computed for.
-    of: Option<(f64, usize)>,
-    frequencies: Vec<f64>,
-    /// `[rows, rotated pairs]`.
-    pairs: Vec<(f32, f32)>,
-}
-
 /// Activations `[max_rows, cols]`.
 pub struct Tensor {
     values: Vec<f32>,
@@ -78,6 +63,12 @@ pub struct Tensor {
 pub struct State {
     values: Vec<f32>,
     elements: usize,
+}
+
+/// The experts of a layer.
+pub struct Mixture {
+    shape: MoeShape,
+    weights: MoeWeights<Matrix>,
 }
 
 impl Tensor {
@@ -141,44 +132,12 @@ impl Cpu {
         }
     }
 
-    /// Puts the keys and values of the step's rows into their blocks.
-    fn put<T: Element>(&self, shape: &AttentionShape, qkv: &Tensor, cache: &mut Blocks<T>) {
-        let cache = cache.parts();
-        let tasks = if self.rows.len() < SMALL_STEP { 1 } else { shape.kv_heads };
-        self.pool.run(tasks, |task| {
-            for (at, (position, sequence)) in self.rows.iter().enumerate() {
-                let blocks = &self.step.sequences[*sequence].blocks;
-                for head in (task..shape.kv_heads).step_by(tasks) {
-                    // SAFETY: each task has its own heads.
-                    unsafe { cache.put(shape, head, qkv.row(at), blocks, *position) };
-                }
-            }
-        });
-    }
-
     fn project_into(&mut self, x: &Tensor, matrix: &Matrix, out: &mut Tensor, add: bool) {
         let rows = self.step.rows();
         let rounded = &mut self.work.rounded;
         let inputs = Inputs::new(&self.pool, x.rows(rows), x.cols, &[matrix], rounded);
         let stride = out.cols;
         linear(&self.pool, &inputs, &[matrix], out.rows_mut(rows), stride, add);
-    }
-}
-
-impl Rotations {
-    /// Those of positions `rows`, `pairs` a row.
-    fn of(&mut self, shape: &AttentionShape, rows: &[(usize, usize)]) -> &[(f32, f32)] {
-        let of = Some((shape.rope_theta, shape.rotary_dim));
-        if self.of != of {
-            self.of = of;
-            self.frequencies.clear();
-            self.frequencies.extend(rope_kv::cpu::frequencies(shape));
-            self.pairs.clear();
-            for (position, _) in rows {
-                self.pairs.extend(rope_kv::cpu::rotation(&self.frequencies, *position));
-            }
-        }
-        &self.pairs
     }
 }
 
@@ -209,6 +168,7 @@ impl Backend for Cpu {
     type Vector = Vec<f32>;
     type KvCache = KvCache;
     type State = State;
+    type Mixture = Mixture;
 
     fn matrix_bytes(ty: WeightType, rows: usize, cols: usize) -> u64 {
         Matrix::bytes_of(ty, rows, cols) as u64
@@ -223,6 +183,10 @@ impl Backend for Cpu {
     fn vector(&mut self, values: &[f32]) -> Vec<f32> {
         self.weight_bytes += size_of_val(values) as u64;
         values.to_vec()
+    }
+
+    fn mixture(&mut self, shape: &MoeShape, weights: &MoeWeights<Weight>) -> Mixture {
+        Mixture { shape: *shape, weights: weights.map(|weight| self.matrix(weight)) }
     }
 
     fn tensor(&mut self, max_rows: usize, cols: usize) -> Tensor {
@@ -285,7 +249,7 @@ impl Backend for Cpu {
         host::load(bytes, f32::from_ne_bytes, values);
     }
 
-    fn begin_step(&mut self, inputs: StepInputs) {
+    fn begin_step(&mut self, inputs: StepInputs) -> Begun {
         self.step = inputs;
         self.rotations.of = None;
         self.rows.clear();
@@ -295,6 +259,7 @@ impl Backend for Cpu {
             let firsts = (0..sequence.rows).step_by(TASK_ROWS);
             self.runs.extend(firsts.map(|first| (first, at)));
         }
+        Begun::Compute
     }
 
     fn read(&mut self, tensor: &Tensor, rows: usize) -> Vec<f32> {
@@ -341,57 +306,19 @@ impl Backend for Cpu {
         }
     }
 
-    fn rope_kv(
-        &mut self,
-        shape: &AttentionShape,
-        qkv: &mut Tensor,
-        norms: (&Vec<f32>, &Vec<f32>),
-        cache: &mut KvCache,
-    ) {
-        let rows = &self.rows;
-        let pairs = self.rotations.of(shape, rows);
-        let (cols, norms) = (qkv.cols, (&norms.0[..], &norms.1[..]));
-        let parts = Parts::new(qkv.rows_mut(rows.len()), cols);
-        self.pool.run_in_runs(rows.len(), |row| {
-            // SAFETY: each task has its own row.
-            let out = unsafe { parts.part(row) };
-            let half = shape.rotary_dim / 2;
-            let rotation = &pairs[row * half..(row + 1) * half];
-            rope_kv::cpu::norm_and_rotate(shape, out, norms, rotation);
-        });
-        match &mut cache.0 {
-            Kept::Half(blocks) => self.put(shape, qkv, blocks),
-            Kept::Single(blocks) => self.put(shape, qkv, blocks),
-        }
-    }
-
     fn attention(
         &mut self,
-        shape: &AttentionShape,
-        qkv: &Tensor,
-        cache: &KvCache,
+        layer: &AttentionLayer<Vec<f32>>,
+        projected: &mut Tensor,
+        cache: &mut KvCache,
         out: &mut Tensor,
     ) {
-        let heads = shape.kv_heads;
-        assert_eq!(out.cols, shape.out_cols());
-        let parts = Parts::new(out.rows_mut(self.step.rows()), shape.out_cols() / heads);
-        self.pool.run(self.runs.len() * heads, |task| {
-            let ((first, sequence), head) = (self.runs[task / heads], task % heads);
-            let sequence = &self.step.sequences[sequence];
-            let count = TASK_ROWS.min(sequence.rows - first);
-            let mut rows: [(&[f32], &mut [f32]); TASK_ROWS] = Default::default();
-            for (at, slot) in rows[..count].iter_mut().enumerate() {
-                let row = sequence.first_row + first + at;
-                // SAFETY: each task has its own rows and key-value head, hence its own parts.
-                *slot = (qkv.row(row), unsafe { parts.part(row * heads + head) });
-            }
-            let (blocks, position) = (&sequence.blocks, sequence.start + first);
-            let rows = &mut rows[..count];
-            ATTENTION.with_borrow_mut(|scratch| match &cache.0 {
-                Kept::Half(kv) => attend(shape, kv, blocks, position, head, rows, scratch),
-                Kept::Single(kv) => attend(shape, kv, blocks, position, head, rows, scratch),
-            });
-        });
+        self.rope_kv(layer, projected, cache);
+        self.attend(&layer.shape, projected, cache, out);
+    }
+
+    fn delta_layer(&mut self, layer: DeltaLayer<Vec<f32>>) -> DeltaLayer<Vec<f32>> {
+        layer.map(|values| self.vector(&values))
     }
 
     fn delta_net(
@@ -417,16 +344,16 @@ impl Backend for Cpu {
 
     fn moe(
         &mut self,
-        shape: &MoeShape,
+        mixture: &Mixture,
         x: &Tensor,
         (norm, eps): (&Vec<f32>, f32),
-        weights: &MoeWeights<Matrix>,
         out: &mut Tensor,
     ) {
         let rows = self.step.rows();
-        let Work { normed, rounded, mixture } = &mut self.work;
+        let Work { normed, rounded, mixture: work } = &mut self.work;
         let normed = norm_rows(&self.pool, x, rows, |row| row, (norm, eps), normed);
-        moe::cpu::moe(&self.pool, shape, weights, normed, out.rows_mut(rows), rounded, mixture);
+        let Mixture { shape, weights } = mixture;
+        moe::cpu::moe(&self.pool, shape, weights, normed, out.rows_mut(rows), rounded, work);
     }
 
     fn logits(&mut self, x: &Tensor, norm: &Vec<f32>, eps: f32, head: &Matrix, out: &mut Tensor) {

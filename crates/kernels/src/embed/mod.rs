@@ -4,6 +4,8 @@ use crate::cpu::parts::Parts;
 use crate::cpu::pool::Pool;
 use crate::linear::cpu::Matrix;
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 

@@ -13,7 +13,11 @@
 //! from the updated one. `decay` is `-exp(A_log)`, so `g <= 0`. Source: Yang, Kautz, Hatamizadeh,
 //! "Gated Delta Networks" (2024), equation 10.
 
+#[cfg(feature = "cuda")]
+pub(crate) mod chunks;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod reference;
 
 use crate::causal_conv1d::ConvShape;
@@ -134,4 +138,19 @@ pub struct DeltaState<S> {
     pub conv: S,
     /// Of the delta rule, `[slots, value_heads]` matrices in the order that the device likes.
     pub memory: S,
+}
+
+impl DeltaLayer<Vec<f32>> {
+    /// The same with its weights where `place` puts them.
+    pub fn map<V>(self, mut place: impl FnMut(Vec<f32>) -> V) -> DeltaLayer<V> {
+        DeltaLayer {
+            shape: self.shape,
+            conv: self.conv,
+            taps: place(self.taps),
+            decay: place(self.decay),
+            dt_bias: place(self.dt_bias),
+            norm: place(self.norm),
+            eps: self.eps,
+        }
+    }
 }

@@ -7,6 +7,8 @@ use crate::cpu::vector::silu;
 use crate::cpu::widest::widest;
 use crate::rms_norm::cpu::rms_norm_in_place;
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 

@@ -5,6 +5,8 @@
 //! its own input row and weight row only, bit for bit, whatever else is in the step.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod dense;
 mod formats;
 mod packed;

@@ -26,6 +26,8 @@
 //! "DeepSeekMoE" (2024), section 3.2.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod reference;
 mod route;
 
@@ -71,4 +73,26 @@ pub struct MoeWeights<M> {
     pub experts: Vec<Expert<M>>,
     /// Beside them, if the model has it.
     pub shared: Option<SharedExpert<M>>,
+}
+
+impl<M> Expert<M> {
+    /// The same part with other matrices.
+    pub fn map<N>(&self, mut matrix: impl FnMut(&M) -> N) -> Expert<N> {
+        let Self { gate, up, down } = self;
+        Expert { gate: matrix(gate), up: matrix(up), down: matrix(down) }
+    }
+}
+
+impl<M> MoeWeights<M> {
+    /// The same mixture with other matrices.
+    pub fn map<N>(&self, mut matrix: impl FnMut(&M) -> N) -> MoeWeights<N> {
+        MoeWeights {
+            router: matrix(&self.router),
+            experts: self.experts.iter().map(|expert| expert.map(&mut matrix)).collect(),
+            shared: self.shared.as_ref().map(|shared| SharedExpert {
+                gate: matrix(&shared.gate),
+                expert: shared.expert.map(&mut matrix),
+            }),
+        }
+    }
 }

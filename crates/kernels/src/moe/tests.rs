@@ -39,20 +39,7 @@ fn weights(ty: WeightType, shared: bool) -> MoeWeights<Weight> {
 
 /// The weights as the CPU keeps them.
 fn loaded(pool: &Pool, weights: &MoeWeights<Weight>) -> MoeWeights<Matrix> {
-    let matrix = |weight: &Weight| Matrix::new(weight, pool);
-    let expert = |expert: &Expert<Weight>| Expert {
-        gate: matrix(&expert.gate),
-        up: matrix(&expert.up),
-        down: matrix(&expert.down),
-    };
-    MoeWeights {
-        router: matrix(&weights.router),
-        experts: weights.experts.iter().map(expert).collect(),
-        shared: weights.shared.as_ref().map(|shared| SharedExpert {
-            gate: matrix(&shared.gate),
-            expert: expert(&shared.expert),
-        }),
-    }
+    weights.map(|weight| Matrix::new(weight, pool))
 }
 
 fn mixture(threads: usize, shape: &MoeShape, weights: &MoeWeights<Weight>, x: &[f32]) -> Vec<f32> {

@@ -4,11 +4,13 @@
 //! output gate. Query head `h` reads key-value head `h / (heads / kv_heads)`. A row at position
 //! `p` sees keys `0..=p` of its own sequence.
 //!
-//! Queries come as the projection left them: `[rows, q | k | v]`, where with a gate each head's
-//! query is followed by its gate: `[q₀ | gate₀ | q₁ | gate₁ | …]`.
+//! Queries are those of [`crate::rope_kv`], in the projection's columns `[rows, q | k | v]`, where
+//! with a gate each head's query is followed by its gate: `[q₀ | gate₀ | q₁ | gate₁ | …]`.
 
 pub(crate) mod cache;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod reference;
 mod score;
 mod weigh;
@@ -33,6 +35,17 @@ pub struct AttentionShape {
     pub gated: bool,
     /// Of the query and key norms.
     pub eps: f32,
+}
+
+/// What an attention layer is made of besides its large projections.
+#[derive(Clone, Debug)]
+pub struct AttentionLayer<V> {
+    /// See [`AttentionShape`].
+    pub shape: AttentionShape,
+    /// The weight of the queries' norm, `[head_dim]`.
+    pub q_norm: V,
+    /// The weight of the keys' norm, `[head_dim]`.
+    pub k_norm: V,
 }
 
 impl AttentionShape {

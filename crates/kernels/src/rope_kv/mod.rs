@@ -5,6 +5,8 @@
 //! Keys are stored rotated. Values are stored as they are.
 
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub mod reference;
 
 #[cfg(test)]

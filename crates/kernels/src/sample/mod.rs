@@ -10,6 +10,8 @@
 //! parameters make of it.
 
 mod choose;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod logprobs;
 mod mask;
 mod philox;

@@ -3,6 +3,8 @@
 use crate::cpu::vector::silu;
 use crate::cpu::widest::widest;
 
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 #[cfg(test)]
 mod tests;
 

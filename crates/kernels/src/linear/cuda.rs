@@ -1,0 +1,401 @@
+//! Linear layers on a card.
+//!
+//! Weights are put in the order of the tensor cores once, at load (`cuda/unit.cuh`). Quantised ones
+//! are multiplied as whole numbers in halves, with activations rounded to halves; float ones with
+//! activations as sums of two bfloat16. A row's result is the same whatever else is in the step.
+
+mod job;
+mod layout;
+mod library;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use job::{Ahead, Job, MOST_PARTS, Needs, OWN_ROWS, OperandRow, Room, Source};
+pub(crate) use layout::matrix_bytes;
+use library::{Float, Library, Shape};
+
+use crate::cuda::{Address, Buffer, Context, Cuda, Grid, Tensor};
+use crate::quant::WeightType;
+use crate::weight::Weight;
+
+/// Rows of one launch; more are several launches over the same weights.
+const MOST_ROWS: usize = 64;
+
+/// Blocks of the file on their way to a card.
+const STAGING_BYTES: usize = 64 << 20;
+
+/// A weight matrix on a card.
+pub struct Matrix {
+    /// What it is kept as.
+    pub(crate) format: WeightType,
+    /// Outputs.
+    pub rows: usize,
+    /// Inputs.
+    pub cols: usize,
+    /// Units in the order of `cuda/unit.cuh`.
+    pub(crate) units: Buffer<u8>,
+}
+
+impl Matrix {
+    /// Bytes that a matrix takes.
+    pub(crate) fn bytes_of(ty: WeightType, rows: usize, cols: usize) -> u64 {
+        matrix_bytes(ty, rows, cols) as u64
+    }
+
+    /// Takes a matrix over.
+    pub(crate) fn new(context: &Arc<Context>, weight: &Weight) -> Self {
+        let Weight { ty, rows, cols, .. } = *weight;
+        let units = Buffer::new(context, "weights", matrix_bytes(ty, rows, cols));
+        let matrix = Self { format: layout::format_of(ty), rows, cols, units };
+        let row_bytes = weight.row_bytes();
+        let tile = layout::TILE_ROWS * row_bytes;
+        let step = (STAGING_BYTES / tile).max(1) * tile;
+        let staging = Buffer::new(context, "weights on their way", step.min(weight.bytes.len()));
+        for (at, bytes) in weight.bytes.chunks(step).enumerate() {
+            staging.put(0, bytes);
+            let first = at * step / row_bytes;
+            matrix.repack(context, weight, staging.at(0), first, bytes.len() / row_bytes);
+        }
+        matrix
+    }
+
+    /// Puts `rows` rows of blocks from `first` on in order; `first` begins a tile.
+    fn repack(
+        &self,
+        context: &Arc<Context>,
+        weight: &Weight,
+        blocks: Address,
+        first: usize,
+        rows: usize,
+    ) {
+        let units = self.padded() / layout::unit_cols(self.format);
+        let tile = first / layout::TILE_ROWS * layout::tile_bytes(self.format, self.cols);
+        // Grids are low in y.
+        let tiles = layout::tiles(rows);
+        for some in (0..tiles).step_by(1 << 15) {
+            let skipped = some * layout::TILE_ROWS;
+            let count = (tiles - some).min(1 << 15);
+            let skipped_units = some * layout::tile_bytes(self.format, self.cols);
+            context
+                .launch("linear_repack", Grid::plane(units as u32, count as u32, 128))
+                .arg(self.format.ggml_id())
+                .arg(weight.ty.ggml_id())
+                .arg(weight.ty.block_elements())
+                .arg(weight.ty.block_bytes())
+                .arg(blocks.plus((skipped * weight.row_bytes()) as u64))
+                .arg(weight.row_bytes() as i64)
+                .arg((rows - skipped).min(count * layout::TILE_ROWS))
+                .arg(self.cols)
+                .arg(self.units.at(tile + skipped_units))
+                .run();
+        }
+    }
+
+    /// Columns with the zeros that fill the last units up.
+    pub(crate) fn padded(&self) -> usize {
+        layout::padded(self.cols)
+    }
+}
+
+/// Memory that linear layers share: their operands, and sums that cross blocks.
+pub(crate) struct Scratch {
+    half: Buffer<u16>,
+    means: Buffer<u16>,
+    high: Buffer<u16>,
+    low: Buffer<u16>,
+    shares: Buffer<f32>,
+    library: Option<Library>,
+    calls: RefCell<Calls>,
+}
+
+/// A step's products in their order. Steps are alike, so what comes next is known from the last
+/// one, and its first weights can be brought near while the memory waits for its activations.
+#[derive(Default)]
+struct Calls {
+    known: Vec<Ahead>,
+    at: usize,
+}
+
+impl Calls {
+    /// Notes a product and says what came after it in the step before.
+    fn note(&mut self, product: Ahead) -> Option<Ahead> {
+        match self.known.get_mut(self.at) {
+            Some(known) => *known = product,
+            None => self.known.push(product),
+        }
+        self.at += 1;
+        self.known.get(self.at).copied()
+    }
+}
+
+/// What scratch must hold: the widest activations of each kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Widest {
+    halves: usize,
+    floats: usize,
+}
+
+impl Widest {
+    /// Makes room for the inputs of a matrix.
+    pub(crate) fn include(&mut self, matrix: &Matrix) {
+        let kind =
+            if job::takes_floats(matrix.format) { &mut self.floats } else { &mut self.halves };
+        *kind = (*kind).max(matrix.padded());
+    }
+}
+
+impl Scratch {
+    /// For steps of at most `rows` rows.
+    pub(crate) fn new(context: &Arc<Context>, rows: usize, widest: Widest) -> Self {
+        let what = "operands of linear layers";
+        let blocks = context.card().multiprocessors as usize * MOST_ROWS / 8;
+        let (halves, floats) = (rows * widest.halves, rows * widest.floats);
+        let shares = Buffer::new(context, what, blocks * job::SHARE);
+        // No sum has these bits: nothing is shared yet.
+        shares.fill_bytes(0xff);
+        Self {
+            half: Buffer::new(context, what, halves),
+            means: Buffer::new(context, what, halves / 16),
+            high: Buffer::new(context, what, floats),
+            low: Buffer::new(context, what, floats),
+            shares,
+            calls: RefCell::default(),
+            library: if rows > MOST_ROWS { Library::open(context) } else { None },
+        }
+    }
+
+    /// A step begins.
+    pub(crate) fn begin_step(&self) {
+        self.calls.borrow_mut().at = 0;
+    }
+
+    fn operand(&self, needs: &Needs, padded: usize, row: usize) -> OperandRow {
+        let at = |wanted, buffer: &Buffer<u16>, cols| {
+            if wanted { buffer.at(row * cols) } else { Address::NONE }
+        };
+        OperandRow {
+            half: at(needs.halves, &self.half, padded),
+            means: at(needs.halves, &self.means, padded / 16),
+            high: at(needs.floats, &self.high, padded),
+            low: at(needs.floats, &self.low, padded),
+        }
+    }
+}
+
+/// What is multiplied.
+#[derive(Clone, Copy)]
+pub(crate) struct Input<'a> {
+    /// Rows of f32.
+    pub(crate) x: &'a Buffer<f32>,
+    /// Columns of a row.
+    pub(crate) cols: usize,
+    /// Which of the rows, as a list on the card; without it the first ones.
+    pub(crate) rows_of: Option<Address>,
+    /// The norm that comes first: its weight and epsilon.
+    pub(crate) norm: Option<(&'a Buffer<f32>, f32)>,
+}
+
+/// Where in a tensor products go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    /// The first of their columns.
+    pub(crate) first_col: usize,
+    /// Whether they are added to what is there.
+    pub(crate) add: bool,
+}
+
+impl Place {
+    /// The first columns, overwritten.
+    pub(crate) const START: Self = Self { first_col: 0, add: false };
+}
+
+impl<'a> Input<'a> {
+    /// A tensor's first rows.
+    pub(crate) fn of(x: &'a Tensor) -> Self {
+        Self { x: &x.values, cols: x.cols, rows_of: None, norm: None }
+    }
+
+    fn source(&self) -> Source {
+        if self.norm.is_some() { Source::NormedRows } else { Source::Rows }
+    }
+
+    fn norm(&self) -> Address {
+        self.norm.map_or(Address::NONE, |(weight, _)| weight.at(0))
+    }
+
+    fn eps(&self) -> f32 {
+        self.norm.map_or(0.0, |(_, eps)| eps)
+    }
+}
+
+/// `out = input · partsᵀ` for `rows` rows, or added to it; the parts lie side by side from the place
+/// on.
+///
+/// # Panics
+/// When widths differ.
+pub(crate) fn linear(
+    cuda: &Cuda,
+    input: &Input<'_>,
+    rows: usize,
+    parts: &[Matrix],
+    out: &mut Tensor,
+    place: Place,
+) {
+    assert!(parts.iter().all(|part| part.cols == input.cols), "columns of a linear layer");
+    let outputs: usize = parts.iter().map(|part| part.rows).sum();
+    assert!(place.first_col + outputs <= out.cols, "outputs of a linear layer");
+    let mut first_col = place.first_col;
+    if let (Some(library), true) = (&cuda.linear.library, rows > MOST_ROWS) {
+        for parts in parts.chunks(MOST_PARTS) {
+            cuda.linear.calls.borrow_mut().note(Ahead::of(parts));
+        }
+        return multiply_many(cuda, library, input, rows, parts, out, place);
+    }
+    for parts in parts.chunks(MOST_PARTS) {
+        let needs = Needs::of(parts);
+        let own = rows <= OWN_ROWS && needs.can_stage(room(cuda), rows);
+        if !own {
+            prepare(cuda, input, &needs, rows, parts[0].cols);
+        }
+        let ahead = cuda.linear.calls.borrow_mut().note(Ahead::of(parts));
+        for first in (0..rows).step_by(MOST_ROWS) {
+            let count = (rows - first).min(MOST_ROWS);
+            let plan = needs.plan(room(cuda), count);
+            let mut job = Job::new(parts, &needs, &plan, count, first_col);
+            if let (Some(ahead), true) = (ahead, first + count == rows) {
+                job.ahead = ahead;
+            }
+            if own {
+                job.x = input.x.at(0);
+                job.x_stride = input.cols as i32;
+                job.rows_of_x = input.rows_of.unwrap_or(Address::NONE);
+                (job.source, job.norm, job.eps) = (input.source(), input.norm(), input.eps());
+            } else {
+                job.operand = cuda.linear.operand(&needs, parts[0].padded(), first);
+            }
+            job.out = out.values.at(first * out.cols);
+            job.stride = out.cols as i32;
+            job.add = i32::from(place.add);
+            job.shares = cuda.linear.shares.at(0);
+            cuda.launch(plan.kernel, plan.grid).arg_by_value(&job).overlapping().run();
+        }
+        first_col += parts.iter().map(|part| part.rows).sum::<usize>();
+    }
+}
+
+/// The same for more rows than the kernels take at once.
+fn multiply_many(
+    cuda: &Cuda,
+    library: &Library,
+    input: &Input<'_>,
+    rows: usize,
+    parts: &[Matrix],
+    out: &Tensor,
+    place: Place,
+) {
+    let needs = Needs::of(parts);
+    prepare(cuda, input, &needs, rows, input.cols);
+    let operand = cuda.linear.operand(&needs, layout::padded(input.cols), 0);
+    let mut first_col = place.first_col;
+    for part in parts {
+        let step = Library::tiles(part.padded());
+        let tiles = layout::tiles(part.rows);
+        for tile in (0..tiles).step_by(step) {
+            let count = step.min(tiles - tile);
+            let first = tile * layout::TILE_ROWS;
+            let mut shape = Shape {
+                rows,
+                outputs: (count * layout::TILE_ROWS).min(part.rows - first),
+                cols: part.padded(),
+                stride: out.cols,
+                float: Float::Bf16,
+                add: place.add,
+            };
+            let to = out.values.at(first_col + first);
+            let decode = |kind| decode(cuda, part, tile, count, kind, library.decoded());
+            match part.format {
+                // Both operands are sums of two; the product of the two rests is nothing.
+                WeightType::F32 => {
+                    decode(Kind::Main);
+                    library.multiply(shape, operand.high, to);
+                    shape.add = true;
+                    library.multiply(shape, operand.low, to);
+                    decode(Kind::Rest);
+                    library.multiply(shape, operand.high, to);
+                }
+                WeightType::BF16 => {
+                    decode(Kind::Main);
+                    library.multiply(shape, operand.high, to);
+                }
+                _ => {
+                    decode(Kind::Halves);
+                    shape.float = Float::Half;
+                    library.multiply(shape, operand.half, to);
+                }
+            }
+        }
+        first_col += part.rows;
+    }
+}
+
+/// What weights are decoded to; `decode.cu` has the same numbers.
+#[derive(Clone, Copy)]
+enum Kind {
+    Halves = 0,
+    Main = 1,
+    Rest = 2,
+}
+
+/// Decodes `count` tiles from `tile` on.
+fn decode(cuda: &Cuda, matrix: &Matrix, tile: usize, count: usize, kind: Kind, to: Address) {
+    let units = matrix.padded() / layout::unit_cols(matrix.format);
+    cuda.launch("linear_decode", Grid::plane(units as u32, count as u32, 128))
+        .arg(matrix.format.ggml_id())
+        .arg(kind as i32)
+        .arg(matrix.units.at(tile * layout::tile_bytes(matrix.format, matrix.cols)))
+        .arg(matrix.padded())
+        .arg(to)
+        .overlapping()
+        .run();
+}
+
+/// Makes the operand of all rows.
+fn prepare(cuda: &Cuda, input: &Input<'_>, needs: &Needs, rows: usize, cols: usize) {
+    let padded = layout::padded(cols);
+    let operand = cuda.linear.operand(needs, padded, 0);
+    cuda.launch("linear_prepare", Grid::line(rows as u32, job::THREADS))
+        .arg(input.source() as i32)
+        .arg(input.x)
+        .arg(input.rows_of.unwrap_or(Address::NONE))
+        .arg(input.cols)
+        .arg(input.norm())
+        .arg(input.eps())
+        .arg(cols)
+        .arg(padded)
+        .arg(operand.half)
+        .arg(operand.means)
+        .arg(operand.high)
+        .arg(operand.low)
+        .overlapping()
+        .run();
+}
+
+fn room(cuda: &Cuda) -> Room {
+    let card = cuda.context.card();
+    Room { multiprocessors: card.multiprocessors, shared_bytes: card.shared_bytes }
+}
+
+/// `residual += x` over the step's rows.
+pub(crate) fn add(cuda: &Cuda, x: &Tensor, residual: &mut Tensor) {
+    assert_eq!(x.cols, residual.cols, "columns of a sum");
+    let items = cuda.rows() * x.cols;
+    cuda.launch("add_rows", Grid::over(items, 256))
+        .arg(&x.values)
+        .arg(&residual.values)
+        .arg(items as i64)
+        .overlapping()
+        .run();
+}

@@ -1,0 +1,166 @@
+// Activations as the tensor cores take them, made of rows of f32.
+//
+// A row is padded with zeros to a multiple of 256 columns. Within 32 columns, column 16p+4t+i lies
+// at 8t+4p+i, as `unit.cuh` wants it. It is kept in halves, which saturate: a large finite value
+// must not end a request, and a value that is not finite must. With it go the means of the rounded
+// values of each 32 columns, each as a sum of two halves: of 256 columns, lane t finds the means of
+// groups 2t and 2t+1 and then their remainders. For float weights a row is kept as a sum of two
+// bfloat16.
+#pragma once
+
+#include "common.cuh"
+
+constexpr int BLOCK = 512;        // Threads that prepare a row; the sum of squares depends on it.
+constexpr int PADDED_COLS = 256;
+
+enum Source : int { OPERAND = 0, ROWS, NORMED_ROWS, GATED_ROWS };
+
+// Where a row goes; what is not wanted is null.
+struct OperandRow {
+    __half* half;     // [padded]
+    __half* means;    // [padded / 16]
+    uint16_t* high;   // [padded]
+    uint16_t* low;    // [padded]
+};
+
+__device__ __forceinline__ __half saturating_half(float x) {
+    const float within = fminf(fmaxf(x, -65504.0f), 65504.0f);
+    return __float2half_rn(fabsf(x) <= 3.4028235e38f ? within : x);
+}
+
+// Eight neighbours; zeros from `cols` on.
+__device__ __forceinline__ void load_eight(const float* row, int at, int cols, float (&v)[8]) {
+    if (at + 8 <= cols && cols % 4 == 0) {
+        const float4 a = *reinterpret_cast<const float4*>(row + at);
+        const float4 b = *reinterpret_cast<const float4*>(row + at + 4);
+        v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+        v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+    } else {
+#pragma unroll
+        for (int i = 0; i < 8; i++) v[i] = at + i < cols ? row[at + i] : 0.0f;
+    }
+}
+
+__device__ __forceinline__ uint32_t pack(uint16_t first, uint16_t second) {
+    return first | static_cast<uint32_t>(second) << 16;
+}
+
+// Stores eight neighbours from column `at` on, a multiple of 8, of which four lanes have 32.
+__device__ __forceinline__ void store_eight(const OperandRow& to, int at, const float (&v)[8]) {
+    // Runs of four columns go 16 bytes apart; of a lane's two runs, the first is run r.
+    const int r = at % 32 / 4;
+    const int place = at / 32 * 32 + 8 * (r % 4) + 4 * (r / 4);
+    if (to.half != nullptr) {
+        uint16_t h[8];
+        float sum = 0.0f;
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            const __half rounded = saturating_half(v[i]);
+            h[i] = __half_as_ushort(rounded);
+            sum += __half2float(rounded);
+        }
+        const uint2 first = {pack(h[0], h[1]), pack(h[2], h[3])};
+        const uint2 second = {pack(h[4], h[5]), pack(h[6], h[7])};
+        *reinterpret_cast<uint2*>(to.half + place) = first;
+        *reinterpret_cast<uint2*>(to.half + place + 8) = second;
+        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        if (threadIdx.x % 4 == 0) {
+            const float mean = sum / 32;
+            const __half main = saturating_half(mean);
+            const int group = at / 32;
+            __half* means = to.means + group / 8 * 16 + group % 8 / 2 * 4 + group % 2;
+            means[0] = main;
+            means[2] = saturating_half(mean - __half2float(main));
+        }
+    }
+    if (to.high != nullptr) {
+        uint16_t high[8], low[8];
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            const __nv_bfloat16 main = __float2bfloat16_rn(v[i]);
+            high[i] = __bfloat16_as_ushort(main);
+            low[i] = __bfloat16_as_ushort(__float2bfloat16_rn(v[i] - __bfloat162float(main)));
+        }
+#pragma unroll
+        for (int run = 0; run < 2; run++) {
+            const uint16_t* h = high + 4 * run;
+            const uint16_t* l = low + 4 * run;
+            const uint2 highs = {pack(h[0], h[1]), pack(h[2], h[3])};
+            const uint2 lows = {pack(l[0], l[1]), pack(l[2], l[3])};
+            *reinterpret_cast<uint2*>(to.high + place + 8 * run) = highs;
+            *reinterpret_cast<uint2*>(to.low + place + 8 * run) = lows;
+        }
+    }
+}
+
+// What each thread has of a norm of up to 8192 columns. It is a weight: it can be read before the
+// step's predecessors have ended, so that nothing is waited for but the activations.
+struct NormColumns {
+    static constexpr int MOST = 2;
+    float weight[MOST][8];
+
+    __device__ __forceinline__ void load(const float* norm, int cols) {
+#pragma unroll
+        for (int i = 0; i < MOST; i++) load_eight(norm, 8 * (threadIdx.x + i * BLOCK), cols, weight[i]);
+    }
+};
+
+// Prepares one normed row with all BLOCK threads. `shared` is room for 32 floats.
+__device__ __forceinline__ void prepare_normed_row(
+    const float* x, const float* norm, const NormColumns& columns, float eps, int cols, int padded,
+    const OperandRow& to, float* shared) {
+    constexpr int MOST = NormColumns::MOST;
+    float v[MOST][8];
+    float squares = 0.0f;
+#pragma unroll
+    for (int i = 0; i < MOST; i++) {
+        load_eight(x, 8 * (threadIdx.x + i * BLOCK), cols, v[i]);
+#pragma unroll
+        for (int j = 0; j < 8; j++) squares = fmaf(v[i][j], v[i][j], squares);
+    }
+    for (int at = 8 * (threadIdx.x + MOST * BLOCK); at < cols; at += 8 * BLOCK) {
+        float more[8];
+        load_eight(x, at, cols, more);
+#pragma unroll
+        for (int j = 0; j < 8; j++) squares = fmaf(more[j], more[j], squares);
+    }
+    const float scale = rsqrtf(block_sum(squares, shared) / cols + eps);
+#pragma unroll
+    for (int i = 0; i < MOST; i++) {
+        const int at = 8 * (threadIdx.x + i * BLOCK);
+        if (at >= padded) break;
+#pragma unroll
+        for (int j = 0; j < 8; j++) v[i][j] = v[i][j] * scale * columns.weight[i][j];
+        store_eight(to, at, v[i]);
+    }
+    for (int at = 8 * (threadIdx.x + MOST * BLOCK); at < padded; at += 8 * BLOCK) {
+        float more[8], weight[8];
+        load_eight(x, at, cols, more);
+        load_eight(norm, at, cols, weight);
+#pragma unroll
+        for (int j = 0; j < 8; j++) more[j] = more[j] * scale * weight[j];
+        store_eight(to, at, more);
+    }
+}
+
+// Prepares one row with all BLOCK threads. `x` has `cols` columns, or twice as many if gated:
+// gates, then what they gate. Ends without a barrier.
+__device__ __forceinline__ void prepare_row(
+    int source, const float* x, const float* norm, const NormColumns& columns, float eps, int cols,
+    int padded, const OperandRow& to, float* shared) {
+    if (source == NORMED_ROWS) {
+        return prepare_normed_row(x, norm, columns, eps, cols, padded, to, shared);
+    }
+    for (int at = 8 * threadIdx.x; at < padded; at += 8 * BLOCK) {
+        float v[8];
+        load_eight(x, at, cols, v);
+        if (source == GATED_ROWS) {
+            float up[8];
+            load_eight(x + cols, at, cols, up);
+#pragma unroll
+            for (int i = 0; i < 8; i++) v[i] = silu(v[i]) * up[i];
+        }
+        store_eight(to, at, v);
+    }
+}

@@ -1,0 +1,200 @@
+use std::slice::from_ref;
+
+use super::*;
+use crate::backend::Backend;
+use crate::check::{Noise, error_ratio, widen};
+use crate::cuda::on_card;
+use crate::linear::reference;
+use crate::quant::encoder;
+use crate::rms_norm;
+
+fn weight(ty: WeightType, rows: usize, cols: usize) -> Weight {
+    let values = Noise::new(14).values(rows * cols, 0.5);
+    let mut bytes = vec![0; rows * cols / ty.block_elements() * ty.block_bytes()];
+    encoder(ty).expect("a format that can be written")(&values, &mut bytes);
+    Weight::new(ty, rows, cols, bytes.into())
+}
+
+/// Blocks of any bits whose half-precision fields are near one, extremes of all others included.
+fn any_blocks(ty: WeightType, rows: usize, cols: usize) -> Weight {
+    use WeightType::{MXFP4, Q2_K, Q3_K, Q4_1, Q4_K, Q5_1, Q5_K, Q6_K};
+    let (mut noise, size) = (Noise::new(13), ty.block_bytes());
+    let count = rows * cols / ty.block_elements() * size;
+    let mut bytes: Vec<u8> = (0..count).map(|_| noise.bits() as u8).collect();
+    for (at, block) in bytes.chunks_exact_mut(size).enumerate() {
+        match at % 5 {
+            0 => block.fill(0xff),
+            1 => block.fill(0x80),
+            _ => {}
+        }
+        let halves: &[usize] = match ty {
+            Q3_K | Q6_K => &[size - 1],
+            Q2_K => &[81, 83],
+            Q4_K | Q5_K | Q4_1 | Q5_1 => &[1, 3],
+            MXFP4 => &[],
+            _ => &[1],
+        };
+        halves.iter().for_each(|at| block[*at] = 0x3c);
+        match ty {
+            MXFP4 => block[0] = 120 + at as u8 % 10,
+            WeightType::F32 => block[3] = 0x3f,
+            _ => {}
+        }
+    }
+    Weight::new(ty, rows, cols, bytes.into())
+}
+
+fn product(
+    cuda: &mut Cuda,
+    matrices: &[Matrix],
+    x: &[f32],
+    norm: Option<&Buffer<f32>>,
+) -> Vec<f32> {
+    let cols = matrices[0].cols;
+    let rows = x.len() / cols;
+    let x = on_card::tensor(cuda, cols, x);
+    let outputs = matrices.iter().map(|matrix| matrix.rows).sum();
+    let mut out = on_card::poisoned(cuda, rows, outputs);
+    let input = Input { norm: norm.map(|norm| (norm, 1e-6)), ..Input::of(&x) };
+    linear(cuda, &input, rows, matrices, &mut out, Place::START);
+    on_card::values(cuda, &out)
+}
+
+/// E1 on a card. Quantised weights meet activations of 11 bits, float ones of 16.
+#[test]
+fn the_kernels_equal_the_reference_on_a_card() {
+    use WeightType::{BF16, F16, F32, Q4_0, Q4_K, Q5_K, Q6_K, Q8_0};
+    let Some(mut cuda) = on_card::cuda() else { return };
+    for (ty, bound) in [
+        (F32, 3e-5),
+        (F16, 5e-4),
+        (BF16, 3e-5),
+        (Q8_0, 5e-4),
+        (Q4_0, 5e-4),
+        (Q4_K, 5e-4),
+        (Q5_K, 5e-4),
+        (Q6_K, 5e-4),
+    ] {
+        for (rows, cols) in [(37, 256), (1000, 512), (64, 17408)] {
+            let weight = weight(ty, rows, cols);
+            let matrix = cuda.matrix(&weight);
+            assert_eq!(cuda.ready(), Ok(()));
+            for tokens in [1, 2, 3, 8, 9, 17, 70] {
+                let x = Noise::new(15).values(tokens * cols, 2.0);
+                let want = reference::linear(&weight, &widen(&x));
+                let got = product(&mut cuda, from_ref(&matrix), &x, None);
+                let error = error_ratio(&got, &want);
+                // Many rows are multiplied by the library, from one bfloat16 where weights are.
+                let bound = match ty {
+                    BF16 if tokens > MOST_ROWS => 4e-3,
+                    F32 | BF16 => bound,
+                    _ if tokens > MOST_ROWS => 7e-4,
+                    _ => bound,
+                };
+                assert!(error <= bound, "{ty} {rows}x{cols}, {tokens} tokens: {error}");
+            }
+        }
+    }
+}
+
+/// E4 of this operation: a row's result is the same bit for bit whoever else is in the step.
+#[test]
+fn rows_do_not_depend_on_one_another_on_a_card() {
+    use WeightType::{BF16, Q4_K, Q6_K};
+    let Some(mut cuda) = on_card::cuda() else { return };
+    for ty in [BF16, Q4_K, Q6_K] {
+        let matrix = cuda.matrix(&weight(ty, 700, 2304));
+        let norm = cuda.vector(&Noise::new(3).values(2304, 1.0));
+        assert_eq!(cuda.ready(), Ok(()));
+        let x = Noise::new(16).values(40 * 2304, 1.0);
+        for norm in [None, Some(&norm)] {
+            let together = product(&mut cuda, from_ref(&matrix), &x, norm);
+            for rows in [1, 2, 5, 16] {
+                let some = product(&mut cuda, from_ref(&matrix), &x[..rows * 2304], norm);
+                assert!(some == together[..rows * 700], "{ty}, {rows} rows");
+            }
+        }
+    }
+}
+
+/// Parts of several formats, whose last tiles are not full, after a norm and added to what is there.
+#[test]
+fn parts_lie_side_by_side_on_a_card() {
+    use WeightType::{BF16, F32, Q4_K, Q6_K, Q8_0};
+    let Some(mut cuda) = on_card::cuda() else { return };
+    let (types, cols) = ([Q4_K, Q6_K, F32, BF16, Q8_0], 1024);
+    let weights: Vec<Weight> = (types.iter().zip([100, 48, 33, 205, 1]))
+        .map(|(ty, rows)| weight(*ty, rows, cols))
+        .collect();
+    let matrices: Vec<Matrix> = weights.iter().map(|weight| cuda.matrix(weight)).collect();
+    let norm = Noise::new(5).values(cols, 1.5);
+    let norm_on_card = cuda.vector(&norm);
+    assert_eq!(cuda.ready(), Ok(()));
+    for rows in [1, 7, 20] {
+        let x = Noise::new(6).values(rows * cols, 2.0);
+        let mut want = Vec::new();
+        for x in x.chunks_exact(cols) {
+            let x = rms_norm::reference::rms_norm(&widen(x), &widen(&norm), f64::from(1e-6_f32));
+            weights.iter().for_each(|weight| want.extend(reference::linear(weight, &x)));
+        }
+        let got = product(&mut cuda, &matrices, &x, Some(&norm_on_card));
+        assert!(error_ratio(&got, &want) <= 5e-4, "{rows} rows");
+        let x = on_card::tensor(&cuda, cols, &x);
+        let before = Noise::new(8).values(rows * 387, 1.0);
+        let mut out = on_card::tensor(&cuda, 387, &before);
+        let input = Input { norm: Some((&norm_on_card, 1e-6)), ..Input::of(&x) };
+        let place = Place { add: true, ..Place::START };
+        linear(&cuda, &input, rows, &matrices, &mut out, place);
+        let sums: Vec<f32> = got.iter().zip(&before).map(|(got, before)| got + before).collect();
+        assert!(on_card::values(&cuda, &out) == sums, "{rows} rows, added");
+    }
+}
+
+/// Requirement 111 rests on this: a broken input is not rounded to something plausible, and spoils
+/// no other row. A large one is no broken one.
+#[test]
+fn inputs_that_are_not_finite_stay_so_on_a_card() {
+    let Some(mut cuda) = on_card::cuda() else { return };
+    for ty in [WeightType::Q4_K, WeightType::Q6_K, WeightType::BF16] {
+        let matrix = cuda.matrix(&weight(ty, 40, 512));
+        assert_eq!(cuda.ready(), Ok(()));
+        for rows in [1, 3, 9] {
+            let mut x = vec![0.5; rows * 512];
+            for broken in [f32::NAN, f32::INFINITY] {
+                x[77] = broken;
+                let got = product(&mut cuda, from_ref(&matrix), &x, None);
+                assert!(got[..40].iter().all(|value| !value.is_finite()), "{ty}");
+                assert!(got[40..].iter().all(|value| value.is_finite()), "{ty}");
+            }
+            x[77] = 1e5;
+            let got = product(&mut cuda, from_ref(&matrix), &x, None);
+            assert!(got.iter().all(|value| value.is_finite()), "{ty}");
+        }
+    }
+}
+
+/// Every format is kept as the numbers that its definition says, and found row by row.
+#[test]
+fn any_block_is_repacked_as_it_is_defined_on_a_card() {
+    let Some(mut cuda) = on_card::cuda() else { return };
+    for ty in WeightType::all() {
+        let (rows, cols) = (50, 512);
+        let weight = any_blocks(ty, rows, cols);
+        let matrix = cuda.matrix(&weight);
+        assert_eq!(cuda.ready(), Ok(()));
+        cuda.begin_step(on_card::step(&[(rows + 1, 0)], 16));
+        let mut out = on_card::poisoned(&cuda, rows + 1, cols);
+        cuda.embed(&matrix, &mut out);
+        cuda.end_step();
+        let (got, want) = (on_card::values(&cuda, &out), weight.to_f32());
+        assert!(got[rows * cols..].iter().all(|value| *value == 0.0), "{ty}: no such row");
+        let got = &got[..rows * cols];
+        match ty {
+            WeightType::F32 => assert!(error_ratio(got, &widen(&want)) <= 1e-5, "{ty}"),
+            WeightType::IQ4_XS | WeightType::Q2_K | WeightType::Q4_1 | WeightType::Q5_1 => {
+                assert!(error_ratio(got, &widen(&want)) <= 3e-4, "{ty}");
+            }
+            _ => assert!(got == want, "{ty}"),
+        }
+    }
+}
