@@ -23,6 +23,18 @@ lint:
 fmt:
     cargo fmt --all
 
+# The CUDA compiler, into the target folder.
+cuda-toolkit:
+    cargo xtask cuda-toolkit
+
+# Tests and benchmark for a machine with a card and without Rust; `FOLDER/run` runs them there.
+gpu-pack folder="target/gpu-pack":
+    tests/gpu/pack {{ folder }}
+
+# Every test that wants a card, on this machine.
+gpu-test *names:
+    TESTS_ONLY=1 tests/gpu/pack && target/gpu-pack/run {{ names }}
+
 # Everything that CI runs.
 ci:
     bash .ci/run

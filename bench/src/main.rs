@@ -1,6 +1,6 @@
 //! Measures an engine, or a server that runs: its speed, how many held-out questions it answers
-//! right, what the gateway adds to the time to first token, and whether a long day leaves a trace. Every figure in the documents names
-//! its command here.
+//! right, what the gateway adds to the time to first token, and whether a long day leaves a trace.
+//! Every figure in the documents names its command here.
 #![forbid(unsafe_code)]
 
 mod client;
@@ -26,6 +26,8 @@ struct Arguments {
 enum Measure {
     /// Prefill and decode speed of an engine, without a server.
     Engine(engine::Options),
+    /// Compare two reports of `engine --json`; fails where the newer one is slower.
+    Compare(engine::compare::Options),
     /// Ask a held-out set and count the right answers.
     Score(score::Options),
     /// Many clients for a long time: answers, leaks, memory.
@@ -38,6 +40,7 @@ enum Measure {
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().measure {
         Measure::Engine(options) => engine::run(&options).map(|()| true),
+        Measure::Compare(options) => engine::compare::run(&options),
         Measure::Score(options) => score::run(options).await,
         Measure::Soak(options) => soak::run(options).await,
         Measure::Ttft(options) => ttft::run(options).await,

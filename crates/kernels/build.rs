@@ -44,7 +44,7 @@ fn main() {
 /// The compiler, by the order that the module's comment gives.
 fn nvcc(root: &Path) -> PathBuf {
     let home = |variable| env::var_os(variable).map(PathBuf::from);
-    let own = root.join("../../target/cuda-toolkit/current");
+    let own = root.join("../../target/cuda-toolkit/nvidia/cu13");
     [home("CUDA_HOME"), home("CUDA_PATH"), Some(own)]
         .into_iter()
         .flatten()

@@ -205,6 +205,7 @@ fn report(id: &str, status: ModelStatus, addr: SocketAddr) -> ModelReport {
         progress: None,
         error: None,
         pid: None,
+        fast_paths: Vec::new(),
     }
 }
 
@@ -256,6 +257,8 @@ fn control_plane(path: &str, state: &State) -> Vec<u8> {
             let gauges = |model: &ModelReport| ModelHealth {
                 id: model.id.clone(),
                 running,
+                prefix_looked_up_tokens: 40,
+                prefix_hit_tokens: 30,
                 ..ModelHealth::default()
             };
             json(&Health {

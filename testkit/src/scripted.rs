@@ -6,8 +6,8 @@ use std::time::Duration;
 use std::{fs, io, thread};
 
 use engine::{
-    End, EngineInfo, Fault, Gauges, RankBytes, Refusal, RequestId, Started, StepReport,
-    TokenEngine, TokenRequest, TokenUpdate,
+    Device, End, EngineInfo, Fault, Gauges, PrefixCacheInfo, RankBytes, Refusal, RequestId,
+    Started, StepReport, TokenEngine, TokenRequest, TokenUpdate,
 };
 use serde::{Deserialize, Serialize};
 
@@ -116,6 +116,7 @@ impl ScriptedEngine {
         let info = EngineInfo {
             architecture: "scripted".into(),
             quant: "none".into(),
+            device: Device::Cpu,
             vocab_size: 512,
             context: script.context,
             max_running: script.max_running,
@@ -124,6 +125,10 @@ impl ScriptedEngine {
             state_slots: script.max_running,
             checkpoint_slots: 0,
             ranks: vec![RankBytes { weights: 8 << 20, kv: 1 << 20, state: 0, workspace: 0 }],
+            prefix_cache: PrefixCacheInfo {
+                off: Some("a script has none".into()),
+                ..PrefixCacheInfo::default()
+            },
         };
         Self { script, info, running: Vec::new(), waiting: VecDeque::new(), steps: 0 }
     }
@@ -132,7 +137,7 @@ impl ScriptedEngine {
         let mut started = Vec::new();
         while self.running.len() < self.info.max_running as usize {
             let Some(request) = self.waiting.pop_front() else { break };
-            started.push(Started { id: request.id, cached_tokens: 0 });
+            started.push(Started { id: request.id, cached_tokens: 0, diverged_at: None });
             self.running.push(Running { request, generated: 0 });
         }
         started
@@ -198,6 +203,7 @@ impl TokenEngine for ScriptedEngine {
             waiting: self.waiting.len() as u32,
             kv_blocks_free: self.info.kv_blocks - held,
             state_slots_free: self.info.state_slots - self.running.len() as u32,
+            ..Gauges::default()
         }
     }
 

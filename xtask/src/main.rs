@@ -3,6 +3,7 @@
 
 mod demo;
 mod tidy;
+mod toolkit;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,6 +25,8 @@ enum Task {
     Demo(demo::Options),
     /// Check the rules of ARCHITECTURE.md.
     Tidy,
+    /// Fetch the CUDA compiler into the target folder, so that the feature `cuda` can be compiled.
+    CudaToolkit,
 }
 
 fn main() -> ExitCode {
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<()> {
     match &arguments.task {
         Task::Demo(options) => demo::run(&repository()?, options)?,
+        Task::CudaToolkit => toolkit::fetch(&repository()?)?,
         Task::Tidy => eprintln!("{}", tidy::check(&repository()?)?),
     }
     Ok(())

@@ -4,6 +4,8 @@
 //! in which every sequence gets one token. Beside each decode figure stands the memory traffic that
 //! it implies: more than the machine can read in that time means that the measurement is wrong.
 
+pub(crate) mod compare;
+mod origin;
 mod run;
 mod stream;
 mod table;
@@ -13,7 +15,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::Args;
 use engine::Device;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What to measure.
 #[derive(Args)]
@@ -45,13 +47,16 @@ pub(crate) struct Options {
     /// Measurements of each figure; the median is reported.
     #[arg(long, default_value_t = 3)]
     repeat: usize,
+    /// The commit that was built; that of the checkout around by default.
+    #[arg(long)]
+    sha: Option<String>,
     /// Print JSON instead of a table.
     #[arg(long)]
     json: bool,
 }
 
 /// All figures of a run.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Report {
     model: String,
     architecture: String,
@@ -60,20 +65,24 @@ struct Report {
     device: String,
     threads: u32,
     weight_bytes: u64,
+    command: String,
+    /// Of the sources.
+    sha: String,
+    date: String,
     stream_gb_s: f64,
     prefill: Vec<Prefill>,
     decode: Vec<Decode>,
 }
 
 /// A prompt's speed.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Prefill {
     tokens: u32,
     tok_s: f64,
 }
 
 /// A batch's speed.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Decode {
     depth: u32,
     batch: u32,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use engine::{Device, Engine, EngineInfo, EngineSpec, Sampling, TokenEngine, TokenRequest};
 use model::{LayerKind, Source, TensorName};
 
-use super::{Decode, Options, Prefill, Report};
+use super::{Decode, Options, Prefill, Report, origin};
 
 pub(super) fn measure(
     options: &Options,
@@ -46,6 +46,9 @@ pub(super) fn measure(
         device,
         threads,
         weight_bytes: traffic.weights,
+        command: origin::command(),
+        sha: options.sha.clone().unwrap_or_else(origin::sha),
+        date: origin::today(),
         stream_gb_s,
         prefill,
         decode,

@@ -83,6 +83,20 @@ pub struct ModelReport {
     /// The engine child's process id, when there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// What makes it faster where that can be had, on or off; known once it is loaded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fast_paths: Vec<FastPath>,
+}
+
+/// Something that makes a model faster without changing what it says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FastPath {
+    /// Its name, for example `prefix_cache`.
+    pub name: String,
+    /// Whether it is in use.
+    pub on: bool,
+    /// Why it is not, or what it takes.
+    pub detail: String,
 }
 
 fn one() -> u32 {
@@ -96,10 +110,22 @@ pub struct LoadPlan {
     pub ranks: Vec<RankPlan>,
     /// Whether every rank has that much free.
     pub fits: bool,
+    /// The format that the weights will have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quant: Option<String>,
     /// Tokens of context that the plan serves.
     pub context: u32,
     /// Requests that can run together.
     pub max_running: u32,
+    /// All ranks' bytes together.
+    #[serde(default)]
+    pub needed_bytes: u64,
+    /// Bytes that are free, before the load.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
+    /// Main memory that the prefix cache may fill, of all ranks.
+    #[serde(default)]
+    pub host_cache_bytes: u64,
 }
 
 /// One rank's bytes.

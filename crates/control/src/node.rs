@@ -150,6 +150,12 @@ pub struct ModelHealth {
     /// Times that the engine child was started again after it died.
     #[serde(default)]
     pub restarts: u32,
+    /// Prompt tokens that the prefix cache was asked for since the engine child started.
+    #[serde(default)]
+    pub prefix_looked_up_tokens: u64,
+    /// Prompt tokens of them that it supplied.
+    #[serde(default)]
+    pub prefix_hit_tokens: u64,
 }
 
 /// How far the configured models have come.

@@ -16,11 +16,12 @@ use wire::{Dialect, ErrorBody};
 
 use crate::config::Config;
 use crate::forward::Client;
+use crate::identity::Identities;
 use crate::metrics::Metrics;
 use crate::record::Record;
 use crate::reply::{self, Reply};
 use crate::surface::SURFACES;
-use crate::{generate, listing, view};
+use crate::{generate, listing, prefix_cache, view};
 
 /// Given by the client or made here; on every answer, in the log, and sent on to the node.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -32,6 +33,7 @@ pub(crate) struct App {
     pub fleet: ArcSwap<Snapshot>,
     pub client: Client,
     pub metrics: Arc<Metrics>,
+    pub identities: Identities,
     /// True once the grace of a stop is over: what is still open ends now, with a word.
     pub cut: watch::Sender<bool>,
     /// Requests that are open on each node, by its place in the snapshot.
@@ -49,6 +51,7 @@ impl App {
             fleet: ArcSwap::from_pointee(Snapshot::unseen(nodes)),
             client: Client::new(&config.gateway),
             metrics: Arc::default(),
+            identities: Identities::new(config.gateway.cache_isolation),
             cut: watch::Sender::new(false),
             open: config.neurons.iter().map(|_| AtomicU32::new(0)).collect(),
             started: Instant::now(),
@@ -113,7 +116,8 @@ pub(crate) async fn answer_operator(app: Arc<App>, request: Request<Incoming>) -
     unless_panicked(DIALECT, "", async {
         match request.uri().path() {
             "/metrics" => get(&|| {
-                let text = app.metrics.render();
+                let mut text = app.metrics.render();
+                prefix_cache::render(&mut text, &app.fleet.load());
                 reply::bytes_reply(StatusCode::OK, "text/plain; version=0.0.4", text.into())
             }),
             "/admin/fleet" => get(&|| reply::json_reply(StatusCode::OK, &view::fleet(&app))),

@@ -52,6 +52,18 @@ pub struct Gateway {
     pub shutdown_grace_secs: u64,
     /// Serve without keys on an address that other hosts can reach.
     pub allow_unauthenticated: bool,
+    /// Who shares what the nodes computed for a prompt.
+    pub cache_isolation: CacheIsolation,
+}
+
+/// Who shares what the nodes computed for a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheIsolation {
+    /// Everybody: the set-up of one tenant.
+    Shared,
+    /// Those who present the same credential.
+    Credential,
 }
 
 impl Default for Gateway {
@@ -66,6 +78,7 @@ impl Default for Gateway {
             poll_timeout_ms: 1_000,
             shutdown_grace_secs: 30,
             allow_unauthenticated: false,
+            cache_isolation: CacheIsolation::Shared,
         }
     }
 }

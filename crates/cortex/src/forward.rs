@@ -17,6 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::app::REQUEST_ID;
 use crate::config::Gateway;
+use crate::identity::IDENTITY;
 
 /// Below the 5 s at which common servers close an idle connection, so that a request is not sent
 /// into one that is about to be closed.
@@ -108,10 +109,14 @@ pub(crate) fn chained(error: &(dyn std::error::Error + 'static)) -> String {
 /// What of a client's headers goes on to a node.
 ///
 /// Left behind: what belongs to the connection (RFC 9110, 7.6.1), what identifies the client to the
-/// gateway, what claims an identity (requirement 29), and `accept-encoding`, so that the end of a
+/// gateway, what claims an identity (requirement 29; the gateway's own word takes its place), and `accept-encoding`, so that the end of a
 /// stream can be seen.
-pub(crate) fn request_headers(mut headers: HeaderMap, id: &str) -> HeaderMap {
-    static DROPPED: [HeaderName; 16] = [
+pub(crate) fn request_headers(
+    mut headers: HeaderMap,
+    id: &str,
+    identity: Option<HeaderValue>,
+) -> HeaderMap {
+    static DROPPED: [HeaderName; 17] = [
         HOST,
         CONNECTION,
         HeaderName::from_static("keep-alive"),
@@ -128,6 +133,7 @@ pub(crate) fn request_headers(mut headers: HeaderMap, id: &str) -> HeaderMap {
         COOKIE,
         FORWARDED,
         HeaderName::from_static("x-api-key"),
+        IDENTITY,
     ];
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
@@ -146,6 +152,9 @@ pub(crate) fn request_headers(mut headers: HeaderMap, id: &str) -> HeaderMap {
     }
     if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(REQUEST_ID, id);
+    }
+    if let Some(identity) = identity {
+        headers.insert(IDENTITY, identity);
     }
     headers
 }
@@ -206,6 +215,7 @@ mod tests {
                 ("cookie", "c"),
                 ("x-forwarded-for", "1.2.3.4"),
                 ("x-forwarded-host", "h"),
+                ("x-cortex-identity", "somebody else"),
                 ("accept-encoding", "gzip"),
                 ("x-request-id", "bad id"),
                 ("content-type", "application/json"),
@@ -213,14 +223,18 @@ mod tests {
                 ("traceparent", "00-1"),
             ]),
             "id-1",
+            Some(HeaderValue::from_static("a name")),
         );
         let wanted = map(&[
             ("content-type", "application/json"),
             ("anthropic-beta", "a"),
             ("traceparent", "00-1"),
             ("x-request-id", "id-1"),
+            ("x-cortex-identity", "a name"),
         ]);
         assert_eq!(sent, wanted);
+        let forged = map(&[("x-cortex-identity", "somebody else")]);
+        assert!(!request_headers(forged, "id-1", None).contains_key("x-cortex-identity"));
     }
 
     #[test]

@@ -37,7 +37,8 @@ pub(crate) async fn generate(
     let (head, body) = request.into_parts();
     let asked = match read(app, surface, &head.headers, body, &mut record).await {
         Ok((body, is_stream)) => {
-            let headers = request_headers(head.headers, &record.id);
+            let identity = app.identities.of(&head.headers);
+            let headers = request_headers(head.headers, &record.id, identity);
             Asked { surface, query, headers, body, is_stream }
         }
         Err(Unread { error, close }) => {

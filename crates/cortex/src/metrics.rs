@@ -154,7 +154,7 @@ fn line(out: &mut String, name: &str, labels: &str, value: f64) {
     };
 }
 
-fn escaped(label: &str) -> String {
+pub(crate) fn escaped(label: &str) -> String {
     label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }
 

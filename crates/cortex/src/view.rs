@@ -50,6 +50,8 @@ pub(crate) struct ModelView {
     pub kv_blocks_free: u32,
     pub kv_blocks_total: u32,
     pub tok_s_decode: f64,
+    /// Share of the prompt tokens that the prefix cache supplied; absent before the first.
+    pub prefix_hit_rate: Option<f64>,
     pub error: Option<String>,
 }
 
@@ -105,6 +107,8 @@ fn model_view(node: &Node, model: &control::ModelReport) -> ModelView {
         kv_blocks_free: gauges.kv_blocks_free,
         kv_blocks_total: gauges.kv_blocks_total,
         tok_s_decode: gauges.tok_s_decode,
+        prefix_hit_rate: (gauges.prefix_looked_up_tokens > 0)
+            .then(|| gauges.prefix_hit_tokens as f64 / gauges.prefix_looked_up_tokens as f64),
         error: model.error.clone(),
     }
 }

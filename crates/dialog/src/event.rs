@@ -1,5 +1,7 @@
 //! What happens while an answer is made, in the order in which it happens.
 
+use crate::Role;
+
 /// Why an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
@@ -24,6 +26,15 @@ pub struct Usage {
     pub reasoning_tokens: u32,
 }
 
+/// Where a prompt parted from the longest one that is cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheMiss {
+    /// The message's place in the request, from 0.
+    pub message: u32,
+    /// Who speaks in it.
+    pub role: Role,
+}
+
 /// Where the time went.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Timings {
@@ -33,6 +44,8 @@ pub struct Timings {
     pub prompt_ms: f64,
     /// From the first token to the last.
     pub predicted_ms: f64,
+    /// Why no more of the prompt was cached, when it differs from what is.
+    pub cache_miss: Option<CacheMiss>,
 }
 
 /// What kind of failure ends an answer; a dialect maps it to a status or an error event.

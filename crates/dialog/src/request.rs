@@ -88,6 +88,16 @@ pub struct Defaults {
     pub repetition_penalty: Option<f32>,
 }
 
+/// With whose requests a request shares what was computed for its prompt, as far as the caller has
+/// a say in that.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sharing {
+    /// Keeps the request to those with the same salt.
+    pub salt: Option<String>,
+    /// Who asks, or in which conversation, by the caller's own account.
+    pub caller: Option<String>,
+}
+
 /// One generation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct GenerateRequest {
@@ -115,6 +125,8 @@ pub struct GenerateRequest {
     pub stop: Vec<String>,
     /// Go on past end-of-sequence tokens (benchmarks).
     pub ignore_eos: bool,
+    /// See [`Sharing`].
+    pub sharing: Sharing,
 }
 
 impl GenerateRequest {
@@ -133,6 +145,7 @@ impl GenerateRequest {
             min_tokens: 0,
             stop: Vec::new(),
             ignore_eos: false,
+            sharing: Sharing::default(),
         }
     }
 }

@@ -15,6 +15,7 @@ pub enum Device {
     /// NVIDIA card number so many, as the driver counts.
     Cuda(u32),
 }
+use crate::cache::{CacheCounts, PrefixCacheInfo};
 
 /// What to load and how much room it may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +26,8 @@ pub struct EngineSpec {
     pub device: Device,
     /// Bytes of a card's memory that the model may take; what is free on it by default.
     pub memory_bytes: Option<u64>,
+    /// The format to quantise float weights to, such as `Q4_K_M`; as they are by default.
+    pub quant: Option<String>,
     /// Tokens of context a request may have; the model's own by default.
     pub context: Option<u32>,
     /// Requests that run together.
@@ -41,6 +44,9 @@ pub struct EngineSpec {
     pub prefix_cache: bool,
     /// Recurrent states that the prefix cache keeps; `max_running` times 4 by default.
     pub checkpoints: Option<u32>,
+    /// Bytes of host memory for what the prefix cache has no more room for on the device, of all
+    /// ranks together; 0 for none.
+    pub host_cache_bytes: u64,
 }
 
 impl EngineSpec {
@@ -50,6 +56,7 @@ impl EngineSpec {
             source: source.into(),
             device: Device::Cpu,
             memory_bytes: None,
+            quant: None,
             context: None,
             max_running: 16,
             token_budget: 512,
@@ -58,6 +65,7 @@ impl EngineSpec {
             threads: None,
             prefix_cache: true,
             checkpoints: None,
+            host_cache_bytes: 0,
         }
     }
 }
@@ -82,6 +90,8 @@ pub struct EngineInfo {
     pub architecture: String,
     /// The weights' format in a word, for example `Q8_0` or `bf16`.
     pub quant: String,
+    /// What it runs on.
+    pub device: Device,
     /// Rows of the output head; ids at or above are never sampled.
     pub vocab_size: u32,
     /// Tokens that one request may have, prompt and answer together.
@@ -98,6 +108,8 @@ pub struct EngineInfo {
     pub checkpoint_slots: u32,
     /// Per rank.
     pub ranks: Vec<RankBytes>,
+    /// See [`PrefixCacheInfo`].
+    pub prefix_cache: PrefixCacheInfo,
 }
 
 /// How the next token is chosen; every field has its value.
@@ -207,6 +219,9 @@ pub struct Started {
     pub id: RequestId,
     /// Tokens of its prompt that the prefix cache supplied.
     pub cached_tokens: u32,
+    /// The first token of its prompt that differs from the longest cached one, whether what comes
+    /// before it could be used or not; `None` when nothing differs.
+    pub diverged_at: Option<u32>,
 }
 
 /// Counts after a step, cheap enough to send with each.
@@ -220,6 +235,8 @@ pub struct Gauges {
     pub kv_blocks_free: u32,
     /// Recurrent state slots that no request holds.
     pub state_slots_free: u32,
+    /// What the prefix cache did and holds.
+    pub cache: CacheCounts,
 }
 
 /// One step, for everybody who took part: one frame carries all of it.

@@ -43,12 +43,16 @@ impl Engine {
     /// Marks the requests that a plan works on for the first time.
     fn started(&mut self, plan: &StepPlan) -> Vec<Started> {
         let mut started = Vec::new();
-        for entry in &plan.entries {
-            if let Some(live) = self.samplers.get_mut(&entry.request)
+        for admitted in &plan.admitted {
+            if let Some(live) = self.samplers.get_mut(&admitted.request)
                 && !live.started
             {
                 live.started = true;
-                started.push(Started { id: entry.request, cached_tokens: entry.start });
+                started.push(Started {
+                    id: admitted.request,
+                    cached_tokens: admitted.cached_tokens,
+                    diverged_at: admitted.diverged_at,
+                });
             }
         }
         started
@@ -112,7 +116,8 @@ impl TokenEngine for Engine {
     fn gauges(&self) -> Gauges {
         let Occupancy { running, waiting, kv_blocks_free, state_slots_free } =
             self.scheduler.occupancy();
-        Gauges { running, waiting, kv_blocks_free, state_slots_free }
+        let cache = self.scheduler.cache_counts().into();
+        Gauges { running, waiting, kv_blocks_free, state_slots_free, cache }
     }
 
     fn step(&mut self) -> Result<StepReport, Fault> {
@@ -127,7 +132,8 @@ impl TokenEngine for Engine {
                 self.samplers[&entry.request].sampler.row(position)
             })
             .collect();
-        let chosen = self.executor.step(&step_work(&plan), &rows)?;
+        self.executor.forward(&step_work(&plan))?;
+        let chosen = self.executor.sample(&rows)?;
         let sampled: Vec<_> = chosen
             .into_iter()
             .map(|choice| choice.map_or(Sampled::NotFinite, |choice| Sampled::Token(choice.token)))

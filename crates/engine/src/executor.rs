@@ -13,8 +13,11 @@ use crate::rank::Rank;
 
 /// What runs a model's steps, whatever its ranks run on.
 pub(crate) trait Execute: Send {
-    /// One step on every rank.
-    fn step(&mut self, work: &StepWork, rows: &[SampleRow]) -> Result<Vec<Option<Choice>>, Fault>;
+    /// The rows of one step, on every rank.
+    fn forward(&mut self, work: &StepWork) -> Result<(), Fault>;
+
+    /// Chooses tokens for the rows of that step whose logits are wanted.
+    fn sample(&mut self, rows: &[SampleRow]) -> Result<Vec<Option<Choice>>, Fault>;
 }
 
 /// All ranks of a model.
@@ -36,17 +39,28 @@ impl<B: Backend> Executor<B> {
         let followers = ranks.enumerate().map(|(at, rank)| Follower::spawn(at + 1, rank)).collect();
         Self { first, followers }
     }
+
+    /// The first `rows` rows of the last step's logits.
+    pub(crate) fn logits(&mut self, rows: usize) -> Vec<f32> {
+        self.first.logits(rows)
+    }
 }
 
 impl<B: Backend> Execute for Executor<B> {
-    fn step(&mut self, work: &StepWork, rows: &[SampleRow]) -> Result<Vec<Option<Choice>>, Fault> {
+    fn forward(&mut self, work: &StepWork) -> Result<(), Fault> {
         for (at, follower) in self.followers.iter().enumerate() {
             let steps = follower.steps.as_ref().expect("taken only when dropped");
             if steps.send(work.clone()).is_err() {
                 return Err(Fault(format!("rank {} has ended", at + 1)));
             }
         }
-        self.first.step(work, rows)
+        self.first.forward(work);
+        self.first.sound(())
+    }
+
+    fn sample(&mut self, rows: &[SampleRow]) -> Result<Vec<Option<Choice>>, Fault> {
+        let choices = self.first.sample(rows);
+        self.first.sound(choices)
     }
 }
 

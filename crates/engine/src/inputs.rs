@@ -78,7 +78,7 @@ mod tests {
             sample,
         };
         let entries = vec![entry(0, &[1, 2, 3], false), entry(7, &[9], true)];
-        let inputs = step_inputs(&StepPlan { entries, copies: Vec::new() });
+        let inputs = step_inputs(&StepPlan { entries, ..StepPlan::default() });
         assert_eq!(inputs.tokens, [1, 2, 3, 9]);
         assert_eq!(inputs.logit_rows, [3]);
         let rows: Vec<_> = inputs.sequences.iter().map(|s| (s.first_row, s.rows)).collect();

@@ -6,14 +6,18 @@
 //! plans and outputs are plain data, everything above them runs without a device.
 #![forbid(unsafe_code)]
 
+mod cache;
 mod contract;
 mod core;
 mod executor;
+mod host;
 mod inputs;
 mod load;
+mod probe;
 mod rank;
 mod sampler;
 
+pub use cache::{ByTier, CacheCounts, PrefixCacheInfo};
 pub use contract::{
     Device, End, EngineInfo, EngineSpec, Fault, Gauges, RankBytes, Refusal, RequestId, Sampling,
     Started, StepReport, TokenEngine, TokenRequest, TokenUpdate,

@@ -4,12 +4,14 @@ use kernels::cpu::Cpu;
 use kernels::cuda::{Context, Cuda, StepCapacity};
 use kernels::{Backend, DeviceFault};
 use model::comm::{Comm, LocalGroup};
-use model::{Capacity, Footprint, ModelConfig, Shard, Source, footprint, stored_as, weight_bytes};
-use scheduler::{Limits, Scheduler};
+use model::{Capacity, Footprint, ModelConfig, Recipe, Shard, Source, footprint, held_bytes};
+use scheduler::{HostLimits, Limits, Scheduler};
 
-use crate::contract::{Device, EngineInfo, EngineSpec, RankBytes};
+use crate::cache::PrefixCacheInfo;
+use crate::contract::{Device, EngineInfo, EngineSpec, Fault, RankBytes};
 use crate::core::Engine;
 use crate::executor::Executor;
+use crate::probe;
 use crate::rank::Rank;
 
 /// Tokens of a KV block.
@@ -41,31 +43,40 @@ pub enum LoadError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The model did not survive its first steps.
+    #[error(transparent)]
+    Fault(#[from] Fault),
 }
 
 /// What a load would take, without taking it.
 pub fn plan(spec: &EngineSpec) -> Result<EngineInfo, LoadError> {
-    let source = Source::open(&spec.source)?;
+    let source = open(spec)?;
     Ok(room(spec, &source)?.info)
+}
+
+/// The model in the format that is asked for.
+fn open(spec: &EngineSpec) -> Result<Source, LoadError> {
+    let source = Source::open(&spec.source)?;
+    let Some(name) = &spec.quant else { return Ok(source) };
+    let Some(recipe) = Recipe::from_name(name) else {
+        let known: Vec<_> = Recipe::all().map(Recipe::name).collect();
+        let reason = format!("expected one of {}", known.join(", "));
+        return Err(LoadError::BadSpec { item: "quant", reason });
+    };
+    Ok(source.quantised(recipe, spec.threads.unwrap_or(1) as usize)?)
 }
 
 /// Loads a model. `progress` hears the bytes in place and the bytes in all.
 pub fn load(spec: &EngineSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<Engine, LoadError> {
-    let source = Source::open(&spec.source)?;
+    let source = open(spec)?;
     match spec.device {
-        Device::Cpu => on_cpu(spec, &source, progress),
+        Device::Cpu => {
+            let room = room(spec, &source)?;
+            let executor = executor(spec, &source, &room, progress)?;
+            engine(executor, room)
+        }
         Device::Cuda(ordinal) => on_card(spec, &source, ordinal, progress),
     }
-}
-
-fn on_cpu(
-    spec: &EngineSpec,
-    source: &Source,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<Engine, LoadError> {
-    let room = room(spec, source)?;
-    let threads = spec.threads.unwrap_or(1).max(1) / spec.world_size;
-    ranks(source, room, progress, || Cpu::new(threads.max(1) as usize))
 }
 
 fn on_card(
@@ -86,16 +97,34 @@ fn on_card(
         sequences: room.limits.max_running as usize,
         blocks: room.limits.context.div_ceil(BLOCK_SIZE) as usize,
     };
-    ranks(source, room, progress, || Cuda::new(&context, capacity))
+    let executor = ranks(source, &room, progress, || Cuda::new(&context, capacity))?;
+    engine(executor, room)
 }
 
-/// Loads every rank on a device of its own and puts an engine over them.
+/// An engine whose prefix cache has proved itself.
+fn engine<B: Backend>(mut executor: Executor<B>, mut room: Room) -> Result<Engine, LoadError> {
+    probe::settle(&mut executor, &mut room.info, &mut room.limits)?;
+    Ok(Engine::new(room.info, Scheduler::new(room.limits), Box::new(executor)))
+}
+
+/// All ranks on the CPU with their weights in place.
+pub(crate) fn executor(
+    spec: &EngineSpec,
+    source: &Source,
+    room: &Room,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<Executor<Cpu>, LoadError> {
+    let threads = spec.threads.unwrap_or(1).max(1) / spec.world_size;
+    ranks(source, room, progress, || Cpu::new(threads.max(1) as usize))
+}
+
+/// Every rank on a device of its own.
 fn ranks<B: Backend>(
     source: &Source,
-    room: Room,
+    room: &Room,
     progress: &mut dyn FnMut(u64, u64),
     mut device: impl FnMut() -> B,
-) -> Result<Engine, LoadError> {
+) -> Result<Executor<B>, LoadError> {
     let world_size = room.info.ranks.len();
     let total: u64 = room.info.ranks.iter().map(|rank| rank.weights).sum();
     progress(0, total);
@@ -111,18 +140,17 @@ fn ranks<B: Backend>(
         done += room.info.ranks[rank].weights;
         progress(done, total);
     }
-    let executor = Box::new(Executor::new(ranks));
-    Ok(Engine::new(room.info, Scheduler::new(room.limits), executor))
+    Ok(Executor::new(ranks))
 }
 
 /// The sizes of an engine.
-struct Room {
-    info: EngineInfo,
-    limits: Limits,
+pub(crate) struct Room {
+    pub(crate) info: EngineInfo,
+    pub(crate) limits: Limits,
     capacity: Capacity,
 }
 
-fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
+pub(crate) fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
     let bad = |item, reason: &str| Err(LoadError::BadSpec { item, reason: reason.to_owned() });
     match spec {
         EngineSpec { max_running: 0, .. } => return bad("max_running", "must be at least 1"),
@@ -144,12 +172,22 @@ fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
         max_logit_rows: spec.max_running.min(spec.token_budget) as usize,
         kv_blocks: 0,
         block_size: BLOCK_SIZE as usize,
-        state_slots: if recurrent { (spec.max_running + checkpoints) as usize } else { 0 },
+        state_slots: if recurrent { spec.max_running as usize + checkpoints as usize } else { 0 },
     };
-    let weights = weight_bytes(source)?;
-    let kv_budget = kv_budget(spec, config, &capacity, weights)?;
-    let (context, kv_blocks) = context_and_blocks(spec, config, kv_budget)?;
+    let budget = kv_budget(spec, source, &capacity)?;
+    let (context, kv_blocks) = context_and_blocks(spec, config, budget)?;
     capacity.kv_blocks = kv_blocks as usize;
+    let ranks = (0..spec.world_size as usize).map(|rank| {
+        let shard = Shard { rank, world_size: spec.world_size as usize };
+        let print = footprint(config, &shard, &capacity)?;
+        Ok(RankBytes {
+            weights: weight_bytes(spec.device, source, &shard)?,
+            kv: kv_bytes(spec.device, &print),
+            state: print.state_bytes,
+            workspace: print.workspace_bytes,
+        })
+    });
+    let ranks: Vec<RankBytes> = ranks.collect::<Result<_, model::Error>>()?;
     let limits = Limits {
         token_budget: spec.token_budget,
         max_running: spec.max_running,
@@ -160,20 +198,12 @@ fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
         state_slots: recurrent.then_some(spec.max_running),
         prefix_cache: spec.prefix_cache,
         checkpoint_slots: checkpoints,
+        host: host_limits(spec, &ranks, &capacity),
     };
-    let ranks = (0..spec.world_size as usize).map(|rank| {
-        let shard = Shard { rank, world_size: spec.world_size as usize };
-        let print = footprint(config, &shard, &capacity)?;
-        Ok(RankBytes {
-            weights: weights / u64::from(spec.world_size),
-            kv: kv_bytes(spec.device, &print),
-            state: print.state_bytes,
-            workspace: print.workspace_bytes,
-        })
-    });
     let info = EngineInfo {
         architecture: config.architecture.gguf_name().to_owned(),
-        quant: stored_as(source)?.to_string(),
+        quant: source.format_name()?.to_owned(),
+        device: spec.device,
         vocab_size: config.vocab_size as u32,
         context,
         max_running: spec.max_running,
@@ -181,9 +211,41 @@ fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError> {
         kv_blocks,
         state_slots: limits.state_slots.unwrap_or(0),
         checkpoint_slots: checkpoints,
-        ranks: ranks.collect::<Result<_, model::Error>>()?,
+        prefix_cache: prefix_cache_info(&limits, &ranks),
+        ranks,
     };
     Ok(Room { info, limits, capacity })
+}
+
+/// What one block and one state take of the host's budget.
+fn host_limits(spec: &EngineSpec, ranks: &[RankBytes], capacity: &Capacity) -> HostLimits {
+    let each = |all: fn(&RankBytes) -> u64, count: usize| {
+        ranks.iter().map(all).sum::<u64>() / (count as u64).max(1)
+    };
+    HostLimits {
+        budget_bytes: if spec.prefix_cache { spec.host_cache_bytes } else { 0 },
+        block_bytes: each(|rank| rank.kv, capacity.kv_blocks),
+        state_bytes: each(|rank| rank.state, capacity.state_slots),
+    }
+}
+
+fn prefix_cache_info(limits: &Limits, ranks: &[RankBytes]) -> PrefixCacheInfo {
+    let off = match limits {
+        Limits { prefix_cache: false, .. } => Some("it was not asked for".to_owned()),
+        _ => None,
+    };
+    let states = u64::from(limits.checkpoint_slots) * limits.host.state_bytes;
+    let blocks: u64 = ranks.iter().map(|rank| rank.kv).sum();
+    let host_bytes = limits.host.budget_bytes;
+    PrefixCacheInfo { off, device_bytes: blocks + states, host_bytes }
+}
+
+/// Bytes of a rank's weights, as its device keeps them.
+fn weight_bytes(device: Device, source: &Source, shard: &Shard) -> Result<u64, model::Error> {
+    match device {
+        Device::Cpu => held_bytes::<Cpu>(source, shard),
+        Device::Cuda(_) => held_bytes::<Cuda>(source, shard),
+    }
 }
 
 /// Bytes of keys and values: f32 in main memory, f16 on a card.
@@ -198,14 +260,14 @@ fn kv_bytes(device: Device, print: &Footprint) -> u64 {
 /// nothing else needs.
 fn kv_budget(
     spec: &EngineSpec,
-    config: &ModelConfig,
+    source: &Source,
     without_blocks: &Capacity,
-    weights: u64,
 ) -> Result<u64, LoadError> {
     let (Device::Cuda(_), Some(memory)) = (spec.device, spec.memory_bytes) else {
         return Ok(DEFAULT_KV_BYTES);
     };
-    let print = footprint(config, &Shard::SOLO, without_blocks)?;
+    let print = footprint(source.config(), &Shard::SOLO, without_blocks)?;
+    let weights = weight_bytes(spec.device, source, &Shard::SOLO)?;
     let others = weights + print.state_bytes + print.workspace_bytes + CARD_RESERVE_BYTES;
     Ok(memory.saturating_sub(others))
 }

@@ -1,12 +1,12 @@
 //! One rank: a device, its share of the model, and the memory for running it.
 
+use kernels::Backend;
 use kernels::sample::{Choice, SampleRow};
-use kernels::{Backend, DeviceFault};
 use model::comm::Comm;
 use model::{Cache, Capacity, Decoder, Scratch, Shard, Source};
-use scheduler::Copy;
 
 use crate::contract::Fault;
+use crate::host::HostStore;
 use crate::inputs::StepWork;
 use crate::load::LoadError;
 
@@ -17,6 +17,7 @@ pub(crate) struct Rank<B: Backend> {
     cache: Cache<B>,
     scratch: Scratch<B>,
     comm: Comm,
+    host: HostStore,
 }
 
 impl<B: Backend> Rank<B> {
@@ -31,38 +32,37 @@ impl<B: Backend> Rank<B> {
         let cache = decoder.cache(&mut backend, capacity)?;
         let scratch = decoder.scratch(&mut backend, capacity)?;
         backend.ready()?;
-        Ok(Self { backend, decoder, cache, scratch, comm })
+        Ok(Self { backend, decoder, cache, scratch, comm, host: HostStore::default() })
     }
 
-    /// Computes the step's rows and chooses a token for each row whose logits are wanted. `None`
-    /// where a row is not finite.
-    ///
-    /// # Errors
-    /// When the device failed: then nothing that was computed counts.
-    pub(crate) fn step(
-        &mut self,
-        work: &StepWork,
-        rows: &[SampleRow],
-    ) -> Result<Vec<Option<Choice>>, Fault> {
-        self.forward(work);
-        let vocab = self.decoder.config().vocab_size;
-        let choices = match rows {
-            [] => Vec::new(),
-            rows => self.backend.sample(&mut self.scratch.logits, vocab, rows),
-        };
-        let fault = |fault: DeviceFault| Err(Fault(fault.to_string()));
-        self.backend.fault().map_or(Ok(choices), fault)
+    /// `value`, unless the device has failed: then nothing that was computed counts.
+    pub(crate) fn sound<T>(&self, value: T) -> Result<T, Fault> {
+        self.backend.fault().map_or(Ok(value), |fault| Err(Fault(fault.to_string())))
     }
 
-    /// The part of a step that every rank takes.
-    pub(crate) fn forward(&mut self, work: &StepWork) {
-        let Self { backend, decoder, cache, scratch, comm } = self;
-        for copy in &work.copies {
-            match *copy {
-                Copy::State { from, to } => cache.copy_state(backend, from as usize, to as usize),
-                Copy::Block { from, to } => cache.copy_block(backend, from as usize, to as usize),
-            }
+    /// Chooses a token for each row of the last step whose logits are wanted. `None` where a row
+    /// is not finite, or nothing may be chosen.
+    pub(crate) fn sample(&mut self, rows: &[SampleRow]) -> Vec<Option<Choice>> {
+        if rows.is_empty() {
+            return Vec::new();
         }
-        decoder.forward(backend, comm, cache, scratch, work.inputs.clone());
+        let vocab = self.decoder.config().vocab_size;
+        self.backend.sample(&mut self.scratch.logits, vocab, rows)
+    }
+
+    /// Computes the step's rows.
+    pub(crate) fn forward(&mut self, work: &StepWork) {
+        let Self { backend, decoder, cache, scratch, comm, host } = self;
+        for copy in &work.copies {
+            host.carry_out(copy, backend, cache);
+        }
+        if work.inputs.rows() > 0 {
+            decoder.forward(backend, comm, cache, scratch, work.inputs.clone());
+        }
+    }
+
+    /// The first `rows` rows of the last step's logits.
+    pub(crate) fn logits(&mut self, rows: usize) -> Vec<f32> {
+        self.backend.read(&self.scratch.logits, rows)
     }
 }

@@ -192,27 +192,20 @@ fn run_one(engine: &mut Engine, request: TokenRequest) -> (Vec<u32>, u32) {
     (tokens, cached)
 }
 
-/// E6: what the prefix cache supplies is what would have been computed, after 50 random
-/// conversations that grow, fork and are edited. Requirements 46, 47, 50 and 51.
-#[test]
-fn prefix_hit_equals_cold() {
-    for model in MODELS {
-        let cold_spec = EngineSpec { token_budget: 16, ..spec(model) };
-        // Few blocks and few states, so that both are evicted all the time.
-        let warm_spec = EngineSpec {
-            prefix_cache: true,
-            kv_blocks: Some(40),
-            checkpoints: Some(5),
-            ..cold_spec.clone()
-        };
-        let (mut cold, mut warm) = (load(&cold_spec), load(&warm_spec));
-        let mut noise = Noise::new(50);
-        let (mut id, mut reused, mut prompted) = (0, 0, 0);
-        for _ in 0..50 {
-            let mut turns = conversation(&mut noise, 2);
-            for _ in 0..4 {
+/// Conversations that grow, fork and are edited, `together` of them in turns, each request run by
+/// an engine with a cache and by one without. The answer is how many tokens of how many were
+/// cached.
+fn hits_equal_cold(model: &str, warm: &EngineSpec, together: usize) -> (u32, u32, Engine) {
+    let cold = EngineSpec { prefix_cache: false, ..warm.clone() };
+    let (mut cold, mut warm) = (load(&cold), load(warm));
+    let mut noise = Noise::new(50);
+    let (mut id, mut reused, mut prompted) = (0, 0, 0);
+    for _ in 0..50 / together {
+        let mut all: Vec<_> = (0..together).map(|_| conversation(&mut noise, 2)).collect();
+        for _ in 0..4 {
+            for turns in &mut all {
                 id += 1;
-                let request = turn_request(id, &turns);
+                let request = turn_request(id, turns);
                 prompted += request.prompt.len() as u32;
                 let (want, nothing) = run_one(&mut cold, request.clone());
                 let (got, cached) = run_one(&mut warm, request);
@@ -228,7 +221,48 @@ fn prefix_hit_equals_cold() {
                 }
             }
         }
+    }
+    (reused, prompted, warm)
+}
+
+/// E6: what the prefix cache supplies is what would have been computed, after 50 random
+/// conversations. Requirements 46, 47, 50 and 51.
+#[test]
+fn prefix_hit_equals_cold() {
+    for model in MODELS {
+        // Few blocks and few states, so that both are evicted all the time.
+        let warm = EngineSpec {
+            prefix_cache: true,
+            token_budget: 16,
+            kv_blocks: Some(40),
+            checkpoints: Some(5),
+            ..spec(model)
+        };
+        let (reused, prompted, _) = hits_equal_cold(model, &warm, 1);
         assert!(reused * 3 > prompted, "{model}: {reused} of {prompted} tokens were cached");
+    }
+}
+
+/// E6 through host memory: ten conversations in turns on a device that holds one of them, so that
+/// what a turn finds has left the device and comes back.
+#[test]
+fn prefix_hit_equals_cold_through_the_host() {
+    for model in MODELS {
+        let warm = EngineSpec {
+            prefix_cache: true,
+            token_budget: 16,
+            kv_blocks: Some(12),
+            checkpoints: Some(1),
+            host_cache_bytes: 8 << 20,
+            ..spec(model)
+        };
+        let (reused, prompted, engine) = hits_equal_cold(model, &warm, 10);
+        let counts = engine.gauges().cache;
+        let said = format!("{model}: {reused} of {prompted} tokens were cached, {counts:?}");
+        assert!(reused * 3 > prompted, "{said}");
+        assert!(counts.hit_tokens.host > 4 * counts.hit_tokens.device, "{said}");
+        assert_eq!(counts.hit_tokens.host + counts.hit_tokens.device, u64::from(reused), "{said}");
+        assert!(counts.bytes.host <= 8 << 20, "{said}");
     }
 }
 

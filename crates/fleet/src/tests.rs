@@ -27,6 +27,7 @@ fn model(id: &str, status: ModelStatus) -> ModelReport {
         progress: None,
         error: None,
         pid: None,
+        fast_paths: Vec::new(),
     }
 }
 

@@ -4,6 +4,7 @@ use crate::fault::DeviceFault;
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionLayer;
+use crate::quant::WeightType;
 use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 
@@ -83,6 +84,8 @@ pub trait Backend: Send + 'static {
     /// One layer's mixture of experts, in the layout that the device likes.
     type Mixture: Send;
 
+    /// Bytes that a weight matrix of this format and size takes once it is taken over.
+    fn matrix_bytes(ty: WeightType, rows: usize, cols: usize) -> u64;
     /// Takes a weight matrix over.
     fn matrix(&mut self, weight: &Weight) -> Self::Matrix;
     /// Takes a small weight over.

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use kernels::WeightType;
+
 /// Why a model cannot be read, loaded or written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -56,6 +58,20 @@ pub enum Error {
         file: PathBuf,
         /// What is missing.
         item: String,
+    },
+    /// Quantised weights that should be quantised once more.
+    #[error(
+        "{}: holds {found} weights, which are not made into {wanted}: load them as they are, or \
+         start from BF16, F16 or F32",
+        file.display()
+    )]
+    Requantised {
+        /// The file or directory.
+        file: PathBuf,
+        /// The format of its weights, or of some of them.
+        found: WeightType,
+        /// The format that was asked for.
+        wanted: &'static str,
     },
     /// The ranks cannot share the model evenly.
     #[error("{count} {what} cannot be shared by {world_size} ranks")]

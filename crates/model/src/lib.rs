@@ -18,6 +18,7 @@ pub mod load;
 mod mlp;
 mod moe;
 mod quant_names;
+mod recipe;
 pub mod safetensors;
 mod shard;
 mod step;
@@ -29,9 +30,10 @@ pub use config::{
     Architecture, DeltaConfig, ExpertLayout, LayerKind, Layout, ModelConfig, MoeConfig,
     ValueHeadOrder,
 };
-pub use convert::{convert, stored_type};
+pub use convert::convert;
 pub use decoder::{Capacity, Decoder, Scratch};
 pub use error::Error;
-pub use footprint::{Footprint, footprint, stored_as, weight_bytes};
+pub use footprint::{Footprint, footprint, held_bytes, weight_bytes};
 pub use load::{MtpRole, Role, Source, TensorName, TensorView};
+pub use recipe::Recipe;
 pub use shard::Shard;

@@ -26,7 +26,7 @@ impl<B: Backend> VocabularyParallel<B> {
         name: TensorName,
         shard: &Shard,
     ) -> Result<Self, Error> {
-        let whole = source.tensor(name)?.weight();
+        let whole = source.matrix(name)?;
         let ids = shard.split(whole.rows);
         let matrix = backend.matrix(&rows(&whole, std::slice::from_ref(&ids)));
         Ok(Self { ids, matrix })

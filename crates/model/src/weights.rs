@@ -2,9 +2,9 @@
 
 use kernels::Weight;
 
+use crate::Error;
 use crate::config::ModelConfig;
 use crate::load::{Role, Source, TensorName};
-use crate::{Error, TensorView};
 
 /// The tensors of a layer, wherever it stands in the model.
 pub(crate) struct LayerWeights<'a> {
@@ -28,7 +28,7 @@ impl<'a> LayerWeights<'a> {
 
     /// A small tensor in f32, as the file has it.
     pub(crate) fn vector(&self, role: Role) -> Result<Vec<f32>, Error> {
-        Ok(self.tensor(role)?.to_f32())
+        Ok(self.matrix(role)?.to_f32())
     }
 
     /// What a norm multiplies by.
@@ -44,15 +44,11 @@ impl<'a> LayerWeights<'a> {
         }
         Ok(decay)
     }
-
-    fn tensor(&self, role: Role) -> Result<TensorView<'a>, Error> {
-        self.source.tensor(TensorName::Layer(self.layer, role))
-    }
 }
 
 /// What a norm multiplies by: `1 + w` in checkpoints of models that mean it so.
 pub(crate) fn norm(source: &Source, name: TensorName) -> Result<Vec<f32>, Error> {
-    let mut weight = source.tensor(name)?.to_f32();
+    let mut weight = source.matrix(name)?.to_f32();
     if source.config().norm_plus_one {
         weight.iter_mut().for_each(|weight| *weight += 1.0);
     }

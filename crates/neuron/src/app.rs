@@ -22,6 +22,7 @@ use wire::{Dialect, ErrorBody};
 use crate::auth::ApiKey;
 use crate::config::Config;
 use crate::control_error::ControlError;
+use crate::isolation::Isolation;
 use crate::models::Models;
 use crate::source::clip;
 use crate::{control_routes, discover, generate, metrics};
@@ -43,6 +44,8 @@ pub(crate) struct App {
     pub(crate) body_limit: usize,
     /// Large bodies are parsed and tokenised by this many threads at most.
     pub(crate) heavy_work: Arc<Semaphore>,
+    /// Who shares what was computed.
+    pub(crate) isolation: Isolation,
     key: Option<ApiKey>,
     advertise_url: Option<String>,
     listen: SocketAddr,
@@ -70,6 +73,7 @@ impl App {
             started_unix_secs: unix_secs(),
             body_limit: config.body_limit_mb as usize * (1 << 20),
             heavy_work,
+            isolation: Isolation::new(config.harness.native.cache_isolation),
             key,
             advertise_url: config
                 .advertise_url
@@ -142,6 +146,8 @@ pub(crate) fn router(app: Arc<App>) -> Router {
 pub(crate) struct Asker {
     pub(crate) dialect: Dialect,
     pub(crate) request_id: Arc<str>,
+    /// Whose request it is, by cortex's word.
+    pub(crate) identity: Option<HeaderValue>,
 }
 
 impl Asker {
@@ -151,6 +157,7 @@ impl Asker {
         Self {
             dialect: Dialect::of_request(uri.path(), has_version),
             request_id: id.map_or_else(|| "".into(), |RequestId(id)| Arc::clone(id)),
+            identity: headers.get(control::IDENTITY_HEADER).cloned(),
         }
     }
 

@@ -23,13 +23,13 @@ pub(crate) struct Assets {
 
 impl Assets {
     /// Reads them: of a directory, the files beside the weights, or without those its one GGUF
-    /// file; of a GGUF file, what it brings itself (requirement 37).
+    /// model; of a GGUF file, what it brings itself (requirement 37).
     pub(crate) fn read(source: &Path) -> Result<Self, LoadFailure> {
         let text = if !source.is_dir() {
             gguf_text::read(source)?
         } else if source.join("tokenizer.json").exists() {
             from_directory(source)?
-        } else if let [only] = source::files_with(source, "gguf").as_slice() {
+        } else if let [only] = source::gguf_models(source).as_slice() {
             gguf_text::read(only)?
         } else {
             let message = "tokenizer.json is missing beside the weights";

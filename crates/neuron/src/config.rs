@@ -13,11 +13,13 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::spelling::edit_distance;
+
 /// Where the configuration is looked for when no other place is named.
 pub const DEFAULT_PATH: &str = "/etc/neuron/neuron.toml";
 
 /// Every key that a file may have; `default_models` is a list of tables.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 27] = [
     "listen",
     "api_key_file",
     "advertise_url",
@@ -39,7 +41,10 @@ const KEYS: [&str; 24] = [
     "harness.*.max_running",
     "harness.*.token_budget",
     "harness.*.threads",
+    "harness.*.device",
     "harness.*.prefix_cache",
+    "harness.*.host_cache_mb",
+    "harness.*.cache_isolation",
     "harness.*.step_timeout_secs",
     "harness.*.engine_command",
 ];
@@ -81,16 +86,43 @@ pub struct Harnesses {
 pub struct Native {
     /// Requests that run together in a model, where its load does not say.
     pub max_running: u32,
-    /// Tokens that one step may compute.
-    pub token_budget: u32,
+    /// Tokens that one step may compute; 512 on the CPU and 2048 on a card by default.
+    pub token_budget: Option<u32>,
+    /// What models run on where their load does not say: a card if there is one, or always the CPU.
+    pub device: DevicePolicy,
     /// Threads of a model on the CPU; all cores by default, 1 for a small model.
     pub threads: Option<u32>,
     /// Whether requests reuse what earlier ones computed for the same beginning of a prompt.
     pub prefix_cache: bool,
+    /// Main memory that the prefix cache of each model may fill with what its device has no more
+    /// room for; 0 for none.
+    pub host_cache_mb: u32,
+    /// Which requests share what was computed for them.
+    pub cache_isolation: CacheIsolation,
     /// An engine with work that reports no step for this long is killed and started again.
     pub step_timeout_secs: u64,
     /// Another program to run as the engine child, with its arguments.
     pub engine_command: Option<Vec<String>>,
+}
+
+/// Where models run that do not say so themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DevicePolicy {
+    /// On the card with most free memory, or on the CPU where there is none.
+    Auto,
+    /// On the CPU.
+    Cpu,
+}
+
+/// What keeps requests from sharing what was computed for their prompts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheIsolation {
+    /// Who asks, as cortex says: requests of one identity share, and so do all that have none.
+    Identity,
+    /// That, and the name that callers give themselves in a request.
+    Caller,
 }
 
 impl Default for Config {
@@ -112,9 +144,12 @@ impl Default for Native {
     fn default() -> Self {
         Self {
             max_running: 16,
-            token_budget: 512,
+            token_budget: None,
+            device: DevicePolicy::Auto,
             threads: None,
             prefix_cache: true,
+            host_cache_mb: 0,
+            cache_isolation: CacheIsolation::Identity,
             step_timeout_secs: 300,
             engine_command: None,
         }
@@ -215,10 +250,11 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         let native = &self.harness.native;
         let refuse = |key, value: String, problem| Err(ConfigError::Value { key, value, problem });
+        let budget = native.token_budget.unwrap_or(1);
         let limits: [(&'static str, u64, Range<u64>); 4] = [
             ("body_limit_mb", self.body_limit_mb.into(), 1..1025),
             ("harness.native.max_running", native.max_running.into(), 1..4097),
-            ("harness.native.token_budget", native.token_budget.into(), 1..1_048_577),
+            ("harness.native.token_budget", budget.into(), 1..1_048_577),
             ("harness.native.step_timeout_secs", native.step_timeout_secs, 1..86_401),
         ];
         for (key, value, range) in limits {
@@ -302,26 +338,10 @@ fn position(text: &str, at: usize) -> (usize, usize) {
 /// The known key with the smallest edit distance, if it is near at all.
 fn nearest(key: &str) -> Option<String> {
     let wanted = generic(key);
-    let scored = KEYS.iter().map(|known| (distance(&wanted, known), *known));
+    let scored = KEYS.iter().map(|known| (edit_distance(&wanted, known), *known));
     let (distance, known) = scored.min()?;
     let near = distance <= 2 + wanted.len() / 4;
     near.then(|| known.replace("harness.*", "harness.native"))
-}
-
-/// Levenshtein's distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, left) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, right) in b.iter().enumerate() {
-            let substitute = diagonal + usize::from(left != *right);
-            diagonal = row[j + 1];
-            row[j + 1] = substitute.min(row[j] + 1).min(row[j + 1] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

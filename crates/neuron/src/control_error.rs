@@ -1,11 +1,11 @@
-//! Errors of the control plane: `{"error":{"code","message","model_id"?}}`.
+//! Errors of the control plane: `{"error":{"code","message","model_id"?, …}}`.
 
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
 use crate::lifecycle::Refused;
-use crate::link::{LoadCode, LoadFailure};
+use crate::link::{LoadCode, LoadDetails, LoadFailure};
 use crate::source::clip;
 use crate::supervisor::LoadRefused;
 
@@ -23,11 +23,14 @@ pub(crate) struct ControlError {
     pub(crate) model_id: Option<String>,
     /// When to come back, where that helps.
     pub(crate) retry_after_secs: Option<u32>,
+    /// Further fields of the body.
+    pub(crate) details: Option<Box<LoadDetails>>,
 }
 
 impl ControlError {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), model_id: None, retry_after_secs: None }
+        let (message, model_id) = (message.into(), None);
+        Self { status, code, message, model_id, retry_after_secs: None, details: None }
     }
 
     /// 400: the request makes no sense.
@@ -72,6 +75,7 @@ impl From<LoadFailure> for ControlError {
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };
         let error = Self::new(status, failure.code.as_str(), failure.message);
+        let error = Self { details: failure.details, ..error };
         if status == StatusCode::SERVICE_UNAVAILABLE { error.later(60) } else { error }
     }
 }
@@ -97,6 +101,9 @@ impl IntoResponse for ControlError {
         let mut error = json!({"code": self.code, "message": self.message});
         if let Some(id) = self.model_id {
             error["model_id"] = id.into();
+        }
+        for (name, value) in self.details.iter().flat_map(|details| details.fields()) {
+            error[name] = value;
         }
         let body = axum::Json(json!({ "error": error }));
         let mut response = (self.status, body).into_response();

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::body::{self, BodyError};
+use crate::cards;
 use crate::control_error::ControlError;
 use crate::source::clip;
 
@@ -50,7 +51,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
     let health = Health {
         uptime_secs: app.started.elapsed().as_secs(),
         status: if stopping { HealthStatus::Unavailable } else { HealthStatus::Ok },
-        devices: Vec::new(),
+        devices: cards::health(),
         host_memory: None,
         models: models
             .iter()

@@ -1,30 +1,32 @@
 //! What this host is: `GET /discovery`.
 
 use std::fs;
-use std::path::Path;
 use std::thread;
 
 use control::{Cpu, Discovery};
+
+use crate::cards::{self, Cards};
 
 use crate::served::NATIVE;
 
 /// Reads the host's own files; nothing here can fail, and what is not known is left empty.
 pub fn discover() -> Discovery {
+    let Cards { cuda_version, driver_version, devices, unused_because } = cards::look();
     Discovery {
         hostname: line("/proc/sys/kernel/hostname"),
         os: os_name(),
         kernel: line("/proc/sys/kernel/osrelease"),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        cuda_version: None,
-        driver_version: None,
-        devices: Vec::new(),
+        cuda_version,
+        driver_version,
+        devices,
         cpu: Cpu {
             model: cpu_model(),
             cores: thread::available_parallelism().map_or(1, |cores| cores.get() as u32),
             memory_mb: memory_kib("MemTotal").unwrap_or(0) / 1024,
         },
         harnesses: vec![NATIVE.to_owned()],
-        cuda_unavailable_reason: Some(cuda_unavailable_reason().to_owned()),
+        cuda_unavailable_reason: unused_because,
     }
 }
 
@@ -35,15 +37,6 @@ pub fn available_memory_bytes() -> Option<u64> {
 
 fn memory_kib(name: &str) -> Option<u64> {
     proc_field("/proc/meminfo", name)?.split_whitespace().next()?.parse().ok()
-}
-
-/// Why models run on the CPU here.
-pub fn cuda_unavailable_reason() -> &'static str {
-    if Path::new("/proc/driver/nvidia/version").exists() {
-        "an NVIDIA driver is present, but this build of neuron has no CUDA support"
-    } else {
-        "no NVIDIA driver is loaded, and this build of neuron has no CUDA support"
-    }
 }
 
 fn os_name() -> String {
@@ -92,8 +85,7 @@ mod tests {
     #[test]
     fn a_host_without_a_gpu_is_described_and_is_no_error() {
         let host = discover();
-        assert!(host.devices.is_empty());
-        assert!(host.cuda_unavailable_reason.is_some());
+        assert!(!host.devices.is_empty() || host.cuda_unavailable_reason.is_some());
         assert!(host.cpu.cores >= 1);
         assert!(host.cpu.memory_mb > 0);
         assert!(!host.kernel.is_empty());

@@ -43,8 +43,7 @@ pub(crate) async fn generate(
     let arrived = std::time::Instant::now();
     let answered = async {
         let body = read_body(&app, &headers, body).await?;
-        let id = Arc::clone(&asker.request_id);
-        let admitted = admit::admit(&app, dialect, id, body, arrived).await?;
+        let admitted = admit::admit(&app, dialect, &asker, body, arrived).await?;
         tell(admitted, &asker).await
     };
     answered.await.unwrap_or_else(|error| {

@@ -19,10 +19,7 @@ const END_KEYS: [&str; 3] =
 const END_TOKENS: [&str; 2] = ["<|im_end|>", "<|endoftext|>"];
 
 pub(crate) fn read(file: &Path) -> Result<TextModel, LoadFailure> {
-    let bad = |error: model::Error| {
-        let message = native::without_paths(file, &error.to_string());
-        LoadFailure::new(native::code(&error), message)
-    };
+    let bad = |error: model::Error| native::model_failure(file, &error);
     let gguf = Gguf::open(file).map_err(bad)?;
     let metadata = gguf.metadata();
     let raw = Raw::of(metadata).map_err(bad)?;

@@ -12,6 +12,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+pub use crate::load_failure::{LoadCode, LoadDetails, LoadFailure};
+
 /// Bytes that the body of a frame may have.
 pub const MAX_FRAME_BYTES: usize = 32 << 20;
 
@@ -60,66 +62,6 @@ pub enum FromChild {
         /// For the daemon's log.
         message: String,
     },
-}
-
-/// Why a model cannot be loaded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[error("{message}")]
-pub struct LoadFailure {
-    /// The kind, as the control plane names it.
-    pub code: LoadCode,
-    /// What is wrong, where, and what to do.
-    pub message: String,
-}
-
-impl LoadFailure {
-    /// A failure of this kind with its words.
-    pub fn new(code: LoadCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
-    }
-}
-
-/// Kinds of [`LoadFailure`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LoadCode {
-    /// Nothing is at the source.
-    RepoNotFound,
-    /// The source holds no weights.
-    EmptyRepo,
-    /// The model is of a family that the engine does not have.
-    UnsupportedArchitecture,
-    /// The source does not have the weights' format that was asked for.
-    QuantNotFound,
-    /// A file of the model is broken.
-    BadModelFile,
-    /// There is not enough memory.
-    DoesNotFit,
-    /// The model cannot be split over that many ranks.
-    TensorParallelIndivisible,
-    /// A GPU is asked for and none can be used.
-    CudaUnavailable,
-    /// The engine process died again and again.
-    EngineFailed,
-    /// A number of the request is one that this model cannot be loaded with.
-    BadRequest,
-}
-
-impl LoadCode {
-    /// The code in an error's body.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::RepoNotFound => "repo_not_found",
-            Self::EmptyRepo => "empty_repo",
-            Self::UnsupportedArchitecture => "unsupported_architecture",
-            Self::QuantNotFound => "quant_not_found",
-            Self::BadModelFile => "bad_model_file",
-            Self::DoesNotFit => "does_not_fit",
-            Self::TensorParallelIndivisible => "tensor_parallel_indivisible",
-            Self::CudaUnavailable => "cuda_unavailable",
-            Self::EngineFailed => "engine_failed",
-            Self::BadRequest => "bad_request",
-        }
-    }
 }
 
 /// Why the link cannot be used any more.
@@ -238,7 +180,7 @@ mod tests {
             |(updates, running, step_micros)| StepReport {
                 started: updates
                     .iter()
-                    .map(|update| Started { id: update.id, cached_tokens: 5 })
+                    .map(|update| Started { id: update.id, cached_tokens: 5, diverged_at: Some(7) })
                     .collect(),
                 updates,
                 step_micros,

@@ -76,6 +76,8 @@ pub(crate) struct Times {
     pub(crate) last_token: Option<Instant>,
     /// How much of its prompt the prefix cache supplied in that first step.
     pub(crate) cached_tokens: u32,
+    /// Where its prompt parts from the longest cached one.
+    pub(crate) diverged_at: Option<u32>,
 }
 
 /// What [`Ticket::next`] brings.
@@ -185,6 +187,7 @@ impl Live {
                 let mut news = queue.news();
                 news.times.started.get_or_insert(began);
                 news.times.cached_tokens = started.cached_tokens;
+                news.times.diverged_at = started.diverged_at;
             }
         }
         for update in &report.updates {
@@ -323,7 +326,7 @@ mod tests {
     fn report(id: RequestId, tokens: &[u32], end: Option<End>) -> StepReport {
         let updates = vec![TokenUpdate { id, tokens: tokens.to_vec(), end }];
         StepReport {
-            started: vec![Started { id, cached_tokens: 3 }],
+            started: vec![Started { id, cached_tokens: 3, diverged_at: Some(5) }],
             updates,
             ..StepReport::default()
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use kernels::WeightType;
+use model::Recipe;
 use neuron::config::Config;
 use neuron::lifecycle::RestartPolicy;
 use neuron::process::EngineProgram;
@@ -53,7 +53,7 @@ enum Command {
         source: PathBuf,
         /// The file to write.
         out: PathBuf,
-        /// The matrices' format, for example `Q8_0`, `Q6_K`, `Q4_K` or `F32`.
+        /// The weights' format, for example `Q4_K_M`, `Q6_K`, `Q8_0` or `BF16`.
         #[arg(long, default_value = "Q8_0")]
         quant: String,
     },
@@ -141,11 +141,11 @@ fn check_config(path: Option<&Path>, print_config: bool) -> anyhow::Result<()> {
 }
 
 fn convert(source: &Path, out: &Path, quant: &str) -> anyhow::Result<()> {
-    let ty = WeightType::from_name(quant).with_context(|| {
-        let known: Vec<_> = WeightType::all().map(WeightType::name).collect();
+    let recipe = Recipe::from_name(quant).with_context(|| {
+        let known: Vec<_> = Recipe::all().map(Recipe::name).collect();
         format!("unknown format {quant}; known: {}", known.join(", "))
     })?;
-    model::convert(source, out, ty)?;
+    model::convert(source, out, recipe)?;
     let size = std::fs::metadata(out)?.len();
     writeln!(io::stdout(), "wrote {}, {size} bytes", out.display())?;
     Ok(())
@@ -168,6 +168,9 @@ fn doctor(json: bool) -> anyhow::Result<()> {
     if let Some(reason) = &host.cuda_unavailable_reason {
         writeln!(out, "gpu     none used: {reason}")?;
     }
-    writeln!(out, "models run on the CPU")?;
+    match neuron::cards::best() {
+        Some(card) => writeln!(out, "models run on gpu {card}, unless they are told otherwise")?,
+        None => writeln!(out, "models run on the CPU")?,
+    }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::IntoResponse;
 use control::ModelStatus;
+use engine::{ByTier, CacheCounts};
 use http::header;
 
 use crate::app::App;
@@ -20,7 +21,7 @@ struct Metric {
     value: fn(&View, usize) -> f64,
 }
 
-const METRICS: [Metric; 14] = [
+const METRICS: [Metric; 16] = [
     counter("neuron_prompt_tokens_total", "Prompt tokens computed.", |v, _| {
         v.steps.prompt_tokens as f64
     }),
@@ -29,6 +30,15 @@ const METRICS: [Metric; 14] = [
         "Prompt tokens out of the prefix cache.",
         |v, _| v.steps.cached_tokens as f64,
     ),
+    counter(
+        "neuron_prefix_cache_looked_up_tokens_total",
+        "Prompt tokens that the prefix cache was asked for.",
+        |v, _| v.steps.gauges.cache.looked_up_tokens as f64,
+    ),
+    gauge("neuron_prefix_cache_on", "1 when requests reuse what others computed.", |v, _| {
+        let on = v.info.as_ref().is_some_and(|info| info.prefix_cache.off.is_none());
+        f64::from(u8::from(on))
+    }),
     counter("neuron_generated_tokens_total", "Tokens generated.", |v, _| {
         v.steps.generated_tokens as f64
     }),
@@ -63,6 +73,35 @@ const METRICS: [Metric; 14] = [
     }),
 ];
 
+/// One metric with a value per model and tier of its prefix cache.
+struct TierMetric {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    value: fn(&CacheCounts) -> ByTier,
+}
+
+const TIER_METRICS: [TierMetric; 3] = [
+    TierMetric {
+        name: "neuron_prefix_cache_hit_tokens_total",
+        kind: "counter",
+        help: "Prompt tokens found in the prefix cache, by where they lay.",
+        value: |counts| counts.hit_tokens,
+    },
+    TierMetric {
+        name: "neuron_prefix_cache_evictions_total",
+        kind: "counter",
+        help: "Blocks and states that had to leave a tier of the prefix cache.",
+        value: |counts| counts.evictions,
+    },
+    TierMetric {
+        name: "neuron_prefix_cache_bytes",
+        kind: "gauge",
+        help: "Bytes that the prefix cache keeps.",
+        value: |counts| counts.bytes,
+    },
+];
+
 const fn counter(name: &'static str, help: &'static str, value: fn(&View, usize) -> f64) -> Metric {
     Metric { name, kind: "counter", help, value }
 }
@@ -93,6 +132,16 @@ fn render(text: &mut String, models: &[Arc<Served>]) {
             let live = served.live.count();
             let value = (metric.value)(&served.view(), live);
             let _ = writeln!(text, "{}{{model=\"{}\"}} {value}", metric.name, served.id);
+        }
+    }
+    for metric in &TIER_METRICS {
+        header_lines(text, metric.name, metric.kind, metric.help);
+        for served in models {
+            let ByTier { device, host } = (metric.value)(&served.view().steps.gauges.cache);
+            for (tier, value) in [("device", device), ("host", host)] {
+                let (name, model) = (metric.name, &served.id);
+                let _ = writeln!(text, "{name}{{model=\"{model}\",tier=\"{tier}\"}} {value}");
+            }
         }
     }
     let name = "neuron_requests_total";

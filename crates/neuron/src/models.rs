@@ -15,13 +15,13 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{Config, Native};
 use crate::control_error::ControlError;
-use crate::discover;
+use crate::device;
 use crate::lifecycle::RestartPolicy;
-use crate::link::{LoadCode, LoadFailure};
+use crate::link::LoadFailure;
 use crate::native;
 use crate::process::EngineProgram;
 use crate::served::{NATIVE, Served};
-use crate::source::{self, Allowed};
+use crate::source::{self, Allowed, Chosen};
 use crate::supervisor::{self, Ask};
 
 /// How long running requests may go on when an unload does not say.
@@ -213,20 +213,28 @@ impl Models {
         let quant = request.quant.clone().or_else(|| configured.and_then(|m| m.quant.clone()));
         let (allowed, id) = (self.allowed.clone(), request.model_id.clone());
         let find = move || find_source(&allowed, &id, source, own, quant.as_deref());
-        let source = tokio::task::spawn_blocking(find).await.map_err(|_| {
+        let chosen = tokio::task::spawn_blocking(find).await.map_err(|_| {
             ControlError::bad_request("the source could not be looked at; see the daemon's log")
         })??;
         let of_config = |field: fn(&LoadRequest) -> Option<u32>| configured.and_then(field);
         let max_running = request.max_running.or_else(|| of_config(|m| m.max_running));
         let ranks = request.tensor_parallel.or_else(|| of_config(|m| m.tensor_parallel));
+        let ranks = ranks.unwrap_or(1);
+        let devices = request.devices.as_ref();
+        let devices = devices.or_else(|| configured.and_then(|model| model.devices.as_ref()));
+        let devices = devices.map_or(&[][..], Vec::as_slice);
+        let device = device::choose(native.device, devices, ranks)?;
         Ok(EngineSpec {
+            device,
             context: request.context.or_else(|| of_config(|m| m.context)),
             max_running: max_running.unwrap_or(native.max_running),
-            token_budget: native.token_budget,
-            world_size: ranks.unwrap_or(1),
+            token_budget: device::token_budget(device, native.token_budget),
+            world_size: ranks,
             threads: native.threads,
             prefix_cache: native.prefix_cache,
-            ..EngineSpec::new(source)
+            host_cache_bytes: u64::from(native.host_cache_mb) << 20,
+            quant: chosen.quant,
+            ..EngineSpec::new(chosen.path)
         })
     }
 
@@ -279,10 +287,6 @@ fn check(request: &LoadRequest) -> Result<(), ControlError> {
             return Err(ControlError::bad_request(format!("{field} must be at least 1, got 0")));
         }
     }
-    if request.devices.as_ref().is_some_and(|devices| !devices.is_empty()) {
-        let reason = discover::cuda_unavailable_reason();
-        return Err(LoadFailure::new(LoadCode::CudaUnavailable, reason).into());
-    }
     Ok(())
 }
 
@@ -292,7 +296,7 @@ fn find_source(
     asked: Option<PathBuf>,
     configured: Option<PathBuf>,
     quant: Option<&str>,
-) -> Result<PathBuf, LoadFailure> {
+) -> Result<Chosen, LoadFailure> {
     let source = match (asked, configured) {
         (Some(asked), Some(own)) if asked == own => own,
         (Some(asked), _) => allowed.check(&asked)?,

@@ -2,15 +2,21 @@
 
 use std::path::Path;
 
-use control::{LoadPlan, RankPlan};
-use engine::{EngineInfo, EngineSpec, LoadError, TokenEngine};
+use control::{FastPath, LoadPlan, RankPlan};
+use engine::{Device, EngineInfo, EngineSpec, LoadError, PrefixCacheInfo, RankBytes, TokenEngine};
 use kernels::DeviceFault;
 
-use crate::discover;
-use crate::link::{LoadCode, LoadFailure};
+use crate::cards;
+use crate::link::{LoadCode, LoadDetails, LoadFailure};
+use crate::memory;
+
+const MIB: u64 = 1 << 20;
 
 /// Weights below this fit a core's caches, more or less.
 const SMALL_MODEL_BYTES: u64 = 64 << 20;
+
+/// Bytes of a card that the driver takes for a process before it has anything.
+const CONTEXT_BYTES: u64 = 600 << 20;
 
 /// Loads a model, after a look at whether it fits.
 pub fn load(
@@ -19,17 +25,13 @@ pub fn load(
 ) -> Result<Box<dyn TokenEngine>, LoadFailure> {
     let say = |error| failure(&spec.source, &error);
     let info = engine::plan(spec).map_err(say)?;
-    if let (needed, Some(free)) = (bytes(&info), discover::available_memory_bytes())
+    let free = memory::available_bytes();
+    // A card is asked by the engine itself, which takes its memory at once and says what is missing.
+    if spec.device == Device::Cpu
+        && let (needed, Some(free)) = (bytes(&info), free)
         && needed > free
     {
-        let mib = |bytes: u64| bytes >> 20;
-        let message = format!(
-            "the model needs {} MiB and {} MiB are free: ask for less `context` or `max_running`, \
-             or unload another model",
-            mib(needed),
-            mib(free)
-        );
-        return Err(LoadFailure::new(LoadCode::DoesNotFit, message));
+        return Err(does_not_fit(needed, free));
     }
     let threads = spec.threads.or_else(|| Some(threads_for(&info)));
     let engine = engine::load(&EngineSpec { threads, ..spec.clone() }, progress).map_err(say)?;
@@ -45,11 +47,28 @@ fn threads_for(info: &EngineInfo) -> u32 {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
 }
 
+/// A refusal before a byte is taken.
+fn does_not_fit(needed: u64, free: u64) -> LoadFailure {
+    // Rounded so that the one is never told to be the other.
+    let (needed_mb, free_mb) = (needed.div_ceil(MIB), free / MIB);
+    let message = format!(
+        "the model needs {needed_mb} MiB and {free_mb} MiB are free: ask for less `context` or \
+         `max_running`, for a smaller `quant`, or unload another model"
+    );
+    LoadFailure::new(LoadCode::DoesNotFit, message).with(LoadDetails::Memory { needed_mb, free_mb })
+}
+
 /// What a load would take, and whether that is free now.
 pub(crate) fn plan(spec: &EngineSpec) -> Result<LoadPlan, LoadFailure> {
-    let info = engine::plan(spec).map_err(|error| failure(&spec.source, &error))?;
-    let fits = discover::available_memory_bytes().is_none_or(|free| bytes(&info) <= free);
-    Ok(load_plan(&info, fits))
+    let free = match spec.device {
+        Device::Cpu => memory::available_bytes(),
+        Device::Cuda(card) => cards::free_bytes(card).map(|free| free - free.min(CONTEXT_BYTES)),
+    };
+    let memory_bytes = free.filter(|_| spec.device != Device::Cpu);
+    let spec = EngineSpec { memory_bytes, ..spec.clone() };
+    let info = engine::plan(&spec).map_err(|error| failure(&spec.source, &error))?;
+    let fits = free.is_none_or(|free| bytes(&info) <= free);
+    Ok(LoadPlan { free_bytes: free, ..load_plan(&info, fits) })
 }
 
 /// A load in the control plane's terms.
@@ -61,40 +80,88 @@ pub(crate) fn load_plan(info: &EngineInfo, fits: bool) -> LoadPlan {
         workspace_bytes: rank.workspace,
         graph_bytes: 0,
     });
-    LoadPlan { ranks: ranks.collect(), fits, context: info.context, max_running: info.max_running }
+    LoadPlan {
+        ranks: ranks.collect(),
+        fits,
+        quant: Some(info.quant.clone()),
+        context: info.context,
+        max_running: info.max_running,
+        needed_bytes: bytes(info),
+        free_bytes: None,
+        host_cache_bytes: info.prefix_cache.host_bytes,
+    }
 }
 
-/// Memory of all ranks together.
+/// Memory of all ranks together, with all that the prefix cache may fill (requirement 64).
 pub(crate) fn bytes(info: &EngineInfo) -> u64 {
-    let ranks = info.ranks.iter();
-    ranks.map(|rank| rank.weights + rank.kv + rank.state + rank.workspace).sum()
+    let each = |rank: &RankBytes| [rank.weights, rank.kv, rank.state, rank.workspace];
+    info.ranks.iter().flat_map(each).fold(info.prefix_cache.host_bytes, u64::saturating_add)
+}
+
+/// The prefix cache as an operator reads of it.
+pub(crate) fn prefix_cache(info: &PrefixCacheInfo) -> FastPath {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let detail = info.off.clone().unwrap_or_else(|| {
+        let (device, host) = (mib(info.device_bytes), mib(info.host_bytes));
+        format!("{device} MiB of blocks and states on the device, {host} MiB on the host")
+    });
+    FastPath { name: "prefix_cache".to_owned(), on: info.off.is_none(), detail }
 }
 
 fn failure(source: &Path, error: &LoadError) -> LoadFailure {
-    let code = match error {
-        LoadError::Model(error) => code(error),
-        LoadError::BadSpec { .. } => LoadCode::BadRequest,
-        LoadError::Device(DeviceFault::OutOfMemory { .. }) => LoadCode::DoesNotFit,
+    let refused = |code| LoadFailure::new(code, without_paths(source, &error.to_string()));
+    match error {
+        LoadError::Model(error) => model_failure(source, error),
+        LoadError::BadSpec { .. } => refused(LoadCode::BadRequest),
+        LoadError::Device(DeviceFault::OutOfMemory { .. }) => refused(LoadCode::DoesNotFit),
         LoadError::Device(DeviceFault::NoDevice(_) | DeviceFault::Unusable(_)) => {
-            LoadCode::CudaUnavailable
+            refused(LoadCode::CudaUnavailable)
         }
-        LoadError::Device(DeviceFault::Failed { .. }) => LoadCode::EngineFailed,
-    };
-    LoadFailure::new(code, without_paths(source, &error.to_string()))
+        LoadError::Device(DeviceFault::Failed { .. }) => refused(LoadCode::EngineFailed),
+        LoadError::Fault(_) => refused(LoadCode::EngineFailed),
+    }
 }
 
-pub(crate) fn code(error: &model::Error) -> LoadCode {
+/// A model's error in the control plane's terms.
+pub(crate) fn model_failure(source: &Path, error: &model::Error) -> LoadFailure {
+    let message = without_paths(source, &error.to_string());
+    LoadFailure { details: details(error).map(Box::new), ..LoadFailure::new(code(error), message) }
+}
+
+/// What is wrong with a model's files, for programs.
+fn details(error: &model::Error) -> Option<LoadDetails> {
+    use model::Error as E;
+    let in_file = |file: &Path, item: &str, reason: String| {
+        let file = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Some(LoadDetails::File { file, item: item.to_owned(), reason })
+    };
+    match error {
+        E::BadFile { file, item, reason } => in_file(file, item, reason.clone()),
+        E::Refused { file, reason } => in_file(file, "file", reason.clone()),
+        E::BadConfig { file, key, expected, found } => {
+            in_file(file, key, format!("expected {expected}, found {found}"))
+        }
+        E::Requantised { found, .. } => {
+            let found = found.name().to_owned();
+            Some(LoadDetails::Quant { available: vec![found.clone()], nearest: Some(found) })
+        }
+        _ => None,
+    }
+}
+
+fn code(error: &model::Error) -> LoadCode {
     match error {
         model::Error::NotFound { .. } => LoadCode::RepoNotFound,
         model::Error::Missing { .. } => LoadCode::EmptyRepo,
         model::Error::UnsupportedArchitecture { .. } => LoadCode::UnsupportedArchitecture,
+        model::Error::Requantised { .. } => LoadCode::QuantNotFound,
         model::Error::Indivisible { .. } => LoadCode::TensorParallelIndivisible,
         _ => LoadCode::BadModelFile,
     }
 }
 
 /// Files are told by their names; where on this host they lie is nobody's business.
-pub(crate) fn without_paths(source: &Path, message: &str) -> String {
+fn without_paths(source: &Path, message: &str) -> String {
     let parent = source.parent().map(|parent| format!("{}/", parent.display()));
     let inside = message.replace(&format!("{}/", source.display()), "");
     match parent.filter(|parent| parent.len() > 1) {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use control::{Limit, LoadPlan, LoadRequest, ModelHealth, ModelReport, ModelStatus, Progress};
-use engine::EngineInfo;
+use engine::{Device, EngineInfo};
 
 use crate::assets::Assets;
 use crate::gauges::{RequestCounts, StepCounts};
@@ -80,14 +80,18 @@ impl Served {
         let view = self.view();
         let ready = view.status == ModelStatus::Ready;
         let info = view.info.as_ref();
+        let card = info.and_then(|info| match info.device {
+            Device::Cpu => None,
+            Device::Cuda(card) => Some(card),
+        });
         ModelReport {
             id: self.id.clone(),
             harness: NATIVE.to_owned(),
             status: view.status,
-            devices: Vec::new(),
+            devices: card.into_iter().collect(),
             world_size: info.map_or(1, |info| info.ranks.len().max(1) as u32),
             quant: info.map(|info| info.quant.clone()).or_else(|| view.request.quant.clone()),
-            vram_used_mb: 0,
+            vram_used_mb: info.filter(|_| card.is_some()).map_or(0, native::bytes) >> 20,
             endpoint: ready.then(|| base_url.to_owned()),
             capabilities: view.assets.as_ref().map_or_else(Vec::new, |a| a.capabilities()),
             limit: Limit { context: info.map_or(0, |info| info.context), output: None },
@@ -95,6 +99,10 @@ impl Served {
             progress: view.progress,
             error: view.error.clone(),
             pid: view.pid,
+            fast_paths: info
+                .map(|info| native::prefix_cache(&info.prefix_cache))
+                .into_iter()
+                .collect(),
         }
     }
 
@@ -116,6 +124,11 @@ impl Served {
                 .last_step
                 .map(|at| now.saturating_duration_since(at).as_millis() as u64),
             restarts: view.restarts,
+            prefix_looked_up_tokens: steps.gauges.cache.looked_up_tokens,
+            prefix_hit_tokens: {
+                let hits = steps.gauges.cache.hit_tokens;
+                hits.device + hits.host
+            },
         }
     }
 }

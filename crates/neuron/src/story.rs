@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use dialog::{FailureKind, FinishReason, Timings, Usage};
+use dialog::{CacheMiss, FailureKind, FinishReason, Timings, Usage};
+use text::Turn;
 
 use crate::live::Times;
 use crate::served::Served;
@@ -35,6 +36,8 @@ pub(crate) struct Story {
     pub(crate) usage: Usage,
     /// Its milestones so far.
     pub(crate) times: Times,
+    /// Where the messages of its prompt begin.
+    pub(crate) turns: Vec<Turn>,
     /// Set at its end.
     pub(crate) outcome: Option<Outcome>,
 }
@@ -50,7 +53,13 @@ impl Story {
             queue_ms: between(Some(self.arrived), self.times.started),
             prompt_ms: between(self.times.started, self.times.first_token),
             predicted_ms: between(self.times.first_token, self.times.last_token),
+            cache_miss: self.cache_miss(),
         }
+    }
+
+    fn cache_miss(&self) -> Option<CacheMiss> {
+        let turn = text::turn_at(&self.turns, self.times.diverged_at?)?;
+        Some(CacheMiss { message: turn.message, role: turn.role })
     }
 }
 
@@ -85,6 +94,7 @@ impl Drop for Story {
             prompt_tokens = self.usage.prompt_tokens,
             completion_tokens = self.usage.completion_tokens,
             cached_tokens = self.usage.cached_tokens,
+            cache_miss = timings.cache_miss.map(|miss| miss.message),
             reasoning_tokens = self.usage.reasoning_tokens,
             queue_ms = timings.queue_ms.round(),
             prompt_ms = timings.prompt_ms.round(),

@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use control::LoadRequest;
 use dialog::FailureKind;
 use engine::{EngineInfo, EngineSpec};
+use model::Recipe;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::assets::Assets;
 use crate::lifecycle::{Command, Event, Lifecycle, Refused, RestartPolicy, State};
-use crate::link::{LoadCode, LoadFailure, ToChild};
+use crate::link::{LoadCode, LoadDetails, LoadFailure, ToChild};
 use crate::process::{self, ChildEvent, EngineProcess, EngineProgram};
 use crate::served::Served;
 use crate::source;
@@ -169,6 +170,12 @@ impl Supervisor {
                 if let Some(assets) = &mut view.assets {
                     assets.limit_prompts(info.context);
                 }
+                if let Some(reason) =
+                    info.prefix_cache.off.as_ref().filter(|_| self.spec.prefix_cache)
+                {
+                    let model = &self.served.id;
+                    tracing::warn!(model, reason, "the prefix cache was asked for and is off");
+                }
                 view.info = Some(info);
                 Event::Ready
             }
@@ -310,19 +317,22 @@ async fn read_assets(source: PathBuf) -> Result<Assets, LoadFailure> {
     })
 }
 
-/// A directory of safetensors has one format, and its name is known only now. (A GGUF file was
-/// chosen by its name.)
+/// What a directory's weights are is known only now. (A GGUF file was chosen by its name.)
 fn wrong_format(
     spec: &EngineSpec,
     request: &LoadRequest,
     info: &EngineInfo,
 ) -> Option<LoadFailure> {
     let wanted = request.quant.as_deref()?;
-    if !spec.source.is_dir() || info.quant.eq_ignore_ascii_case(wanted) {
+    let base = |name| Recipe::from_name(name).map(Recipe::base);
+    let same = base(wanted).is_some_and(|wanted| base(&info.quant) == Some(wanted));
+    if !spec.source.is_dir() || same || info.quant.eq_ignore_ascii_case(wanted) {
         return None;
     }
     let message = format!("the source holds `{}`, not `{}`", info.quant, source::clip(wanted));
-    Some(LoadFailure::new(LoadCode::QuantNotFound, message))
+    let (available, nearest) = (vec![info.quant.clone()], Some(info.quant.clone()));
+    let details = LoadDetails::Quant { available, nearest };
+    Some(LoadFailure::new(LoadCode::QuantNotFound, message).with(details))
 }
 
 /// The first setting that a caller states and that is not the one in force.
@@ -343,7 +353,8 @@ fn difference(
     if request.tensor_parallel.is_some() && current.world_size != asked.world_size {
         return Some("tensor_parallel");
     }
-    (request.quant.is_some() && current.source != asked.source).then_some("quant")
+    let same = (&current.source, &current.quant) == (&asked.source, &asked.quant);
+    (request.quant.is_some() && !same).then_some("quant")
 }
 
 async fn sleep_until(alarm: Option<tokio::time::Instant>) {

@@ -7,6 +7,8 @@ pub(crate) struct BlockPool {
     free: Vec<u32>,
     /// Blocks that at least one request holds.
     held: u32,
+    /// Blocks that the prefix cache keeps.
+    kept: u32,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -19,7 +21,7 @@ impl BlockPool {
     pub(crate) fn new(total: u32) -> Self {
         // Reversed, so that low numbers are handed out first and tables read well in a log.
         let free = (0..total).rev().collect();
-        Self { blocks: vec![Block::default(); total as usize], free, held: 0 }
+        Self { blocks: vec![Block::default(); total as usize], free, held: 0, kept: 0 }
     }
 
     /// Blocks that nobody holds and nothing keeps.
@@ -30,6 +32,11 @@ impl BlockPool {
     /// Blocks that no request holds: free now, or once the cache lets go of them.
     pub(crate) fn available(&self) -> u32 {
         self.blocks.len() as u32 - self.held
+    }
+
+    /// Blocks that the prefix cache keeps, whether requests hold them or not.
+    pub(crate) fn kept(&self) -> u32 {
+        self.kept
     }
 
     pub(crate) fn is_held(&self, block: u32) -> bool {
@@ -60,13 +67,16 @@ impl BlockPool {
 
     /// The cache keeps the block, once more.
     pub(crate) fn keep(&mut self, block: u32) {
-        self.blocks[block as usize].kept += 1;
+        let entry = &mut self.blocks[block as usize];
+        entry.kept += 1;
+        self.kept += u32::from(entry.kept == 1);
     }
 
     /// The cache lets go of the block, once.
     pub(crate) fn drop_kept(&mut self, block: u32) {
         let entry = &mut self.blocks[block as usize];
         entry.kept = entry.kept.checked_sub(1).expect("the cache dropped a block twice");
+        self.kept -= u32::from(entry.kept == 0);
         self.list_if_free(block);
     }
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod blocks;
+mod counts;
 mod plan;
 mod prefix;
 mod request;
@@ -17,11 +18,12 @@ mod tests;
 
 use std::collections::VecDeque;
 
-pub use plan::{Copy, Entry, Sampled, StepPlan, Update};
+pub use counts::{ByTier, CacheCounts, HostLimits};
+pub use plan::{Admission, Copy, Entry, HostItem, Sampled, StepPlan, Update};
 pub use request::{End, NewRequest, RequestId};
 
 use blocks::BlockPool;
-use prefix::{Hit, PrefixCache};
+use prefix::{Device, Hit, PrefixCache};
 use request::Request;
 use state_slots::StateSlots;
 
@@ -46,6 +48,8 @@ pub struct Limits {
     pub prefix_cache: bool,
     /// Further slots, numbered after `state_slots`, in which the prefix cache keeps states.
     pub checkpoint_slots: u32,
+    /// What the prefix cache may move to the host.
+    pub host: HostLimits,
 }
 
 /// Why a request was not taken.
@@ -99,7 +103,7 @@ impl Scheduler {
             waiting: VecDeque::new(),
             blocks: BlockPool::new(limits.kv_blocks),
             slots: StateSlots::new(limits.state_slots, limits.checkpoint_slots),
-            prefix: PrefixCache::new(limits.block_size),
+            prefix: PrefixCache::new(limits.block_size, limits.host),
         }
     }
 
@@ -159,6 +163,15 @@ impl Scheduler {
             kv_blocks_free: self.blocks.available(),
             state_slots_free: self.slots.free(),
         }
+    }
+
+    /// What the prefix cache did and holds.
+    pub fn cache_counts(&self) -> CacheCounts {
+        let mut counts = self.prefix.counts();
+        let HostLimits { block_bytes, state_bytes, .. } = self.limits.host;
+        counts.bytes.device = u64::from(self.blocks.kept()) * block_bytes
+            + u64::from(self.slots.checkpoints_taken()) * state_bytes;
+        counts
     }
 
     /// Plans a step: requests that wait for their next token first, then prompts from the oldest
@@ -261,7 +274,7 @@ impl Scheduler {
             let needed = self.running[at].blocks_needed(count, self.limits.block_size);
             if needed <= self.blocks.available() {
                 let mut table = std::mem::take(&mut self.running[at].blocks);
-                self.take_blocks(needed, &mut table);
+                self.take_blocks(needed, &mut table, plan);
                 self.running[at].blocks = table;
                 return true;
             }
@@ -277,12 +290,10 @@ impl Scheduler {
     }
 
     /// Moves `count` blocks to the end of `table`; what the prefix cache keeps makes room.
-    fn take_blocks(&mut self, count: u32, table: &mut Vec<u32>) {
-        while self.blocks.free() < count {
-            let evicted = self.prefix.evict_block(&mut self.blocks, &mut self.slots);
-            assert!(evicted, "available blocks are free or kept by the cache");
-        }
-        table.extend((0..count).map(|_| self.blocks.take()));
+    fn take_blocks(&mut self, count: u32, table: &mut Vec<u32>, plan: &mut StepPlan) {
+        let Self { prefix, blocks, slots, .. } = self;
+        let device = &mut Device { blocks, slots, copies: &mut plan.copies };
+        table.extend((0..count).map(|_| prefix.take_block(device)));
     }
 
     /// Admits from the front of the line only, so that nobody is overtaken. A request enters when
@@ -298,17 +309,16 @@ impl Scheduler {
                 Hit::default()
             };
             let all = (front.tokens().len() as u32).div_ceil(self.limits.block_size);
-            let new = all - hit.nodes.len() as u32;
-            let held = self.prefix.unheld(&hit.nodes, &self.blocks);
-            if new + held > self.blocks.available() || !self.slots.has_room() {
+            let new = all - self.prefix.held(&hit.nodes);
+            if new > self.blocks.available() || !self.slots.has_room() {
                 return;
             }
             let Some(mut request) = self.waiting.pop_front() else { return };
             request.slot = self.slots.take();
-            self.reuse(&mut request, &hit, plan);
+            self.reuse(&mut request, hit, plan);
             let count = self.share(&request, *budget);
             let first = request.blocks_needed(count, self.limits.block_size);
-            self.take_blocks(first, &mut request.blocks);
+            self.take_blocks(first, &mut request.blocks, plan);
             plan.entries.push(request.entry(count));
             *budget -= count;
             self.running.push(request);
@@ -316,21 +326,21 @@ impl Scheduler {
     }
 
     /// Lets a request begin where the prefix cache ends.
-    fn reuse(&mut self, request: &mut Request, hit: &Hit, plan: &mut StepPlan) {
-        for node in &hit.nodes {
-            request.blocks.push(self.prefix.hold(*node, &mut self.blocks));
+    fn reuse(&mut self, request: &mut Request, hit: Hit, plan: &mut StepPlan) {
+        let Self { prefix, blocks, slots, .. } = self;
+        // A resumed request finds its own work, which would flatter the counts.
+        if !std::mem::replace(&mut request.looked_up, true) {
+            prefix.count(request.tokens().len(), &hit);
         }
-        request.nodes.clone_from(&hit.nodes);
+        let device = &mut Device { blocks, slots, copies: &mut plan.copies };
+        request.blocks = prefix.restore(&hit, request.slot, device);
         request.num_computed = hit.tokens;
-        if let (Some(from), Some(to)) = (hit.slot, request.slot) {
-            plan.copies.push(Copy::State { from, to });
-        }
-        if let Some(from) = hit.tail_block {
-            // The request goes on in the middle of this block, and so may others.
-            self.take_blocks(1, &mut request.blocks);
-            let to = request.blocks[request.blocks.len() - 1];
-            plan.copies.push(Copy::Block { from, to });
-        }
+        plan.admitted.push(Admission {
+            request: request.id,
+            cached_tokens: hit.tokens,
+            diverged_at: hit.diverged_at,
+        });
+        request.nodes = hit.nodes;
     }
 
     /// Keeps the blocks of `running[at]` that have been filled.
@@ -366,19 +376,19 @@ impl Scheduler {
             return;
         }
         let tail_block = if tail.is_empty() { None } else { Some(request.blocks[start / size]) };
-        let slot = self.slots.take_checkpoint().or_else(|| {
-            self.prefix.evict_checkpoint(&mut self.blocks, &mut self.slots);
-            self.slots.take_checkpoint()
-        });
-        let Some(to) = slot else { return };
-        self.prefix.add_checkpoint(place, tail, tail_block, to, &mut self.blocks);
+        let Self { prefix, blocks, slots, .. } = self;
+        let device = &mut Device { blocks, slots, copies: &mut plan.copies };
+        let Some(to) = prefix.take_checkpoint_slot(device) else { return };
+        prefix.add_checkpoint(place, tail, tail_block, to, device.blocks);
         plan.copies.push(Copy::State { from, to });
     }
 
     /// Frees what a request holds and forgets what was computed. When it is admitted again, the
     /// prefix cache may still have most of it.
     fn release(&mut self, request: &mut Request) {
-        self.prefix.let_go(&request.nodes, &mut self.blocks);
+        let start = request.nodes.len() * self.limits.block_size as usize;
+        let then = request.tokens().get(start..request.num_computed as usize).unwrap_or_default();
+        self.prefix.let_go(&request.nodes, then, &mut self.blocks);
         for block in request.blocks.drain(..).skip(request.nodes.len()) {
             self.blocks.let_go(block);
         }

@@ -2,6 +2,9 @@
 
 use crate::{End, RequestId};
 
+/// Names a copy of one block or one state in host memory; never used twice.
+pub type HostItem = u64;
+
 /// What is copied before anything is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copy {
@@ -19,6 +22,51 @@ pub enum Copy {
         /// Where they go.
         to: u32,
     },
+    /// The keys and values of a block, of every layer, to the host.
+    SaveBlock {
+        /// Where they are.
+        block: u32,
+        /// A new item.
+        item: HostItem,
+    },
+    /// And back, into any block; the host keeps its copy.
+    LoadBlock {
+        /// What [`Copy::SaveBlock`] made.
+        item: HostItem,
+        /// Where they go.
+        block: u32,
+    },
+    /// The recurrent state of a slot, of every layer, to the host.
+    SaveState {
+        /// Where it is.
+        slot: u32,
+        /// A new item.
+        item: HostItem,
+    },
+    /// And back, into any slot; the host keeps its copy.
+    LoadState {
+        /// What [`Copy::SaveState`] made.
+        item: HostItem,
+        /// Where it goes.
+        slot: u32,
+    },
+    /// An item's memory is free again.
+    Forget {
+        /// The item.
+        item: HostItem,
+    },
+}
+
+/// A request that a step begins with, or begins with again after it was preempted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Admission {
+    /// The request.
+    pub request: RequestId,
+    /// Tokens that the prefix cache supplied.
+    pub cached_tokens: u32,
+    /// The first token that differs from the longest cached beginning of the prompt, used or not.
+    /// `None` when nothing differs: the prompt goes on from there, or ends before.
+    pub diverged_at: Option<u32>,
 }
 
 /// One request's share of a step.
@@ -26,8 +74,7 @@ pub enum Copy {
 pub struct Entry {
     /// The request.
     pub request: RequestId,
-    /// Tokens already in the caches; 0 means that recurrent state starts from zero. In a request's
-    /// first entry these are the tokens that the prefix cache supplied.
+    /// Tokens already in the caches; 0 means that recurrent state starts from zero.
     pub start: u32,
     /// The tokens to compute, at positions `start..start + tokens.len()`.
     pub tokens: Vec<u32>,
@@ -45,6 +92,8 @@ pub struct StepPlan {
     /// Made one after the other, before any entry is computed: a slot or block that one of them
     /// overwrites may have been the source of an earlier one.
     pub copies: Vec<Copy>,
+    /// Requests that take part for the first time.
+    pub admitted: Vec<Admission>,
     /// At most one entry a request.
     pub entries: Vec<Entry>,
 }

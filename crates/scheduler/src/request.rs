@@ -51,6 +51,8 @@ pub(crate) struct Request {
     pub(crate) slot: Option<u32>,
     boundaries: Vec<u32>,
     pub(crate) isolation: u64,
+    /// Whether the prefix cache was asked for it before.
+    pub(crate) looked_up: bool,
 }
 
 impl Request {
@@ -71,6 +73,7 @@ impl Request {
             slot: None,
             boundaries,
             isolation: new.isolation,
+            looked_up: false,
         }
     }
 

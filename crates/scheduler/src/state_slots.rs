@@ -7,6 +7,7 @@ pub(crate) struct StateSlots {
     running: Option<Vec<u32>>,
     checkpoints: Vec<u32>,
     total: u32,
+    checkpoints_total: u32,
 }
 
 impl StateSlots {
@@ -18,6 +19,7 @@ impl StateSlots {
             running: running.map(|total| (0..total).rev().collect()),
             checkpoints: (total..total + checkpoints).rev().collect(),
             total,
+            checkpoints_total: checkpoints,
         }
     }
 
@@ -44,6 +46,11 @@ impl StateSlots {
 
     pub(crate) fn take_checkpoint(&mut self) -> Option<u32> {
         self.checkpoints.pop()
+    }
+
+    /// Slots that hold a checkpoint.
+    pub(crate) fn checkpoints_taken(&self) -> u32 {
+        self.checkpoints_total - self.checkpoints.len() as u32
     }
 
     pub(crate) fn give_back_checkpoint(&mut self, slot: u32) {

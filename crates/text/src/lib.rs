@@ -21,6 +21,7 @@ mod stream;
 mod template;
 mod tokenizer;
 mod tool_call;
+mod turns;
 
 pub use detokenize::Detokenizer;
 pub use error::TextError;
@@ -32,3 +33,4 @@ pub use stream::{StreamOptions, TextStream};
 pub use template::{RenderOptions, SpecialTokens, Template};
 pub use tokenizer::{Specials, Tokenizer, Vocabulary};
 pub use tool_call::{ParsedCall, Said, ToolCallParser};
+pub use turns::{Turn, turn_at};

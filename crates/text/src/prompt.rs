@@ -4,6 +4,7 @@ use dialog::{GenerateRequest, Message, Part, Prompt, Reasoning, ToolChoice, Tool
 
 use crate::conversation::Conversation;
 use crate::guard::guard;
+use crate::turns::{Turn, turns};
 use crate::{RenderOptions, TextError, TextModel};
 
 /// What the engine continues.
@@ -16,6 +17,8 @@ pub struct Prepared {
     /// Positions one past each special token: where messages begin and end, and where a later
     /// prompt of the same conversation parts from this one.
     pub boundaries: Vec<u32>,
+    /// Where the messages of a chat begin, as far as they can be found.
+    pub turns: Vec<Turn>,
 }
 
 impl TextModel {
@@ -49,6 +52,10 @@ impl TextModel {
             .filter(|(_, token)| self.tokenizer.is_special(**token))
             .map(|(position, _)| position)
             .collect();
+        if let Prompt::Chat(messages) = &request.prompt {
+            let Prepared { tokens, boundaries, .. } = &prepared;
+            prepared.turns = turns(messages, tokens, boundaries, &self.tokenizer);
+        }
         Ok(prepared)
     }
 

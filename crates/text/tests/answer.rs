@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use dialog::{
     Defaults, Event, FinishReason, GenerateRequest, Json, Message, Part, Prompt, Reasoning, Role,
-    ToolChoice, ToolSpec,
+    ToolCall, ToolChoice, ToolSpec,
 };
 use proptest::prelude::*;
 use text::{
     HuggingFaceFiles, SpecialTokens, Specials, StreamOptions, Template, TextError, TextModel,
-    TextStream, Tokenizer,
+    TextStream, Tokenizer, turn_at,
 };
 
 fn fixture(name: &str) -> String {
@@ -90,6 +90,72 @@ fn what_cannot_be_prompted_is_refused_by_name() {
     let base = TextModel::new(tokenizer, None, Vec::new(), Defaults::default());
     let request = chat(vec![Message::text(Role::User, "Hi")]);
     assert_eq!(base.prepare(&request), Err(TextError::NoTemplate));
+}
+
+/// Words that also occur in the template's own text.
+fn words() -> impl Strategy<Value = String> {
+    let word =
+        prop::sample::select(vec!["user", "assistant", "system", "a", "now", "<think>", "é"]);
+    prop::collection::vec(word, 1..6).prop_map(|words| words.join(" "))
+}
+
+proptest! {
+    /// Whichever message is edited, the first token that differs belongs to it.
+    #[test]
+    fn a_token_is_traced_to_its_message(
+        said in prop::collection::vec(words(), 2..8),
+        edited in any::<prop::sample::Index>(),
+        with in words(),
+        with_system: bool,
+        with_tools: bool,
+    ) {
+        let model = model();
+        let messages = said.iter().enumerate().map(|(at, said)| {
+            let role = match at {
+                0 if with_system => Role::System,
+                _ if (at + usize::from(with_system)).is_multiple_of(2) => Role::User,
+                _ => Role::Assistant,
+            };
+            Message::text(role, said.clone())
+        });
+        let messages: Vec<_> = messages.collect();
+        let at = edited.index(messages.len());
+        let mut changed = messages.clone();
+        changed[at] = Message::text(messages[at].role, format!("{with} {}", said[at]));
+        let [before, after] = [messages, changed].map(|messages| {
+            let tools = if with_tools && with_system { vec![tool()] } else { vec![] };
+            let request = GenerateRequest { tools, ..chat(messages) };
+            model.prepare(&request).expect("a prompt")
+        });
+        let common = before.tokens.iter().zip(&after.tokens).take_while(|(a, b)| a == b).count();
+        let turn = turn_at(&after.turns, common as u32).expect("every token has its message");
+        prop_assert_eq!(turn.message as usize, at, "token {} of {:?}", common, after.turns);
+    }
+}
+
+#[test]
+fn results_of_tools_are_told_apart() {
+    let model = model();
+    let call = |name: &str| ToolCall {
+        id: "1".to_owned(),
+        name: name.to_owned(),
+        arguments: Json("{}".to_owned()),
+    };
+    let mut calling = Message::text(Role::Assistant, "");
+    calling.tool_calls = vec![call("now"), call("then")];
+    let messages = vec![
+        Message::text(Role::User, "When?"),
+        Message::text(Role::System, "Be brief."),
+        calling,
+        Message::text(Role::Tool, "noon"),
+        Message::text(Role::Tool, "midnight"),
+        Message::text(Role::User, "Which?"),
+    ];
+    let prepared = model.prepare(&chat(messages)).expect("a prompt");
+    let speakers: Vec<_> = prepared.turns.iter().map(|turn| turn.message).collect();
+    assert_eq!(speakers, [1, 0, 2, 3, 4, 5], "the system's turn comes first");
+    let midnight = shown(&model, &prepared.tokens[prepared.turns[4].start as usize..]);
+    assert!(midnight.starts_with("midnight"), "{midnight}");
 }
 
 #[test]

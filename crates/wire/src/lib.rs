@@ -22,6 +22,7 @@ mod projector;
 #[cfg(test)]
 mod sample;
 mod sampling;
+mod sharing;
 pub mod sse;
 pub mod tokenize;
 mod tools;

@@ -18,7 +18,7 @@ pub(crate) fn stamp() -> Stamp {
 pub(crate) fn finished(reason: FinishReason) -> Event {
     let usage =
         Usage { prompt_tokens: 12, completion_tokens: 5, cached_tokens: 4, reasoning_tokens: 2 };
-    let timings = Timings { queue_ms: 0.5, prompt_ms: 16.0, predicted_ms: 40.0 };
+    let timings = Timings { queue_ms: 0.5, prompt_ms: 16.0, predicted_ms: 40.0, cache_miss: None };
     Event::Finished { reason, usage, timings }
 }
 

@@ -1,6 +1,6 @@
 //! Token counts and times as OpenAI's completion dialects tell them.
 
-use dialog::{Timings, Usage};
+use dialog::{CacheMiss, Role, Timings, Usage};
 use serde::Serialize;
 
 /// Requirement 24: the details are parts of the totals, and left out when zero.
@@ -51,6 +51,28 @@ pub(crate) struct TimingsBody {
     predicted_n: u32,
     predicted_ms: f64,
     predicted_per_second: f64,
+    cache_n: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_miss: Option<CacheMissBody>,
+}
+
+/// The message at which the prompt parted from the longest cached one.
+#[derive(Clone, Copy, Serialize)]
+struct CacheMissBody {
+    message: u32,
+    role: &'static str,
+}
+
+impl From<CacheMiss> for CacheMissBody {
+    fn from(miss: CacheMiss) -> Self {
+        let role = match miss.role {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+            Role::Tool => "tool",
+        };
+        Self { message: miss.message, role }
+    }
 }
 
 impl TimingsBody {
@@ -66,6 +88,8 @@ impl TimingsBody {
             predicted_n: usage.completion_tokens,
             predicted_ms: timings.predicted_ms,
             predicted_per_second: per_second(decoded, timings.predicted_ms),
+            cache_n: usage.cached_tokens,
+            cache_miss: timings.cache_miss.map(CacheMissBody::from),
         }
     }
 }

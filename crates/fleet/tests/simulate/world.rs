@@ -89,6 +89,7 @@ fn model_report(id: &str, model: &Resident) -> ModelReport {
         progress: None,
         error: None,
         pid: None,
+        fast_paths: Vec::new(),
     }
 }
 

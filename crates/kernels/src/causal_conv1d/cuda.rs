@@ -15,7 +15,7 @@ pub(crate) fn prepare(
 ) {
     let (shape, chunks) = (&layer.shape, &cuda.chunks);
     let heads = 2 * shape.key_heads + shape.value_heads;
-    let blocks = [panel.most_chunks() as u32, heads as u32, panel.count as u32];
+    let blocks = [heads as u32, panel.most_chunks() as u32, panel.count as u32];
     cuda.launch("delta_prepare", Grid { blocks, threads: [256, 1, 1], shared: 0 })
         .arg(&projected.values)
         .arg(projected.cols)

@@ -24,7 +24,8 @@ __device__ __forceinline__ float4 silu_of_sum(const float4 (&taps)[TAPS], const 
 
 }  // namespace
 
-// Grid: chunks of the longest run, heads of q, k and v, runs.
+// Grid: heads of q, k and v, chunks of the longest run, runs. Neighbouring blocks read neighbouring
+// columns.
 KERNEL void __launch_bounds__(WARPS* WARP) delta_prepare(
     const float* __restrict__ projected, int64_t cols, const float* __restrict__ taps,
     const float* __restrict__ ring, __half* __restrict__ queries, __half* __restrict__ keys,
@@ -32,11 +33,11 @@ KERNEL void __launch_bounds__(WARPS* WARP) delta_prepare(
     wait_for_predecessors();
     let_successors_start();
     const Run run = all.runs[blockIdx.z];
-    if ((int)blockIdx.x * CHUNK >= run.rows) return;
+    if ((int)blockIdx.y * CHUNK >= run.rows) return;
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const int channels = (2 * key_heads + value_heads) * DIM;
-    const int head = blockIdx.y, column = head * DIM + lane * 4;
-    const int first = blockIdx.x * CHUNK + warp * TOKENS;
+    const int head = blockIdx.x, column = head * DIM + lane * 4;
+    const int first = blockIdx.y * CHUNK + warp * TOKENS;
 
     float4 weights[TAPS], x[TOKENS + TAPS - 1];
 #pragma unroll
@@ -57,7 +58,7 @@ KERNEL void __launch_bounds__(WARPS* WARP) delta_prepare(
     }
 
     const bool is_value = head >= 2 * key_heads;
-    const int64_t tile = run.tile + blockIdx.x;
+    const int64_t tile = run.tile + blockIdx.y;
     const int value_head = head - 2 * key_heads;
     __half* to = is_value           ? values + (tile * value_heads + value_head) * TILE
                  : head < key_heads ? queries + (tile * key_heads + head) * TILE
@@ -68,10 +69,10 @@ KERNEL void __launch_bounds__(WARPS* WARP) delta_prepare(
         float scale = first + at < run.rows ? 1.0f : 0.0f;
         if (!is_value) {
             const float sum = warp_sum(y.x * y.x + y.y * y.y + y.z * y.z + y.w * y.w);
-            scale *= 1.0f / sqrtf(sum + 1e-6f);
+            scale *= rsqrtf(sum + 1e-6f);
         }
         const int row = warp * TOKENS + at, piece = lane / 2;
-        const int bytes = is_value ? value_place(lane / 4, row, piece & 1) : place<16>(row, piece);
+        const int bytes = is_value ? value_place(lane / 4, row, piece & 1) : tile_place(row, piece);
         *(uint2*)((char*)to + bytes + (lane & 1) * 8) =
             make_uint2(halves(y.x * scale, y.y * scale), halves(y.z * scale, y.w * scale));
     }

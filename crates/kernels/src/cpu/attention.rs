@@ -2,10 +2,9 @@
 
 use std::cell::RefCell;
 
-use super::pool::Parts;
+use super::parts::Parts;
 use super::{Cpu, SMALL_STEP, Tensor};
-use crate::backend::{SequenceRows, StepInputs};
-use crate::paged_attention::cpu::KvCache;
+use crate::paged_attention::cpu::{KvCache, TASK_ROWS};
 use crate::paged_attention::{AttentionLayer, AttentionShape};
 use crate::{paged_attention, rope_kv};
 
@@ -19,7 +18,26 @@ thread_local! {
 pub(super) struct Rotations {
     /// The base and the rotated elements that they were computed for.
     pub(super) of: Option<(f64, usize)>,
-    rows: Vec<Vec<(f32, f32)>>,
+    frequencies: Vec<f64>,
+    /// `[rows, rotated pairs]`.
+    pairs: Vec<(f32, f32)>,
+}
+
+impl Rotations {
+    /// Those of positions `rows`, `pairs` a row.
+    fn of(&mut self, shape: &AttentionShape, rows: &[(usize, usize)]) -> &[(f32, f32)] {
+        let of = Some((shape.rope_theta, shape.rotary_dim));
+        if self.of != of {
+            self.of = of;
+            self.frequencies.clear();
+            self.frequencies.extend(rope_kv::cpu::frequencies(shape));
+            self.pairs.clear();
+            for (position, _) in rows {
+                self.pairs.extend(rope_kv::cpu::rotation(&self.frequencies, *position));
+            }
+        }
+        &self.pairs
+    }
 }
 
 impl Cpu {
@@ -31,22 +49,25 @@ impl Cpu {
         cache: &mut KvCache,
     ) {
         let AttentionLayer { shape, q_norm, k_norm } = layer;
-        let rows = rows_of(&self.step);
-        let rotations = rotations(&mut self.rotations, shape, &rows);
+        let (rows, sequences) = (&self.rows, &self.step.sequences);
+        let pairs = self.rotations.of(shape, rows);
         let (cols, norms) = (qkv.cols, (&q_norm[..], &k_norm[..]));
         let parts = Parts::new(qkv.rows_mut(rows.len()), cols);
         self.pool.run_in_runs(rows.len(), |row| {
             // SAFETY: each task has its own row.
             let out = unsafe { parts.part(row) };
-            rope_kv::cpu::norm_and_rotate(shape, out, norms, &rotations[row]);
+            let half = shape.rotary_dim / 2;
+            let rotation = &pairs[row * half..(row + 1) * half];
+            rope_kv::cpu::norm_and_rotate(shape, out, norms, rotation);
         });
         let cache = cache.parts();
         let tasks = if rows.len() < SMALL_STEP { 1 } else { shape.kv_heads };
         self.pool.run(tasks, |task| {
-            for (row, (position, sequence)) in qkv.rows(rows.len()).chunks_exact(cols).zip(&rows) {
+            for (at, (position, sequence)) in rows.iter().enumerate() {
                 for head in (task..shape.kv_heads).step_by(tasks) {
+                    let blocks = &sequences[*sequence].blocks;
                     // SAFETY: each task has its own heads.
-                    unsafe { cache.put(shape, head, row, &sequence.blocks, *position) };
+                    unsafe { cache.put(shape, head, qkv.row(at), blocks, *position) };
                 }
             }
         });
@@ -60,49 +81,24 @@ impl Cpu {
         cache: &KvCache,
         out: &mut Tensor,
     ) {
-        let run = paged_attention::cpu::TASK_ROWS;
-        let tasks: Vec<(usize, &SequenceRows)> = (self.step.sequences.iter())
-            .flat_map(|s| (0..s.rows).step_by(run).map(move |first| (first, s)))
-            .collect();
         let heads = shape.kv_heads;
         assert_eq!(out.cols, shape.out_cols());
         let parts = Parts::new(out.rows_mut(self.step.rows()), shape.out_cols() / heads);
-        self.pool.run(tasks.len() * heads, |task| {
-            let ((first, sequence), head) = (tasks[task / heads], task % heads);
-            let rows = first..(first + run).min(sequence.rows);
-            let mut rows: Vec<_> = (rows.start + sequence.first_row..rows.end + sequence.first_row)
-                .map(|row| {
-                    let x = &qkv.values[row * qkv.cols..(row + 1) * qkv.cols];
-                    // SAFETY: each task has its own rows and key-value head, hence its own parts.
-                    (x, unsafe { parts.part(row * heads + head) })
-                })
-                .collect();
+        self.pool.run(self.runs.len() * heads, |task| {
+            let ((first, sequence), head) = (self.runs[task / heads], task % heads);
+            let sequence = &self.step.sequences[sequence];
+            let count = TASK_ROWS.min(sequence.rows - first);
+            let mut rows: [(&[f32], &mut [f32]); TASK_ROWS] = Default::default();
+            for (at, slot) in rows[..count].iter_mut().enumerate() {
+                let row = sequence.first_row + first + at;
+                // SAFETY: each task has its own rows and key-value head, hence its own parts.
+                *slot = (qkv.row(row), unsafe { parts.part(row * heads + head) });
+            }
             let (blocks, position) = (&sequence.blocks, sequence.start + first);
+            let rows = &mut rows[..count];
             ATTENTION.with_borrow_mut(|scratch| {
-                paged_attention::cpu::attend(
-                    shape, cache, blocks, position, head, &mut rows, scratch,
-                );
+                paged_attention::cpu::attend(shape, cache, blocks, position, head, rows, scratch);
             });
         });
     }
-}
-
-/// The position and sequence of each row.
-fn rows_of(step: &StepInputs) -> Vec<(usize, &SequenceRows)> {
-    let sequences = step.sequences.iter();
-    sequences.flat_map(|s| (0..s.rows).map(move |at| (s.start + at, s))).collect()
-}
-
-fn rotations<'a>(
-    kept: &'a mut Rotations,
-    shape: &AttentionShape,
-    rows: &[(usize, &SequenceRows)],
-) -> &'a [Vec<(f32, f32)>] {
-    let of = Some((shape.rope_theta, shape.rotary_dim));
-    if kept.of != of {
-        let frequencies = rope_kv::cpu::frequencies(shape);
-        let rotation = |(position, _): &(usize, _)| rope_kv::cpu::rotation(&frequencies, *position);
-        *kept = Rotations { of, rows: rows.iter().map(rotation).collect() };
-    }
-    &kept.rows
 }

@@ -1,85 +1,124 @@
-//! A delta-rule layer between its projections, stage by stage.
+//! A delta-rule layer between its projections, in one operation of the pool: a task takes a key head
+//! of a sequence, with the value heads that read it, through convolution, recurrence and norm. What
+//! a token needs of them stays in the nearest cache.
 
-use super::pool::Parts;
+use std::cell::RefCell;
+
+use super::parts::Parts;
 use super::{Cpu, State, Tensor};
-use crate::gated_delta_rule::{self, DeltaLayer};
-use crate::{causal_conv1d, gated_norm};
+use crate::backend::SequenceRows;
+use crate::causal_conv1d::cpu::causal_conv1d;
+use crate::gated_delta_rule::cpu::Scratch;
+use crate::gated_delta_rule::{DeltaLayer, DeltaState};
+use crate::gated_norm::gated_norm;
+
+thread_local! {
+    /// Each thread's memory for a token.
+    static TOKEN: RefCell<Scratch> = RefCell::default();
+}
+
+/// What the tasks of an operation share; each touches its own heads' elements.
+struct Heads<'a> {
+    layer: &'a DeltaLayer<Vec<f32>>,
+    cols: usize,
+    projected: Parts<'a>,
+    conv: Parts<'a>,
+    memory: Parts<'a>,
+    out: Parts<'a>,
+}
 
 impl Cpu {
-    /// Over `[q | k | v]`, in place.
-    pub(super) fn causal_conv1d(
+    pub(super) fn run_delta_net(
         &mut self,
         layer: &DeltaLayer<Vec<f32>>,
-        x: &mut Tensor,
-        state: &mut State,
-    ) {
-        let cols = x.cols;
-        for sequence in &self.step.sequences {
-            let state = state.of(sequence);
-            let start = sequence.first_row * cols;
-            let rows = &mut x.values[start..start + sequence.rows * cols];
-            for (token, row) in rows.chunks_exact_mut(cols).enumerate() {
-                let row = &mut row[..layer.conv.channels];
-                let position = sequence.start + token;
-                causal_conv1d::cpu::causal_conv1d(&layer.conv, row, &layer.taps, state, position);
-            }
-        }
-    }
-
-    pub(super) fn gated_delta_rule(
-        &mut self,
-        layer: &DeltaLayer<Vec<f32>>,
-        projected: &Tensor,
-        state: &mut State,
+        projected: &mut Tensor,
+        state: &mut DeltaState<State>,
         out: &mut Tensor,
     ) {
-        let shape = &layer.shape;
-        let heads = shape.value_heads;
-        assert_eq!((state.elements, out.cols), (shape.state_elements(), shape.value_cols()));
-        for sequence in &self.step.sequences {
-            state.of(sequence);
+        let (shape, sequences) = (&layer.shape, &self.step.sequences);
+        let elements = (layer.conv.state_elements(), shape.state_elements());
+        assert_eq!((state.conv.elements, state.memory.elements), elements);
+        assert_eq!((projected.cols, out.cols), (shape.cols(), shape.value_cols()));
+        for sequence in sequences {
+            state.conv.of(sequence);
+            state.memory.of(sequence);
         }
-        let states = Parts::new(&mut state.values, shape.head_state());
-        let outs = Parts::new(&mut out.values, shape.value_dim);
-        let sequences = &self.step.sequences;
-        self.pool.run(sequences.len() * heads, |task| {
-            let (sequence, head) = (&sequences[task / heads], task % heads);
-            // SAFETY: each task has its own slot and head, hence its own part.
-            let state = unsafe { states.part(sequence.slot * heads + head) };
-            let mut scratch = gated_delta_rule::cpu::Scratch::default();
-            for row in sequence.first_row..sequence.first_row + sequence.rows {
-                // SAFETY: each task has its own rows and head, hence its own parts.
-                let out = unsafe { outs.part(row * heads + head) };
-                let row = &projected.values[row * projected.cols..(row + 1) * projected.cols];
-                gated_delta_rule::cpu::gated_delta_rule(
-                    shape,
-                    head,
-                    row,
-                    layer.decay[head],
-                    layer.dt_bias[head],
-                    state,
-                    out,
-                    &mut scratch,
-                );
-            }
+        let heads = Heads {
+            layer,
+            cols: projected.cols,
+            projected: Parts::new(&mut projected.values, 1),
+            conv: Parts::new(&mut state.conv.values, 1),
+            memory: Parts::new(&mut state.memory.values, shape.head_state()),
+            out: Parts::new(&mut out.values, shape.value_dim),
+        };
+        self.pool.run(sequences.len() * shape.key_heads, |task| {
+            let sequence = &sequences[task / shape.key_heads];
+            TOKEN.with_borrow_mut(|token| {
+                for at in 0..sequence.rows {
+                    // SAFETY: each task has its own sequence and key head.
+                    unsafe { heads.token(sequence, at, task % shape.key_heads, token) };
+                }
+            });
         });
     }
+}
 
-    /// Head by head, in place.
-    pub(super) fn gated_norm(
-        &mut self,
-        layer: &DeltaLayer<Vec<f32>>,
-        projected: &Tensor,
-        x: &mut Tensor,
-    ) {
-        let rows = self.step.rows();
-        let cols = x.cols;
-        let parts = Parts::new(x.rows_mut(rows), cols);
-        self.pool.run_in_runs(rows, |row| {
-            let projected = &projected.values[row * projected.cols..(row + 1) * projected.cols];
-            let z = &projected[layer.shape.z_offset()..layer.shape.b_offset()];
-            // SAFETY: each task has its own row.
-            gated_norm::gated_norm(unsafe { parts.part(row) }, z, &layer.norm, layer.eps);
-        });
+impl Heads<'_> {
+    /// Token `at` of a sequence's rows.
+    ///
+    /// # Safety
+    /// Nobody else works on the sequence's key head at the same time.
+    unsafe fn token(&self, sequence: &SequenceRows, at: usize, key: usize, token: &mut Scratch) {
+        let DeltaLayer { shape, decay, dt_bias, norm, eps, .. } = self.layer;
+        let row = sequence.first_row + at;
+        let convolved = |first, width| {
+            // SAFETY: the columns belong to the key head or to a value head that reads it.
+            unsafe { self.convolved(sequence, at, first, width) }
+        };
+        let q = convolved(key * shape.key_dim, shape.key_dim);
+        let k = convolved(shape.key_cols() + key * shape.key_dim, shape.key_dim);
+        token.begin(q, k);
+        for head in shape.readers(key) {
+            let v = convolved(2 * shape.key_cols() + head * shape.value_dim, shape.value_dim);
+            // SAFETY: a value head reads one key head, so these are the task's own.
+            let memory = unsafe { self.memory.part(sequence.slot * shape.value_heads + head) };
+            // SAFETY: as above.
+            let out = unsafe { self.out.part(row * shape.value_heads + head) };
+            let [z, b, a] = [
+                (shape.z_offset() + head * shape.value_dim, shape.value_dim),
+                (shape.b_offset() + head, 1),
+                (shape.b_offset() + shape.value_heads + head, 1),
+            ];
+            // SAFETY: as above.
+            let of =
+                |(first, width)| unsafe { &*self.projected.run(row * self.cols + first, width) };
+            token.value_head(v, of(b)[0], of(a)[0], decay[head], dt_bias[head], memory, out);
+            gated_norm(out, of(z), norm, *eps);
+        }
+    }
+
+    /// Columns of the projection after the convolution.
+    ///
+    /// # Safety
+    /// Nobody else works on these columns of the sequence at the same time.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn convolved(
+        &self,
+        sequence: &SequenceRows,
+        at: usize,
+        first: usize,
+        width: usize,
+    ) -> &mut [f32] {
+        let conv = &self.layer.conv;
+        let start = (sequence.first_row + at) * self.cols + first;
+        // SAFETY: the caller is alone with them.
+        let x = unsafe { self.projected.run(start, width) };
+        let ring = |row| {
+            let start = (sequence.slot * conv.taps + row) * conv.channels + first;
+            // SAFETY: channels are columns.
+            unsafe { self.conv.run(start, width) }
+        };
+        causal_conv1d(conv, first, x, &self.layer.taps, ring, sequence.start + at);
+        x
     }
 }

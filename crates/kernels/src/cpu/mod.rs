@@ -1,30 +1,50 @@
 //! The CPU as a backend: f32 activations, weights as the file holds them, a pool of threads.
 
 mod attention;
+pub mod cores;
 mod delta_net;
 mod host;
+pub(crate) mod memory;
+pub mod parts;
 pub mod pool;
 pub(crate) mod vector;
 pub(crate) mod widest;
 
 use crate::backend::{Backend, Begun, KvShape, SequenceRows, StepInputs};
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
-use crate::linear::cpu::{Inputs, Matrix, linear};
+use crate::linear::cpu::{Inputs, Matrix, Rounded, linear};
 use crate::moe::{self, MoeShape, MoeWeights};
 use crate::paged_attention::AttentionLayer;
-use crate::paged_attention::cpu::KvCache;
+use crate::paged_attention::cpu::{KvCache, TASK_ROWS};
+use crate::quant::WeightType;
 use crate::rms_norm::cpu::rms_norm;
 use crate::sample::{Choice, SampleRow, choose};
 use crate::weight::Weight;
 use crate::{embed, swiglu};
 use attention::Rotations;
-use pool::{Parts, Pool};
+use parts::Parts;
+use pool::Pool;
 
 /// See the module.
 pub struct Cpu {
     pool: Pool,
     step: StepInputs,
+    /// Of each row: its position, and its sequence's place in the step.
+    rows: Vec<(usize, usize)>,
+    /// The first row of each of attention's tasks, counted from its sequence's, and the sequence.
+    runs: Vec<(usize, usize)>,
     rotations: Rotations,
+    weight_bytes: u64,
+    work: Work,
+}
+
+/// What operations need on their way. It grows to the largest step's needs and stays, so that a
+/// step takes no memory.
+#[derive(Default)]
+struct Work {
+    normed: Vec<f32>,
+    rounded: Rounded,
+    mixture: moe::cpu::Work,
 }
 
 /// Rows below which short work is not shared out.
@@ -49,6 +69,10 @@ pub struct Mixture {
 }
 
 impl Tensor {
+    fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.cols..(row + 1) * self.cols]
+    }
+
     fn rows(&self, rows: usize) -> &[f32] {
         &self.values[..rows * self.cols]
     }
@@ -73,28 +97,60 @@ impl State {
 impl Cpu {
     /// A backend with `threads` threads, the caller's included.
     pub fn new(threads: usize) -> Self {
-        let pool = Pool::new(threads);
-        Self { pool, step: StepInputs::default(), rotations: Rotations::default() }
+        Self::with(Pool::new(threads))
     }
 
-    fn project_into(&self, x: &Tensor, matrix: &Matrix, out: &mut Tensor, add: bool) {
+    /// Bytes of all weights that were taken over.
+    pub fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+
+    /// A backend with a thread for each of `cores`, bound to it. The first thread is the caller's;
+    /// it stays free, and the system finds it the core that is left.
+    pub fn bound(cores: &[usize]) -> Self {
+        Self::with(Pool::bound(cores))
+    }
+
+    fn with(pool: Pool) -> Self {
+        Self {
+            pool,
+            step: StepInputs::default(),
+            rows: Vec::new(),
+            runs: Vec::new(),
+            rotations: Rotations::default(),
+            weight_bytes: 0,
+            work: Work::default(),
+        }
+    }
+
+    fn project_into(&mut self, x: &Tensor, matrix: &Matrix, out: &mut Tensor, add: bool) {
         let rows = self.step.rows();
-        let inputs = Inputs::new(&self.pool, x.rows(rows), x.cols, &[matrix]);
+        let rounded = &mut self.work.rounded;
+        let inputs = Inputs::new(&self.pool, x.rows(rows), x.cols, &[matrix], rounded);
         let stride = out.cols;
-        linear(&self.pool, &inputs, matrix, out.rows_mut(rows), stride, 0, add);
+        linear(&self.pool, &inputs, &[matrix], out.rows_mut(rows), stride, add);
     }
 }
 
-/// `rms_norm` of each row of `x`, which are `cols` wide.
-fn norm_rows(pool: &Pool, rows: &[&[f32]], norm: &[f32], eps: f32) -> Vec<f32> {
-    let cols = norm.len();
-    let mut normed = vec![0.0; rows.len() * cols];
-    let parts = Parts::new(&mut normed, cols);
-    pool.run_in_runs(rows.len(), |row| {
+/// `rms_norm` of the rows of `x` that `row_of` names, into memory that is kept.
+fn norm_rows<'a>(
+    pool: &Pool,
+    x: &Tensor,
+    rows: usize,
+    row_of: impl Fn(usize) -> usize + Sync,
+    (norm, eps): (&[f32], f32),
+    normed: &'a mut Vec<f32>,
+) -> &'a [f32] {
+    let all = rows * x.cols;
+    if normed.len() < all {
+        normed.resize(all, 0.0);
+    }
+    let parts = Parts::new(&mut normed[..all], x.cols);
+    pool.run_in_runs(rows, |row| {
         // SAFETY: each task has its own row.
-        rms_norm(rows[row], norm, eps, unsafe { parts.part(row) });
+        rms_norm(x.row(row_of(row)), norm, eps, unsafe { parts.part(row) });
     });
-    normed
+    &normed[..all]
 }
 
 impl Backend for Cpu {
@@ -105,11 +161,18 @@ impl Backend for Cpu {
     type State = State;
     type Mixture = Mixture;
 
+    fn matrix_bytes(ty: WeightType, rows: usize, cols: usize) -> u64 {
+        Matrix::bytes_of(ty, rows, cols) as u64
+    }
+
     fn matrix(&mut self, weight: &Weight) -> Matrix {
-        Matrix::new(weight, &self.pool)
+        let matrix = Matrix::new(weight, &self.pool);
+        self.weight_bytes += matrix.bytes() as u64;
+        matrix
     }
 
     fn vector(&mut self, values: &[f32]) -> Vec<f32> {
+        self.weight_bytes += size_of_val(values) as u64;
         values.to_vec()
     }
 
@@ -118,7 +181,7 @@ impl Backend for Cpu {
     }
 
     fn tensor(&mut self, max_rows: usize, cols: usize) -> Tensor {
-        Tensor { values: vec![0.0; max_rows * cols], cols }
+        Tensor { values: memory::zeros(max_rows * cols), cols }
     }
 
     fn kv_cache(&mut self, shape: KvShape) -> KvCache {
@@ -126,7 +189,7 @@ impl Backend for Cpu {
     }
 
     fn state(&mut self, slots: usize, elements: usize) -> State {
-        State { values: vec![0.0; slots * elements], elements }
+        State { values: memory::zeros(slots * elements), elements }
     }
 
     fn copy_block(&mut self, cache: &mut KvCache, from: usize, to: usize) {
@@ -173,6 +236,13 @@ impl Backend for Cpu {
     fn begin_step(&mut self, inputs: StepInputs) -> Begun {
         self.step = inputs;
         self.rotations.of = None;
+        self.rows.clear();
+        self.runs.clear();
+        for (at, sequence) in self.step.sequences.iter().enumerate() {
+            self.rows.extend((0..sequence.rows).map(|row| (sequence.start + row, at)));
+            let firsts = (0..sequence.rows).step_by(TASK_ROWS);
+            self.runs.extend(firsts.map(|first| (first, at)));
+        }
         Begun::Compute
     }
 
@@ -185,7 +255,7 @@ impl Backend for Cpu {
     }
 
     fn embed(&mut self, table: &Matrix, out: &mut Tensor) {
-        embed::embed(table, &self.step.tokens, out.rows_mut(self.step.rows()));
+        embed::embed(&self.pool, table, &self.step.tokens, out.rows_mut(self.step.rows()));
     }
 
     fn norm_project(
@@ -197,20 +267,12 @@ impl Backend for Cpu {
         out: &mut Tensor,
     ) {
         let rows = self.step.rows();
-        let normed = norm_rows(
-            &self.pool,
-            &x.rows(rows).chunks_exact(x.cols).collect::<Vec<_>>(),
-            norm,
-            eps,
-        );
-        let inputs = Inputs::new(&self.pool, &normed, x.cols, &parts.iter().collect::<Vec<_>>());
+        let Work { normed, rounded, .. } = &mut self.work;
+        let normed = norm_rows(&self.pool, x, rows, |row| row, (norm, eps), normed);
+        let inputs = Inputs::new(&self.pool, normed, x.cols, parts, rounded);
         let stride = out.cols;
-        let mut first = 0;
-        for part in parts {
-            linear(&self.pool, &inputs, part, out.rows_mut(rows), stride, first, false);
-            first += part.rows();
-        }
-        assert_eq!(first, stride, "the parts fill the columns");
+        assert_eq!(parts.iter().map(Matrix::rows).sum::<usize>(), stride, "parts fill the columns");
+        linear(&self.pool, &inputs, parts, out.rows_mut(rows), stride, false);
     }
 
     fn project(&mut self, x: &Tensor, matrix: &Matrix, out: &mut Tensor) {
@@ -240,7 +302,7 @@ impl Backend for Cpu {
     }
 
     fn delta_layer(&mut self, layer: DeltaLayer<Vec<f32>>) -> DeltaLayer<Vec<f32>> {
-        layer
+        layer.map(|values| self.vector(&values))
     }
 
     fn delta_net(
@@ -250,9 +312,7 @@ impl Backend for Cpu {
         state: &mut DeltaState<State>,
         out: &mut Tensor,
     ) {
-        self.causal_conv1d(layer, projected, &mut state.conv);
-        self.gated_delta_rule(layer, projected, &mut state.memory, out);
-        self.gated_norm(layer, projected, out);
+        self.run_delta_net(layer, projected, state, out);
     }
 
     fn swiglu(&mut self, gate_up: &Tensor, out: &mut Tensor) {
@@ -274,20 +334,20 @@ impl Backend for Cpu {
         out: &mut Tensor,
     ) {
         let rows = self.step.rows();
-        let wanted: Vec<_> = x.rows(rows).chunks_exact(x.cols).collect();
-        let normed = norm_rows(&self.pool, &wanted, norm, eps);
+        let Work { normed, rounded, mixture: work } = &mut self.work;
+        let normed = norm_rows(&self.pool, x, rows, |row| row, (norm, eps), normed);
         let Mixture { shape, weights } = mixture;
-        moe::cpu::moe(&self.pool, shape, weights, &normed, out.rows_mut(rows));
+        moe::cpu::moe(&self.pool, shape, weights, normed, out.rows_mut(rows), rounded, work);
     }
 
     fn logits(&mut self, x: &Tensor, norm: &Vec<f32>, eps: f32, head: &Matrix, out: &mut Tensor) {
-        let rows = &self.step.logit_rows;
-        let wanted = rows.iter().map(|row| &x.values[row * x.cols..(row + 1) * x.cols]);
-        let wanted: Vec<_> = wanted.collect();
-        let normed = norm_rows(&self.pool, &wanted, norm, eps);
-        let inputs = Inputs::new(&self.pool, &normed, x.cols, &[head]);
+        let wanted = &self.step.logit_rows;
+        let Work { normed, rounded, .. } = &mut self.work;
+        let row_of = |row: usize| wanted[row];
+        let normed = norm_rows(&self.pool, x, wanted.len(), row_of, (norm, eps), normed);
+        let inputs = Inputs::new(&self.pool, normed, x.cols, &[head], rounded);
         let stride = out.cols;
-        linear(&self.pool, &inputs, head, out.rows_mut(rows.len()), stride, 0, false);
+        linear(&self.pool, &inputs, &[head], out.rows_mut(wanted.len()), stride, false);
     }
 
     fn sample(

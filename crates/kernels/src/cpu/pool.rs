@@ -2,15 +2,22 @@
 //!
 //! An operation takes tens of microseconds and there are hundreds in a step, so workers spin for a
 //! moment between operations and only then sleep. Tasks are taken one by one: a core that another
-//! program slows down takes fewer.
+//! program slows down takes fewer. Nobody waits for a worker that has not begun: while one sleeps,
+//! or waits for its core, the others do its part.
 
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 
-/// How often a worker looks for work before it sleeps; some tens of microseconds.
+use super::cores;
+
+/// How often a worker looks for work before it sleeps; some hundreds of microseconds.
 const SPINS: u32 = 20_000;
+
+/// In [`Shared::state`]: workers within the operation, whether more may enter, and which it is.
+const WORKERS: u64 = (1 << 16) - 1;
+const OPEN: u64 = 1 << 16;
+const OPERATION: u64 = 1 << 17;
 
 /// A fixed set of threads; the caller of [`Pool::run`] is one of them.
 pub struct Pool {
@@ -18,31 +25,28 @@ pub struct Pool {
     workers: Vec<JoinHandle<()>>,
 }
 
-/// An operation under way, as the workers see it. The pointer is valid until every worker has
-/// counted itself out, which `run` waits for.
-#[derive(Clone, Copy)]
-struct Job {
-    task: *const (dyn Fn(usize) + Sync),
+/// An operation under way.
+struct Job<'a> {
+    task: &'a (dyn Fn(usize) + Sync),
     tasks: usize,
 }
 
-// SAFETY: the closure behind the pointer is `Sync` and outlives the job.
-unsafe impl Send for Job {}
-
-/// What is behind the lock.
-struct Posted {
-    job: Option<Job>,
-    /// Workers that sleep: waking nobody would still be a call into the kernel.
-    sleeping: usize,
-}
+/// Keeps what one thread writes off the cache lines that others read meanwhile; processors fetch
+/// lines in pairs.
+#[repr(align(128))]
+struct Apart<T>(T);
 
 struct Shared {
-    /// Counts operations; a worker compares it with the last one it saw.
-    epoch: AtomicUsize,
-    posted: Mutex<Posted>,
+    /// One word, so that a worker enters the operation that it has seen or none.
+    state: Apart<AtomicU64>,
+    /// The next task.
+    next: Apart<AtomicUsize>,
+    /// Valid for whoever has entered.
+    job: AtomicPtr<Job<'static>>,
+    /// Workers that sleep: waking nobody would still be a call into the kernel.
+    sleeping: AtomicUsize,
+    lock: Mutex<()>,
     wake: Condvar,
-    next: AtomicUsize,
-    busy: AtomicUsize,
     panicked: AtomicBool,
     stop: AtomicBool,
 }
@@ -50,26 +54,40 @@ struct Shared {
 impl Pool {
     /// `threads` in all, at least the caller's own.
     pub fn new(threads: usize) -> Self {
-        if threads <= 1 {
+        Self::spawn((1..threads).map(|_| None))
+    }
+
+    /// As many threads as `cores`, each but the caller's bound to its own.
+    pub fn bound(cores: &[usize]) -> Self {
+        Self::spawn(cores.iter().skip(1).map(|core| Some(*core)))
+    }
+
+    fn spawn(cores: impl ExactSizeIterator<Item = Option<usize>>) -> Self {
+        if cores.len() == 0 {
             return Self { shared: None, workers: Vec::new() };
         }
+        assert!(cores.len() as u64 <= WORKERS, "{} threads", cores.len());
         let shared = Arc::new(Shared {
-            epoch: AtomicUsize::new(0),
-            posted: Mutex::new(Posted { job: None, sleeping: 0 }),
+            state: Apart(AtomicU64::new(0)),
+            next: Apart(AtomicUsize::new(0)),
+            job: AtomicPtr::default(),
+            sleeping: AtomicUsize::new(0),
+            lock: Mutex::new(()),
             wake: Condvar::new(),
-            next: AtomicUsize::new(0),
-            busy: AtomicUsize::new(0),
             panicked: AtomicBool::new(false),
             stop: AtomicBool::new(false),
         });
-        let spawn = |at| {
+        let spawn = |(at, core): (usize, Option<usize>)| {
             let shared = shared.clone();
             std::thread::Builder::new()
-                .name(format!("kernel-{at}"))
-                .spawn(move || shared.work())
+                .name(format!("kernel-{}", at + 1))
+                .spawn(move || {
+                    core.into_iter().for_each(cores::bind);
+                    shared.work();
+                })
                 .expect("the system gives no more threads")
         };
-        let workers = (1..threads).map(spawn).collect();
+        let workers = cores.enumerate().map(spawn).collect();
         Self { shared: Some(shared), workers }
     }
 
@@ -86,24 +104,21 @@ impl Pool {
         let Some(shared) = self.shared.as_ref().filter(|_| tasks > 1) else {
             return (0..tasks).for_each(task);
         };
-        let task: &(dyn Fn(usize) + Sync) = &task;
-        // SAFETY: only the lifetime changes. The reference is used by workers until they count
-        // themselves out of `busy`, and `Finish` waits for that even when a task panics here.
-        let task: &'static (dyn Fn(usize) + Sync) = unsafe { std::mem::transmute(task) };
-        let job = Job { task, tasks };
-        shared.next.store(0, Ordering::Relaxed);
-        shared.busy.store(self.workers.len(), Ordering::Relaxed);
-        let sleeping = {
-            let mut posted = shared.posted.lock().expect("the pool's lock");
-            posted.job = Some(job);
-            shared.epoch.fetch_add(1, Ordering::Release);
-            posted.sleeping
-        };
-        if sleeping > 0 {
-            shared.wake.notify_all();
+        let job = Job { task: &task, tasks };
+        // Only the lifetime changes. Workers use the job between entering the operation and
+        // leaving it, and `Finish` waits for that even when a task panics here.
+        shared.job.store((&raw const job).cast_mut().cast(), Ordering::Relaxed);
+        shared.next.0.store(0, Ordering::Relaxed);
+        // Nobody is within: the operation before was closed and left.
+        let next = (shared.state.0.load(Ordering::Relaxed) & !OPEN) + (OPERATION | OPEN);
+        // In one order with the sleepers' own two steps: either they see the operation or this
+        // thread sees them.
+        shared.state.0.store(next, Ordering::SeqCst);
+        if shared.sleeping.load(Ordering::SeqCst) > 0 {
+            shared.wake_all();
         }
         let finish = Finish(shared);
-        shared.take_tasks(job);
+        shared.take_tasks(&job);
         drop(finish);
         assert!(!shared.panicked.swap(false, Ordering::Relaxed), "a kernel task panicked");
     }
@@ -117,18 +132,21 @@ impl Pool {
     }
 }
 
-/// Waits until no worker can still call the operation's closure.
+/// Lets nobody else in and waits until no worker can still call the operation's closure.
 struct Finish<'a>(&'a Shared);
 
 impl Drop for Finish<'_> {
     fn drop(&mut self) {
+        let state = &self.0.state.0;
+        let mut within = state.fetch_and(!OPEN, Ordering::AcqRel) & WORKERS;
         let mut spins = 0;
-        while self.0.busy.load(Ordering::Acquire) > 0 {
+        while within > 0 {
             spins += 1;
             if spins % 1024 == 0 {
                 std::thread::yield_now();
             }
             std::hint::spin_loop();
+            within = state.load(Ordering::Acquire) & WORKERS;
         }
     }
 }
@@ -136,42 +154,70 @@ impl Drop for Finish<'_> {
 impl Shared {
     fn work(&self) {
         let mut seen = 0;
-        while let Some(job) = self.wait(&mut seen) {
+        while self.wait(&mut seen) {
+            if !self.enter(seen) {
+                continue;
+            }
+            // SAFETY: `run` keeps the job until every worker that entered has left.
+            let job = unsafe { &*self.job.load(Ordering::Relaxed) };
             let taken = std::panic::AssertUnwindSafe(|| self.take_tasks(job));
             if std::panic::catch_unwind(taken).is_err() {
                 self.panicked.store(true, Ordering::Relaxed);
             }
-            self.busy.fetch_sub(1, Ordering::Release);
+            self.state.0.fetch_sub(1, Ordering::Release);
         }
     }
 
-    /// The next operation, or `None` when the pool is dropped.
-    fn wait(&self, seen: &mut usize) -> Option<Job> {
-        for _ in 0..SPINS {
-            if self.epoch.load(Ordering::Acquire) != *seen {
-                break;
+    /// Enters operation `seen`; false when it is over.
+    fn enter(&self, seen: u64) -> bool {
+        let enter = |state: u64| {
+            let open = state & OPEN != 0 && state / OPERATION == seen;
+            open.then_some(state + 1)
+        };
+        self.state.0.fetch_update(Ordering::AcqRel, Ordering::Relaxed, enter).is_ok()
+    }
+
+    /// Waits for an operation after `seen` and says which; false when the pool is dropped.
+    fn wait(&self, seen: &mut u64) -> bool {
+        let mut spins = 0;
+        let now = loop {
+            let now = self.state.0.load(Ordering::SeqCst) / OPERATION;
+            if now != *seen {
+                break now;
+            }
+            spins += 1;
+            if spins == SPINS {
+                self.sleep(*seen);
+                spins = 0;
             }
             std::hint::spin_loop();
-        }
-        let mut posted = self.posted.lock().expect("the pool's lock");
-        while self.epoch.load(Ordering::Acquire) == *seen {
-            posted.sleeping += 1;
-            posted = self.wake.wait(posted).expect("the pool's lock");
-            posted.sleeping -= 1;
-        }
-        *seen = self.epoch.load(Ordering::Acquire);
-        if self.stop.load(Ordering::Acquire) { None } else { posted.job }
+        };
+        *seen = now;
+        !self.stop.load(Ordering::Acquire)
     }
 
-    fn take_tasks(&self, job: Job) {
-        // SAFETY: `run` keeps the closure alive until every worker has left.
-        let task = unsafe { &*job.task };
+    fn sleep(&self, seen: u64) {
+        let mut held = self.lock.lock().expect("the pool's lock");
+        self.sleeping.fetch_add(1, Ordering::SeqCst);
+        while self.state.0.load(Ordering::SeqCst) / OPERATION == seen {
+            held = self.wake.wait(held).expect("the pool's lock");
+        }
+        self.sleeping.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn wake_all(&self) {
+        // A worker holds the lock from its last look until it sleeps.
+        drop(self.lock.lock());
+        self.wake.notify_all();
+    }
+
+    fn take_tasks(&self, job: &Job<'_>) {
         loop {
-            let at = self.next.fetch_add(1, Ordering::Relaxed);
+            let at = self.next.0.fetch_add(1, Ordering::Relaxed);
             if at >= job.tasks {
                 return;
             }
-            task(at);
+            (job.task)(at);
         }
     }
 }
@@ -179,92 +225,13 @@ impl Shared {
 impl Drop for Pool {
     fn drop(&mut self) {
         let Some(shared) = &self.shared else { return };
-        {
-            let _posted = shared.posted.lock();
-            shared.stop.store(true, Ordering::Release);
-            shared.epoch.fetch_add(1, Ordering::Release);
-        }
-        shared.wake.notify_all();
+        shared.stop.store(true, Ordering::Release);
+        shared.state.0.fetch_add(OPERATION, Ordering::SeqCst);
+        shared.wake_all();
         for worker in self.workers.drain(..) {
             // A worker's panic was reported by the `run` that it happened in.
             let _ = worker.join();
         }
-    }
-}
-
-/// Columns of a matrix `[rows, stride]` that several tasks write, each its own.
-pub struct Columns<'a> {
-    start: *mut f32,
-    len: usize,
-    stride: usize,
-    columns: Range<usize>,
-    _matrix: std::marker::PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: `put` is unsafe and asks its callers to write disjoint elements.
-unsafe impl Sync for Columns<'_> {}
-
-impl<'a> Columns<'a> {
-    /// Columns `columns` of `matrix`.
-    pub fn new(matrix: &'a mut [f32], stride: usize, columns: Range<usize>) -> Self {
-        assert!(columns.end <= stride, "columns {columns:?} of a matrix {stride} wide");
-        let (start, len) = (matrix.as_mut_ptr(), matrix.len());
-        Self { start, len, stride, columns, _matrix: std::marker::PhantomData }
-    }
-
-    /// Writes, or adds, `values` to the columns from `column` of these, in row `row`.
-    ///
-    /// # Safety
-    /// No other task touches the elements at the same time.
-    ///
-    /// # Panics
-    /// When an element is outside.
-    pub unsafe fn put(&self, row: usize, column: usize, values: &[f32], add: bool) {
-        assert!(column + values.len() <= self.columns.len());
-        let at = row * self.stride + self.columns.start + column;
-        assert!(at + values.len() <= self.len, "row {row} of {}", self.len / self.stride);
-        // SAFETY: the elements are within the matrix, which is borrowed for as long as these
-        // columns, and the caller is alone with them.
-        let out = unsafe { std::slice::from_raw_parts_mut(self.start.add(at), values.len()) };
-        if add {
-            out.iter_mut().zip(values).for_each(|(out, value)| *out += value);
-        } else {
-            out.copy_from_slice(values);
-        }
-    }
-}
-
-/// Equal parts of a slice that several tasks write, each its own.
-pub struct Parts<'a> {
-    start: *mut f32,
-    size: usize,
-    count: usize,
-    _slice: std::marker::PhantomData<&'a mut [f32]>,
-}
-
-// SAFETY: `part` is unsafe and asks its callers to take each part once at a time.
-unsafe impl Sync for Parts<'_> {}
-
-impl<'a> Parts<'a> {
-    /// `slice` in parts of `size`; a rest that is shorter belongs to nobody.
-    pub fn new(slice: &'a mut [f32], size: usize) -> Self {
-        let count = slice.len() / size;
-        Self { start: slice.as_mut_ptr(), size, count, _slice: std::marker::PhantomData }
-    }
-
-    /// Part `at`.
-    ///
-    /// # Safety
-    /// Nobody else holds the part at the same time.
-    ///
-    /// # Panics
-    /// When there is no such part.
-    #[allow(clippy::mut_from_ref)]
-    pub unsafe fn part(&self, at: usize) -> &mut [f32] {
-        assert!(at < self.count, "part {at} of {}", self.count);
-        // SAFETY: the part is within the slice, which is borrowed for as long as these parts, and
-        // the caller is alone with it.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(at * self.size), self.size) }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::fault::DeviceFault;
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionLayer;
+use crate::quant::WeightType;
 use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 
@@ -83,6 +84,10 @@ impl Backend for Cuda {
     type KvCache = Self;
     type State = Self;
     type Mixture = Self;
+
+    fn matrix_bytes(_: WeightType, _: usize, _: usize) -> u64 {
+        0
+    }
 
     fn matrix(&mut self, _: &Weight) -> Self {
         match *self {}

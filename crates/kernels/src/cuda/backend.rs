@@ -22,6 +22,7 @@ use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionLayer;
 pub use crate::paged_attention::cuda::KvCache;
 use crate::paged_attention::cuda::Parts;
+use crate::quant::WeightType;
 use crate::sample::{Choice, SampleRow};
 use crate::weight::Weight;
 use crate::{embed, gated_delta_rule, linear, moe, paged_attention, rms_norm, sample, swiglu};
@@ -105,6 +106,10 @@ impl Backend for Cuda {
     type KvCache = KvCache;
     type State = State;
     type Mixture = Mixture;
+
+    fn matrix_bytes(ty: WeightType, rows: usize, cols: usize) -> u64 {
+        Matrix::bytes_of(ty, rows, cols)
+    }
 
     fn matrix(&mut self, weight: &Weight) -> Matrix {
         let matrix = Matrix::new(&self.context, weight);

@@ -1,5 +1,8 @@
 //! What is known of a card, and what a step of it may hold.
 
+/// Whether this program has code for cards at all.
+pub const BUILT_IN: bool = cfg!(feature = "cuda");
+
 /// What a card is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Card {

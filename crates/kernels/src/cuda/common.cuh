@@ -58,3 +58,6 @@ __device__ __forceinline__ float block_sum(float value, float* shared) {
 __device__ __forceinline__ float silu(float x) { return x / (1.0f + expf(-x)); }
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+
+// log(1 + exp(x)); above 20 that is x in single precision, and exp would overflow later.
+__device__ __forceinline__ float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }

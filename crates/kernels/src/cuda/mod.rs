@@ -41,7 +41,7 @@ pub use backend::{Cuda, KvCache, Matrix, Mixture, State, Tensor};
 pub(crate) use buffer::Pinned;
 #[cfg(feature = "cuda")]
 pub use buffer::{Buffer, Element};
-pub use card::{Card, StepCapacity};
+pub use card::{BUILT_IN, Card, StepCapacity};
 #[cfg(feature = "cuda")]
 pub use context::{Context, cards};
 #[cfg(feature = "cuda")]

@@ -6,11 +6,11 @@ use crate::backend::{Backend, SequenceRows, StepInputs};
 /// Sizes that every test fits.
 pub(crate) const CAPACITY: StepCapacity = StepCapacity { rows: 1024, sequences: 64, blocks: 1024 };
 
-/// A backend, or `None` where there is no card, which is said loudly: such a test has shown
+/// A backend that records nothing, or `None` where there is no card, which is said loudly: such a test has shown
 /// nothing. With `REQUIRE_GPU` set it is a failure.
 pub(crate) fn cuda() -> Option<Cuda> {
     match Context::open(0) {
-        Ok(context) => Some(Cuda::new(&context, CAPACITY)),
+        Ok(context) => Some(Cuda::new(&context, CAPACITY).without_graphs()),
         Err(fault) if std::env::var_os("REQUIRE_GPU").is_some() => panic!("{fault}"),
         Err(fault) => {
             eprintln!("SKIPPED, nothing was tested: {fault}");

@@ -1,5 +1,7 @@
 //! Embedding: row `token` of a table `[vocab, hidden]`, whatever its format.
 
+use crate::cpu::parts::Parts;
+use crate::cpu::pool::Pool;
 use crate::linear::cpu::Matrix;
 
 #[cfg(feature = "cuda")]
@@ -9,11 +11,14 @@ mod tests;
 
 /// `out[row] = table[tokens[row]]`, and zeros where the table has no such row: another rank holds
 /// it. `out` is `[rows, hidden]`.
-pub fn embed(table: &Matrix, tokens: &[u32], out: &mut [f32]) {
-    for (token, out) in tokens.iter().zip(out.chunks_exact_mut(table.cols())) {
-        match *token as usize {
+pub fn embed(pool: &Pool, table: &Matrix, tokens: &[u32], out: &mut [f32]) {
+    let rows = Parts::new(out, table.cols());
+    pool.run_in_runs(tokens.len(), |at| {
+        // SAFETY: each task has its own row.
+        let out = unsafe { rows.part(at) };
+        match tokens[at] as usize {
             row if row < table.rows() => table.decode_row(row, out),
             _ => out.fill(0.0),
         }
-    }
+    });
 }

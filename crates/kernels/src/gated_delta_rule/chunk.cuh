@@ -27,14 +27,21 @@ struct Runs {
     Run runs[MOST_RUNS];
 };
 
-// Where 16 bytes lie in a tile whose rows are `PIECES` times 16 bytes long. Eight rows' pieces of
-// the same number lie in different banks, so that a matrix of 8 by 8 is read at once.
-template <int PIECES>
+// Where 16 bytes lie in a tile whose rows are 128 bytes long. Eight rows' pieces of the same number
+// lie in different banks, so that a matrix of 8 by 8 is read at once; it is also the order that
+// warpgroup products call the 128-byte swizzle.
 __device__ __forceinline__ int place(int row, int piece) {
-    return row * PIECES * 16 + ((piece ^ (row & 7)) << 4);
+    return row * 128 + ((piece ^ (row & 7)) << 4);
 }
 
-// The same for groups of 16 values, `[group][row][16]`.
+constexpr int HALF_TILE = CHUNK * 128;  // bytes of half a tile: 64 of 128 elements of each row
+
+// The same in a tile of two halves.
+__device__ __forceinline__ int tile_place(int row, int piece) {
+    return piece / 8 * HALF_TILE + place(row, piece % 8);
+}
+
+// Where they lie in groups of 16 values, `[group][row][16]`.
 __device__ __forceinline__ int value_place(int group, int row, int piece) {
     return (group * CHUNK + row) * 32 + ((piece ^ ((row >> 2) & 1)) << 4);
 }

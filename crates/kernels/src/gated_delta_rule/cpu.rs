@@ -1,15 +1,18 @@
 //! The recurrence on the CPU: one task a sequence and value head, tokens in order.
 
-use super::DeltaShape;
 use crate::cpu::vector::dot;
 use crate::cpu::widest::{fused, widest};
 use crate::rms_norm::cpu::sum_of_squares;
 
-/// Queries and keys of one token, normalised, and what is written; scratch of a task.
+/// One token of one key head.
 #[derive(Default)]
 pub struct Scratch {
+    /// Normalised.
     q: Vec<f32>,
     k: Vec<f32>,
+    /// Their product.
+    kq: f32,
+    /// What a value head writes.
     u: Vec<f32>,
 }
 
@@ -18,36 +21,32 @@ pub fn softplus(x: f32) -> f32 {
     if x > 20.0 { x } else { x.exp().ln_1p() }
 }
 
-/// One value head and one token.
-///
-/// `row` is the projection's row after the convolution, `state` `[key_dim, value_dim]`, `out`
-/// `[value_dim]`.
-pub fn gated_delta_rule(
-    shape: &DeltaShape,
-    head: usize,
-    row: &[f32],
-    decay: f32,
-    dt_bias: f32,
-    state: &mut [f32],
-    out: &mut [f32],
-    scratch: &mut Scratch,
-) {
-    let q_start = shape.key_head(head) * shape.key_dim;
-    let k_start = shape.key_cols() + q_start;
-    let v_start = 2 * shape.key_cols() + head * shape.value_dim;
-    unit(&row[q_start..q_start + shape.key_dim], (shape.key_dim as f32).sqrt(), &mut scratch.q);
-    unit(&row[k_start..k_start + shape.key_dim], 1.0, &mut scratch.k);
-    scratch.u.resize(shape.value_dim, 0.0);
-    let Scratch { q, k, u } = scratch;
-    let v = &row[v_start..v_start + shape.value_dim];
-    let b = row[shape.b_offset() + head];
-    let a = row[shape.b_offset() + shape.value_heads + head];
-    let beta = 1.0 / (1.0 + (-b).exp());
-    let keep = (decay * softplus(a + dt_bias)).exp();
-    // Decay and both reads happen in one pass over the old state:
-    // o = S q with S = keep S_old + u kᵀ is keep (S_old q) + u (k·q).
-    let kq = dot(k, q);
-    update(state, q, k, v, u, out, [beta, keep, kq]);
+impl Scratch {
+    /// Takes a token's query and key, after the convolution.
+    pub fn begin(&mut self, q: &[f32], k: &[f32]) {
+        unit(q, (q.len() as f32).sqrt(), &mut self.q);
+        unit(k, 1.0, &mut self.k);
+        self.kq = dot(&self.k, &self.q);
+    }
+
+    /// One value head of the token: `state` is `[key_dim, value_dim]`, `out` `[value_dim]`.
+    pub fn value_head(
+        &mut self,
+        v: &[f32],
+        b: f32,
+        a: f32,
+        decay: f32,
+        dt_bias: f32,
+        state: &mut [f32],
+        out: &mut [f32],
+    ) {
+        self.u.resize(v.len(), 0.0);
+        let beta = 1.0 / (1.0 + (-b).exp());
+        let keep = (decay * softplus(a + dt_bias)).exp();
+        // Decay and both reads happen in one pass over the old state:
+        // o = S q with S = keep S_old + u kᵀ is keep (S_old q) + u (k·q).
+        update(state, &self.q, &self.k, v, &mut self.u, out, [beta, keep, self.kq]);
+    }
 }
 
 widest! {

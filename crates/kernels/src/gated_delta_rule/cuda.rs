@@ -16,11 +16,13 @@ use crate::{causal_conv1d, gated_norm};
 /// Elements of a head that the chunked kernels are written for.
 const DIM: usize = 128;
 
-/// Bytes of one stage of the scan's ring, besides the values of each warp.
-const STAGE: usize = 2 * CHUNK * DIM * 2 + 2 * CHUNK * CHUNK * 2 + 2 * CHUNK * 4;
+/// Bytes of a stage of the scan's ring: queries, keys, two squares, half the values and factors, up
+/// to a multiple of 1024.
+const STAGE: usize = (2 * CHUNK * DIM * 2 + 2 * CHUNK * CHUNK * 2 + CHUNK * DIM + 2 * CHUNK * 4)
+    .next_multiple_of(1024);
 
-/// Static shared memory of the scan.
-const SCAN_STATIC: usize = 128;
+/// What else the scan takes of shared memory: barriers, and room to align the ring.
+const SCAN_REST: usize = 2048;
 
 /// What is computed of a step's chunks ahead of the state, and which chunks there are.
 ///
@@ -182,10 +184,10 @@ fn recurrent(
         .run();
 }
 
-/// A block of 128 threads for each chunk and value head.
+/// A block for each chunk and value head.
 fn solve(cuda: &Cuda, layer: &DeltaLayer<Buffer<f32>>, projected: &Tensor, panel: &Panel) {
     let (shape, chunks) = (&layer.shape, &cuda.chunks);
-    let blocks = [panel.most_chunks() as u32, shape.value_heads as u32, panel.count as u32];
+    let blocks = [shape.value_heads as u32, panel.most_chunks() as u32, panel.count as u32];
     cuda.launch("delta_solve", Grid { blocks, threads: [128, 1, 1], shared: 0 })
         .arg(&projected.values)
         .arg(projected.cols)
@@ -205,20 +207,18 @@ fn solve(cuda: &Cuda, layer: &DeltaLayer<Buffer<f32>>, projected: &Tensor, panel
         .run();
 }
 
-/// The scan's kernel and grid: as deep a ring as the card's shared memory has room for.
+/// The scan's kernel and grid: as deep a ring as the card's shared memory has room for. Two blocks
+/// share a head.
 fn scan_kernel(shape: &DeltaShape, runs: usize, card: &Card) -> (&'static str, Grid) {
-    let warps = 4;
-    let stage = STAGE + warps * CHUNK * 16 * 2;
-    let (stages, name) = match (card.shared_bytes as usize - SCAN_STATIC) / stage {
-        3.. => (3, "delta_scan_4_3"),
-        2 => (2, "delta_scan_4_2"),
-        _ => (1, "delta_scan_4_1"),
+    let (stages, name) = match (card.shared_bytes as usize - SCAN_REST) / STAGE {
+        3.. => (3, "delta_scan_3"),
+        2 => (2, "delta_scan_2"),
+        _ => (1, "delta_scan_1"),
     };
-    let slices = DIM / (warps * 16);
     let grid = Grid {
-        blocks: [slices as u32, shape.value_heads as u32, runs as u32],
-        threads: [warps as u32 * 32, 1, 1],
-        shared: (stages * stage) as u32,
+        blocks: [2, shape.value_heads as u32, runs as u32],
+        threads: [128, 1, 1],
+        shared: (stages * STAGE + 1024) as u32,
     };
     (name, grid)
 }

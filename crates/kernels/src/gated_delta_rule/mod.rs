@@ -61,6 +61,16 @@ impl DeltaShape {
         }
     }
 
+    /// The value heads that read key head `key`, ascending.
+    pub fn readers(&self, key: usize) -> impl Iterator<Item = usize> {
+        let each = self.value_heads / self.key_heads;
+        let (first, step) = match self.order {
+            HeadOrder::Grouped => (key * each, 1),
+            HeadOrder::Tiled => (key, self.key_heads),
+        };
+        (0..each).map(move |at| first + at * step)
+    }
+
     /// Columns of all queries; as many hold the keys.
     pub fn key_cols(&self) -> usize {
         self.key_heads * self.key_dim

@@ -15,9 +15,6 @@ constexpr int LANES = 8;   // lanes that share a row
 constexpr int GROUPS = 2;  // groups of rows that a warp owns
 constexpr int WARP_ROWS = GROUPS * WARP / LANES;
 
-// log(1 + exp(x)); above 20 that is x in single precision, and exp would overflow later.
-__device__ __forceinline__ float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
-
 __device__ __forceinline__ float row_sum(float value) {
 #pragma unroll
     for (int offset = LANES / 2; offset > 0; offset /= 2) {
@@ -64,162 +61,212 @@ struct Inputs {
     float b, a, z;
 };
 
-// `ONE`: only sequences with one row, which takes fewer registers.
-template <int DIM, bool ONE>
-__device__ __forceinline__ void recurrent(const Layer& layer) {
-    constexpr int THREADS = DIM / WARP_ROWS * WARP;
-    constexpr int CHANNELS = 3 * DIM;                           // of q, k and v
-    constexpr int OWN = (CHANNELS + THREADS - 1) / THREADS;     // channels of a thread
-    constexpr int PARTS = DIM / WARP;                           // float4 of a row that a lane holds
-    __shared__ __align__(16) float mixed[CHANNELS];             // after convolution and SiLU
-    __shared__ float read_out[DIM];
+// A block's work: one head of one sequence.
+template <int DIM>
+struct Head {
+    static constexpr int THREADS = DIM / WARP_ROWS * WARP;
+    static constexpr int CHANNELS = 3 * DIM;                        // of q, k and v
+    static constexpr int OWN = (CHANNELS + THREADS - 1) / THREADS;  // channels of a thread
+    static constexpr int PARTS = DIM / WARP;                        // float4 of a row in a lane
 
-    const int head = blockIdx.x, sequence = blockIdx.y;
-    const int thread = threadIdx.x, lane = thread % WARP, warp = thread / WARP;
-    const int slot = layer.slots[sequence], rows = layer.row_counts[sequence];
-    if (slot < 0 || rows == 0 || rows > (ONE ? 1 : layer.most_rows)) {
-        wait_for_predecessors();
-        let_successors_start();
-        return;
+    int head, key_head, heads, start, channels;
+    bool first_of_key_head;
+    float* ring;
+    float4* state;  // from a lane's first part of the first row on
+
+    __device__ __forceinline__ Head(const Layer& layer, int sequence, int slot)
+        : head(blockIdx.x), heads(layer.value_heads), start(layer.starts[sequence]) {
+        const int ratio = heads / layer.key_heads;
+        key_head = layer.tiled ? head % layer.key_heads : head / ratio;
+        first_of_key_head = layer.tiled ? head < layer.key_heads : head % ratio == 0;
+        channels = (2 * layer.key_heads + heads) * DIM;
+        ring = layer.ring + (int64_t)slot * TAPS * channels;
+        state = (float4*)(layer.memory + ((int64_t)slot * heads + head) * DIM * DIM) +
+                threadIdx.x % LANES;
     }
-    const int start = layer.starts[sequence], heads = layer.value_heads;
-    const int ratio = heads / layer.key_heads;
-    const int key_head = layer.tiled ? head % layer.key_heads : head / ratio;
-    const int channels = (2 * layer.key_heads + heads) * DIM;
 
-    // State and ring were last written in an earlier step, and every step begins with a copy that
-    // no kernel overtakes: no need to wait.
-    const int part = lane % LANES;
-    int values[GROUPS];
-    float4 state[GROUPS][PARTS];
-    float4* const own_state =
-        (float4*)(layer.memory + ((int64_t)slot * heads + head) * DIM * DIM) + part;
+    // The value whose row a lane holds in a group.
+    static __device__ __forceinline__ int value(int group) {
+        return threadIdx.x / WARP * WARP_ROWS + group * (WARP / LANES) + threadIdx.x % WARP / LANES;
+    }
+
+    __device__ __forceinline__ float4* part(int group, int at) const {
+        return state + value(group) * (DIM / 4) + at * LANES;
+    }
+
+    __device__ __forceinline__ void load_state(float4 (&to)[GROUPS][PARTS]) const {
 #pragma unroll
-    for (int group = 0; group < GROUPS; group++) {
-        values[group] = warp * WARP_ROWS + group * (WARP / LANES) + lane / LANES;
+        for (int group = 0; group < GROUPS; group++) {
 #pragma unroll
-        for (int at = 0; at < PARTS; at++) {
-            const float4* from = own_state + values[group] * (DIM / 4) + at * LANES;
-            state[group][at] = start == 0 ? make_float4(0.0f, 0.0f, 0.0f, 0.0f) : __ldcs(from);
+            for (int at = 0; at < PARTS; at++) {
+                to[group][at] =
+                    start == 0 ? make_float4(0.0f, 0.0f, 0.0f, 0.0f) : *part(group, at);
+            }
         }
     }
-    float* const ring = layer.ring + (int64_t)slot * TAPS * channels;
-    Channel own[OWN];
-    int columns[OWN];
+
+    __device__ __forceinline__ void store_state(const float4 (&from)[GROUPS][PARTS]) const {
 #pragma unroll
-    for (int at = 0; at < OWN; at++) {
-        const int local = thread + at * THREADS;
-        if (local >= CHANNELS) continue;
+        for (int group = 0; group < GROUPS; group++) {
+#pragma unroll
+            for (int at = 0; at < PARTS; at++) *part(group, at) = from[group][at];
+        }
+    }
+
+    // The column of one of the head's channels, of which q comes first, then k, then v.
+    __device__ __forceinline__ int column(const Layer& layer, int local) const {
         const int of_head = local < DIM       ? key_head
                             : local < 2 * DIM ? layer.key_heads + key_head
                                               : 2 * layer.key_heads + head;
-        columns[at] = of_head * DIM + local % DIM;
+        return of_head * DIM + local % DIM;
+    }
+
+    __device__ __forceinline__ void load_channel(Channel& to, const Layer& layer,
+                                                 int column) const {
 #pragma unroll
-        for (int tap = 0; tap < TAPS; tap++) {
-            own[at].taps[tap] = layer.taps[tap * channels + columns[at]];
-        }
+        for (int tap = 0; tap < TAPS; tap++) to.taps[tap] = layer.taps[tap * channels + column];
 #pragma unroll
         for (int lag = 1; lag < TAPS; lag++) {
             const int position = start - lag;
-            own[at].past[lag - 1] =
-                position < 0 ? 0.0f : ring[(position % TAPS) * channels + columns[at]];
+            to.past[lag - 1] = position < 0 ? 0.0f : ring[position % TAPS * channels + column];
         }
     }
-    const float decay = layer.decay[head], dt_bias = layer.dt_bias[head];
-    const float weight = layer.norm[thread % DIM];
-    const int64_t first_row = layer.first_rows[sequence];
-    const float* row = layer.projected + first_row * layer.cols;
-    auto read_row = [&](Inputs<OWN>& to) {
+
+    __device__ __forceinline__ void read_row(Inputs<OWN>& to, const float* row,
+                                             const int (&columns)[OWN]) const {
         const float* gates = row + channels + heads * DIM + head;
         to.b = gates[0];
         to.a = gates[heads];
-        to.z = row[channels + head * DIM + thread % DIM];
+        to.z = row[channels + head * DIM + threadIdx.x % DIM];
 #pragma unroll
         for (int at = 0; at < OWN; at++) {
-            if (thread + at * THREADS < CHANNELS) to.mixed[at] = row[columns[at]];
+            if (threadIdx.x + at * THREADS < CHANNELS) to.mixed[at] = row[columns[at]];
         }
-    };
-    wait_for_predecessors();
-    let_successors_start();
+    }
+};
 
-    Inputs<OWN> next;
-    read_row(next);
+// One token: `mixed` is q, k and v; `state` becomes the next one, and `read_out` what q reads of
+// it.
+template <int DIM>
+__device__ __forceinline__ void update(float4 (&state)[GROUPS][DIM / WARP], const float* mixed,
+                                       float beta, float keep, float* read_out) {
+    const int part = threadIdx.x % LANES;
+    // One pass over the old state serves both reads: with S = keep S_old + u kᵀ,
+    // S q = keep (S_old q) + u (k·q).
+    float kk = 0.0f, qq = 0.0f, kq = 0.0f, from_k[GROUPS] = {}, from_q[GROUPS] = {};
+#pragma unroll
+    for (int at = 0; at < DIM / WARP; at++) {
+        const float4 q = *(const float4*)&mixed[at * WARP + part * 4];
+        const float4 k = *(const float4*)&mixed[DIM + at * WARP + part * 4];
+        kk += dot(k, k);
+        qq += dot(q, q);
+        kq += dot(k, q);
+#pragma unroll
+        for (int group = 0; group < GROUPS; group++) {
+            from_k[group] += dot(state[group][at], k);
+            from_q[group] += dot(state[group][at], q);
+        }
+    }
+    const float k_scale = rsqrtf(row_sum(kk) + 1e-6f);
+    const float q_scale = rsqrtf((row_sum(qq) + 1e-6f) * DIM);
+    kq = row_sum(kq) * k_scale * q_scale;
+    float write[GROUPS];
+#pragma unroll
+    for (int group = 0; group < GROUPS; group++) {
+        const int value = Head<DIM>::value(group);
+        const float read = keep * k_scale * row_sum(from_k[group]);
+        const float u = beta * (mixed[2 * DIM + value] - read);
+        const float o = keep * q_scale * row_sum(from_q[group]) + u * kq;
+        write[group] = u * k_scale;
+        if (part == 0) read_out[value] = o;
+    }
+#pragma unroll
+    for (int at = 0; at < DIM / WARP; at++) {
+        const float4 k = *(const float4*)&mixed[DIM + at * WARP + part * 4];
+#pragma unroll
+        for (int group = 0; group < GROUPS; group++) {
+            float4& s = state[group][at];
+            s.x = keep * s.x + write[group] * k.x;
+            s.y = keep * s.y + write[group] * k.y;
+            s.z = keep * s.z + write[group] * k.z;
+            s.w = keep * s.w + write[group] * k.w;
+        }
+    }
+}
+
+// Of the first DIM threads, each its value of the gated norm.
+template <int DIM>
+__device__ __forceinline__ float normed(const float* read_out, float eps) {
+    float squares = 0.0f;
+#pragma unroll
+    for (int at = 0; at < DIM / WARP; at++) {
+        const float o = read_out[at * WARP + threadIdx.x % WARP];
+        squares += warp_sum(o * o);
+    }
+    return read_out[threadIdx.x] * rsqrtf(squares / DIM + eps);
+}
+
+// `ONE`: only sequences with one row, which takes fewer registers.
+template <int DIM, bool ONE>
+__device__ __forceinline__ void recurrent(const Layer& layer) {
+    using Head = Head<DIM>;
+    __shared__ __align__(16) float mixed[Head::CHANNELS];  // after convolution and SiLU
+    __shared__ float read_out[DIM];
+    let_successors_start();
+    const int sequence = blockIdx.y, thread = threadIdx.x;
+    const int slot = layer.slots[sequence], rows = layer.row_counts[sequence];
+    if (slot < 0 || rows == 0 || rows > (ONE ? 1 : layer.most_rows)) {
+        wait_for_predecessors();
+        return;
+    }
+
+    // State and ring were last written in an earlier step, and every step begins with a copy that
+    // no kernel overtakes: no need to wait.
+    const Head head(layer, sequence, slot);
+    float4 state[GROUPS][Head::PARTS];
+    head.load_state(state);
+    Channel own[Head::OWN];
+    int columns[Head::OWN];
+#pragma unroll
+    for (int at = 0; at < Head::OWN; at++) {
+        const int local = thread + at * Head::THREADS;
+        if (local >= Head::CHANNELS) continue;
+        columns[at] = head.column(layer, local);
+        head.load_channel(own[at], layer, columns[at]);
+    }
+    const float decay = layer.decay[head.head], dt_bias = layer.dt_bias[head.head];
+    const float weight = layer.norm[thread % DIM];
+    const int64_t first_row = layer.first_rows[sequence];
+    const float* row = layer.projected + first_row * layer.cols;
+    wait_for_predecessors();
+
+    Inputs<Head::OWN> next;
+    head.read_row(next, row, columns);
     for (int token = 0; token < (ONE ? 1 : rows); token++) {
-        const Inputs<OWN> inputs = next;
+        const Inputs<Head::OWN> inputs = next;
         if (!ONE && token + 1 < rows) {
             row += layer.cols;
-            read_row(next);
+            head.read_row(next, row, columns);
         }
-        const float beta = sigmoid(inputs.b);
-        const float keep = expf(decay * softplus(inputs.a + dt_bias));
 #pragma unroll
-        for (int at = 0; at < OWN; at++) {
-            const int local = thread + at * THREADS;
-            if (local >= CHANNELS) continue;
+        for (int at = 0; at < Head::OWN; at++) {
+            const int local = thread + at * Head::THREADS;
+            if (local >= Head::CHANNELS) continue;
             mixed[local] = own[at].next(inputs.mixed[at]);
             // No block reads this row of the ring now. With more tokens some would, so the inputs
             // are kept by a launch behind this one.
-            const bool first = layer.tiled ? head < layer.key_heads : head % ratio == 0;
-            if ((ONE || rows == 1) && (local >= 2 * DIM || first)) {
-                ring[(start % TAPS) * channels + columns[at]] = inputs.mixed[at];
+            if ((ONE || rows == 1) && (local >= 2 * DIM || head.first_of_key_head)) {
+                head.ring[head.start % TAPS * head.channels + columns[at]] = inputs.mixed[at];
             }
         }
         __syncthreads();
-
-        // One pass over the old state serves both reads: with S = keep S_old + u kᵀ,
-        // S q = keep (S_old q) + u (k·q).
-        float kk = 0.0f, qq = 0.0f, kq = 0.0f, from_k[GROUPS] = {}, from_q[GROUPS] = {};
-#pragma unroll
-        for (int at = 0; at < PARTS; at++) {
-            const float4 q = *(const float4*)&mixed[at * WARP + part * 4];
-            const float4 k = *(const float4*)&mixed[DIM + at * WARP + part * 4];
-            kk += dot(k, k);
-            qq += dot(q, q);
-            kq += dot(k, q);
-#pragma unroll
-            for (int group = 0; group < GROUPS; group++) {
-                from_k[group] += dot(state[group][at], k);
-                from_q[group] += dot(state[group][at], q);
-            }
-        }
-        const float k_scale = 1.0f / sqrtf(row_sum(kk) + 1e-6f);
-        const float q_scale = 1.0f / sqrtf((row_sum(qq) + 1e-6f) * DIM);
-        kq = row_sum(kq) * k_scale * q_scale;
-        float write[GROUPS];
-#pragma unroll
-        for (int group = 0; group < GROUPS; group++) {
-            const float read = keep * k_scale * row_sum(from_k[group]);
-            const float u = beta * (mixed[2 * DIM + values[group]] - read);
-            const float o = keep * q_scale * row_sum(from_q[group]) + u * kq;
-            write[group] = u * k_scale;
-            if (part == 0) read_out[values[group]] = o;
-        }
-#pragma unroll
-        for (int at = 0; at < PARTS; at++) {
-            const float4 k = *(const float4*)&mixed[DIM + at * WARP + part * 4];
-#pragma unroll
-            for (int group = 0; group < GROUPS; group++) {
-                float4& s = state[group][at];
-                s.x = keep * s.x + write[group] * k.x;
-                s.y = keep * s.y + write[group] * k.y;
-                s.z = keep * s.z + write[group] * k.z;
-                s.w = keep * s.w + write[group] * k.w;
-                if (ONE || token == rows - 1) {
-                    __stcs(own_state + values[group] * (DIM / 4) + at * LANES, s);
-                }
-            }
-        }
+        const float keep = expf(decay * softplus(inputs.a + dt_bias));
+        update<DIM>(state, mixed, sigmoid(inputs.b), keep, read_out);
+        if (ONE || token == rows - 1) head.store_state(state);
         __syncthreads();
-
         if (thread < DIM) {
-            float squares = 0.0f;
-#pragma unroll
-            for (int at = 0; at < PARTS; at++) {
-                const float o = read_out[at * WARP + lane];
-                squares += warp_sum(o * o);
-            }
-            const float y = read_out[thread] / sqrtf(squares / DIM + layer.eps) * weight;
-            layer.out[((first_row + token) * heads + head) * DIM + thread] = y * silu(inputs.z);
+            const float y = normed<DIM>(read_out, layer.eps) * weight * silu(inputs.z);
+            layer.out[((first_row + token) * head.heads + head.head) * DIM + thread] = y;
         }
     }
 }

@@ -5,8 +5,8 @@
 //     P[i][j] = (q_i · k_j) exp(G_i - G_j), i >= j
 //
 // The inverse: forward substitution in f32 on the diagonal's blocks of 16, and from them block by
-// block downwards, X_ij = -D_i (sum over j <= m < i of L_im X_mj). Powers of L, as a doubling inverse
-// takes them, reach 1e18 where keys are alike, though T stays below one.
+// block downwards, X_ij = -D_i (sum over j <= m < i of L_im X_mj). Powers of L, as a doubling
+// inverse takes them, reach 1e18 where keys are alike, though T stays below one.
 
 #include "chunk.cuh"
 
@@ -28,8 +28,6 @@ constexpr int D_AT = T_AT + SQUARE * 2;                   // f16, inverses of th
 constexpr int DIAGONAL_AT = D_AT + BLOCKS * BLOCK * BLOCK * 2;  // f32, the diagonal's blocks of L
 constexpr int SHARED = 2 * TILE * 2;
 static_assert(DIAGONAL_AT + BLOCKS * BLOCK * STRIDE * 4 <= SHARED, "fits where the tiles were");
-
-__device__ __forceinline__ float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
 
 // Reads the gates of a chunk; `sums` becomes G by log2. Rows past the end change nothing: their
 // beta and log decay are zero. Called by the first 64 threads.
@@ -64,7 +62,7 @@ __device__ __forceinline__ void invert_diagonal(char* shared, const float* beta)
         for (int at = 0; at < row; at++) sum[at % 2] -= l[row * STRIDE + at] * x[at];
         x[row] = sum[0] + sum[1];
         d[row * BLOCK + column] = __float2half_rn(x[row]);
-        const int to = place<8>(block * BLOCK + row, block * 2 + column / 8) + column % 8 * 2;
+        const int to = place(block * BLOCK + row, block * 2 + column / 8) + column % 8 * 2;
         *(__half*)(shared + T_AT + to) = __float2half_rn(x[row] * beta[threadIdx.x]);
     }
 }
@@ -87,7 +85,7 @@ __device__ __forceinline__ void invert_below(char* shared, const float* beta, in
         uint32_t b[4];
 #pragma unroll
         for (int m = 0; m < down; m++) {
-            load_matrices(b, l_at + place<8>(i * BLOCK + row, (block + m) * 2 + piece));
+            load_matrices(b, l_at + place(i * BLOCK + row, (block + m) * 2 + piece));
             multiply(sum[0], x[m], b[0], b[1]);
             multiply(sum[1], x[m], b[2], b[3]);
         }
@@ -102,7 +100,7 @@ __device__ __forceinline__ void invert_below(char* shared, const float* beta, in
                 float& value = fresh[part][one];
                 value = -value;
                 const int to_row = i * BLOCK + part * 8 + lane % 4 * 2 + one % 2;
-                const int to = place<8>(to_row, block * 2 + one / 2) + lane / 4 * 2;
+                const int to = place(to_row, block * 2 + one / 2) + lane / 4 * 2;
                 *(__half*)(shared + T_AT + to) = __float2half_rn(value * scales[one / 2]);
             }
         }
@@ -112,7 +110,7 @@ __device__ __forceinline__ void invert_below(char* shared, const float* beta, in
 
 }  // namespace
 
-// Grid: chunks of the longest run, value heads, runs. `factors` takes exp(G_t) and
+// Grid: value heads, chunks of the longest run, runs. `factors` takes exp(G_t) and
 // exp(G_last - G_t), `[tile][value_head][2][64]`.
 KERNEL void __launch_bounds__(THREADS) delta_solve(
     const float* __restrict__ projected, int64_t cols, int64_t b_offset,
@@ -125,12 +123,12 @@ KERNEL void __launch_bounds__(THREADS) delta_solve(
     wait_for_predecessors();
     let_successors_start();
     const Run run = all.runs[blockIdx.z];
-    const int first = blockIdx.x * CHUNK;
+    const int first = blockIdx.y * CHUNK;
     if (first >= run.rows) return;
     const int thread = threadIdx.x, lane = thread % WARP, warp = thread / WARP;
-    const int head = blockIdx.y;
+    const int head = blockIdx.x;
     const int key_head = tiled ? head % key_heads : head / (value_heads / key_heads);
-    const int64_t tile = run.tile + blockIdx.x;
+    const int64_t tile = run.tile + blockIdx.y;
     const int64_t key_tile = tile * key_heads + key_head, square = tile * value_heads + head;
 
     start_copy<THREADS, TILE * 2>(shared, keys + key_tile * TILE);
@@ -154,14 +152,14 @@ KERNEL void __launch_bounds__(THREADS) delta_solve(
     for (int step = 0; step < DIM / 16; step++) {
         const int row = warp * 16 + lane % 16;
         uint32_t k[4], q[4];
-        load_matrices(k, k_at + place<16>(row, step * 2 + lane / 16));
-        load_matrices(q, q_at + place<16>(row, step * 2 + lane / 16));
+        load_matrices(k, k_at + tile_place(row, step * 2 + lane / 16));
+        load_matrices(q, q_at + tile_place(row, step * 2 + lane / 16));
 #pragma unroll
         for (int pair = 0; pair < 4; pair++) {
             if (pair > warp) continue;
             uint32_t b[4];
             const int column = pair * 16 + lane / 16 * 8 + lane % 8;
-            load_matrices(b, k_at + place<16>(column, step * 2 + lane / 8 % 2));
+            load_matrices(b, k_at + tile_place(column, step * 2 + lane / 8 % 2));
             multiply(kk[pair * 2], k, b[0], b[1]);
             multiply(kk[pair * 2 + 1], k, b[2], b[3]);
             multiply(qk[pair * 2], q, b[0], b[1]);
@@ -172,10 +170,15 @@ KERNEL void __launch_bounds__(THREADS) delta_solve(
 
 #pragma unroll
     for (int at = 0; at < 8; at++) {
-        if (at / 2 > warp) continue;
 #pragma unroll
         for (int half = 0; half < 2; half++) {
             const int row = warp * 16 + half * 8 + lane / 4, column = at * 8 + lane % 4 * 2;
+            const int to = place(row, at) + lane % 4 * 4;
+            if (at / 2 > warp) {
+                *(uint32_t*)(shared + P_AT + to) = 0;
+                *(uint32_t*)(shared + T_AT + to) = 0;
+                continue;
+            }
             float l[2], p[2];
 #pragma unroll
             for (int one = 0; one < 2; one++) {
@@ -185,7 +188,6 @@ KERNEL void __launch_bounds__(THREADS) delta_solve(
                 p[one] = qk[at][half * 2 + one] * decayed;
                 l[one] = other < row ? beta[row] * kk[at][half * 2 + one] * decayed : 0.0f;
             }
-            const int to = place<8>(row, at) + lane % 4 * 4;
             *(uint32_t*)(shared + P_AT + to) = halves(p[0], p[1]);
             if (at / 2 == warp) {
                 float* diagonal = (float*)(shared + DIAGONAL_AT) + row * STRIDE;

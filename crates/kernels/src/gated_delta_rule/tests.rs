@@ -1,5 +1,5 @@
 use super::cpu::{Scratch, softplus};
-use super::{DeltaShape, HeadOrder, cpu, reference};
+use super::{DeltaShape, HeadOrder, reference};
 use crate::check::{Noise, error_ratio, widen};
 
 fn shape(key_heads: usize, value_heads: usize, order: HeadOrder) -> DeltaShape {
@@ -32,7 +32,14 @@ fn errors(shape: &DeltaShape, rows: &[Vec<f32>], decay: f32, initial: f32) -> (f
         let mut scratch = Scratch::default();
         for (row, out) in rows.iter().zip(got.chunks_exact_mut(shape.value_dim)) {
             let state = &mut state;
-            cpu::gated_delta_rule(shape, head, row, decay, 0.25, state, out, &mut scratch);
+            let of = |first, width| &row[first..first + width];
+            let (q, v) = (shape.key_head(head) * shape.key_dim, head * shape.value_dim);
+            let k = shape.key_cols() + q;
+            scratch.begin(of(q, shape.key_dim), of(k, shape.key_dim));
+            let v = of(2 * shape.key_cols() + v, shape.value_dim);
+            let b = shape.b_offset() + head;
+            let (b, a) = (row[b], row[b + shape.value_heads]);
+            scratch.value_head(v, b, a, decay, 0.25, state, out);
         }
         worst.0 = worst.0.max(error_ratio(&got, &want));
         worst.1 = worst.1.max(error_ratio(&transposed(&state, shape.value_dim), &want_state));
@@ -140,4 +147,10 @@ fn the_wrong_head_order_is_seen() {
     let heads = |shape: DeltaShape| (0..4).map(|head| shape.key_head(head)).collect::<Vec<_>>();
     assert_eq!(heads(grouped), [0, 0, 1, 1]);
     assert_eq!(heads(tiled), [0, 1, 0, 1]);
+    for shape in [grouped, tiled] {
+        for key in 0..2 {
+            let readers: Vec<_> = (0..4).filter(|head| shape.key_head(*head) == key).collect();
+            assert_eq!(shape.readers(key).collect::<Vec<_>>(), readers);
+        }
+    }
 }

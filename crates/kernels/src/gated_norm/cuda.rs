@@ -16,9 +16,8 @@ pub(crate) fn gated_norm(
     panel: &Panel,
 ) {
     let shape = &layer.shape;
-    let rows = panel.most_rows.div_ceil(WARPS) as u32;
-    let blocks = [rows, shape.value_heads as u32, panel.count as u32];
-    cuda.launch("gated_norm", Grid { blocks, threads: [32 * WARPS as u32, 1, 1], shared: 0 })
+    let blocks = (panel.most_rows * shape.value_heads).div_ceil(WARPS) as u32;
+    cuda.launch("gated_norm", Grid::plane(blocks, panel.count as u32, 32 * WARPS as u32))
         .arg(&projected.values)
         .arg(projected.cols)
         .arg(shape.z_offset())

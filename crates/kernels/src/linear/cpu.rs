@@ -1,14 +1,19 @@
 //! Linear layers on the CPU.
 
+use std::borrow::Borrow;
 use std::cell::RefCell;
+use std::ops::Range;
 
 pub use super::packed::Packed;
-use super::packed::TILE;
-use super::round::{PANEL, Rounded};
+use super::packed::{TILE, packed_bytes};
+use super::round::PANEL;
+pub use super::round::Rounded;
 use super::{dense, tile};
-use crate::cpu::pool::{Columns, Pool};
+use crate::cpu::memory;
+use crate::cpu::parts::Columns;
+use crate::cpu::pool::Pool;
 use crate::cpu::widest::{Level, level};
-use crate::quant::dequantize;
+use crate::quant::{WeightType, dequantize};
 use crate::weight::Weight;
 
 /// Bytes of weights that are worth a hand-over between threads.
@@ -29,7 +34,13 @@ impl Matrix {
     /// Packs what can be packed.
     pub fn new(weight: &Weight, pool: &Pool) -> Self {
         let packed = Packed::new(weight, pool);
-        packed.map_or_else(|| Self::Dense(weight.clone()), Self::Packed)
+        packed.map_or_else(
+            || {
+                memory::read_in(&weight.bytes);
+                Self::Dense(weight.clone())
+            },
+            Self::Packed,
+        )
     }
 
     /// Outputs.
@@ -46,6 +57,12 @@ impl Matrix {
             Self::Dense(weight) => weight.cols,
             Self::Packed(packed) => packed.cols,
         }
+    }
+
+    /// Bytes that a matrix of this format and size will take.
+    pub fn bytes_of(ty: WeightType, rows: usize, cols: usize) -> usize {
+        let dense = || rows * (cols / ty.block_elements() * ty.block_bytes());
+        packed_bytes(ty, rows, cols).unwrap_or_else(dense)
     }
 
     /// Bytes that it takes, those of a mapped file included.
@@ -73,69 +90,106 @@ impl Matrix {
 pub struct Inputs<'a> {
     cols: usize,
     values: &'a [f32],
-    rounded: Option<Rounded>,
+    rounded: Option<&'a Rounded>,
 }
 
 impl<'a> Inputs<'a> {
-    /// `values` is `[rows, cols]`; they are rounded once for all packed matrices of `weights`.
-    pub fn new(pool: &Pool, values: &'a [f32], cols: usize, weights: &[&Matrix]) -> Self {
-        let rounds = weights.iter().any(|matrix| matches!(matrix, Matrix::Packed(_)));
-        Self { cols, values, rounded: rounds.then(|| Rounded::new(pool, values, cols)) }
+    /// `values` is `[rows, cols]`; they are rounded once for all packed matrices of `weights`, into
+    /// memory that the caller keeps.
+    pub fn new<M: Borrow<Matrix>>(
+        pool: &Pool,
+        values: &'a [f32],
+        cols: usize,
+        weights: &[M],
+        rounded: &'a mut Rounded,
+    ) -> Self {
+        let rounds = weights.iter().any(|matrix| matches!(matrix.borrow(), Matrix::Packed(_)));
+        if rounds {
+            rounded.fill(pool, values, cols);
+        }
+        Self { cols, values, rounded: rounds.then_some(&*rounded) }
     }
 }
 
-/// Multiplies and writes, or adds to, columns `first_col..first_col + weight.rows()` of `out`,
-/// which is `[rows, stride]`.
+/// Multiplies with each of `parts` and writes, or adds to, the columns of `out`, which is
+/// `[rows, stride]`: the first part's outputs from column 0, the next ones beside them.
+///
+/// All parts are one operation of the pool.
 ///
 /// # Panics
-/// When `inputs` were not made for this matrix.
-pub fn linear(
+/// When `inputs` were not made for these matrices.
+pub fn linear<M: Borrow<Matrix> + Sync>(
     pool: &Pool,
     inputs: &Inputs<'_>,
-    weight: &Matrix,
+    parts: &[M],
     out: &mut [f32],
     stride: usize,
-    first_col: usize,
     add: bool,
 ) {
-    linear_at(level(), pool, inputs, weight, out, stride, first_col, add);
+    linear_at(level(), pool, inputs, parts, out, stride, add);
 }
 
 /// [`linear`] in a version that tests choose.
-pub(super) fn linear_at(
+pub(super) fn linear_at<M: Borrow<Matrix> + Sync>(
     level: Level,
     pool: &Pool,
     inputs: &Inputs<'_>,
-    weight: &Matrix,
+    parts: &[M],
     out: &mut [f32],
     stride: usize,
-    first_col: usize,
     add: bool,
 ) {
-    assert_eq!(inputs.cols, weight.cols(), "inputs of a linear layer");
-    let rows = weight.rows();
-    let columns = Columns::new(out, stride, first_col..first_col + rows);
-    let units = rows.div_ceil(TASK_ROWS);
-    let per_task = units_of_task(weight, inputs.values.len() / inputs.cols, units, pool.threads());
-    pool.run(units.div_ceil(per_task), |task| {
-        for unit in task * per_task..((task + 1) * per_task).min(units) {
-            // SAFETY: a task alone has these weight rows, hence these columns.
-            let put = |row, column, values: &[f32]| unsafe {
-                columns.put(row, column, values, add);
-            };
-            match weight {
-                Matrix::Dense(weight) => multiply_dense(inputs, weight, unit * TASK_ROWS, put),
-                Matrix::Packed(packed) => multiply_packed(level, inputs, packed, unit, put),
+    let width = |part: &M| {
+        assert_eq!(inputs.cols, part.borrow().cols(), "inputs of a linear layer");
+        part.borrow().rows()
+    };
+    let columns = Columns::new(out, stride, 0..parts.iter().map(width).sum());
+    let rows = inputs.values.len() / inputs.cols;
+    let tasks = |part: &M| Tasks::of(part.borrow(), rows, pool.threads());
+    pool.run(parts.iter().map(|part| tasks(part).count).sum(), |mut task| {
+        let mut first_col = 0;
+        for part in parts {
+            let tasks = tasks(part);
+            if task >= tasks.count {
+                task -= tasks.count;
+                first_col += part.borrow().rows();
+                continue;
             }
+            for unit in tasks.units_of(task) {
+                // SAFETY: a task alone has these weight rows, hence these columns.
+                let put = |row, column, values: &[f32]| unsafe {
+                    columns.put(row, first_col + column, values, add);
+                };
+                match part.borrow() {
+                    Matrix::Dense(weight) => multiply_dense(inputs, weight, unit * TASK_ROWS, put),
+                    Matrix::Packed(packed) => multiply_packed(level, inputs, packed, unit, put),
+                }
+            }
+            return;
         }
     });
 }
 
-/// Enough work for a hand-over, and tasks enough that the threads end together.
-fn units_of_task(weight: &Matrix, rows: usize, units: usize, threads: usize) -> usize {
-    let unit_bytes = weight.bytes() / units * rows;
-    let worth = TASK_BYTES.div_ceil(unit_bytes.max(1));
-    worth.min(units / (4 * threads)).max(1)
+/// How the rows of a matrix are handed out, in units of [`TASK_ROWS`].
+struct Tasks {
+    units: usize,
+    per_task: usize,
+    count: usize,
+}
+
+impl Tasks {
+    /// Enough work for a hand-over, and tasks enough that the threads end together.
+    fn of(weight: &Matrix, rows: usize, threads: usize) -> Self {
+        let units = weight.rows().div_ceil(TASK_ROWS);
+        let unit_bytes = weight.bytes() / units * rows;
+        let worth = TASK_BYTES.div_ceil(unit_bytes.max(1));
+        let per_task = worth.min(units / (4 * threads)).max(1);
+        Self { units, per_task, count: units.div_ceil(per_task) }
+    }
+
+    fn units_of(&self, task: usize) -> Range<usize> {
+        task * self.per_task..((task + 1) * self.per_task).min(self.units)
+    }
 }
 
 fn multiply_packed(
@@ -145,12 +199,12 @@ fn multiply_packed(
     unit: usize,
     put: impl Fn(usize, usize, &[f32]),
 ) {
-    let rounded = inputs.rounded.as_ref().expect("inputs were made for this matrix");
+    let rounded = inputs.rounded.expect("inputs were made for this matrix");
     let first = unit * TILE;
     let rows = TILE.min(packed.rows - first);
     let mut sums = [[0.0; TILE]; PANEL];
     for panel in rounded.panels() {
-        tile::multiply(level, packed, unit, panel, &mut sums);
+        tile::multiply(level, packed, unit, &panel, &mut sums);
         for (at, sums) in sums[..panel.rows].iter().enumerate() {
             put(panel.first + at, first, &sums[..rows]);
         }

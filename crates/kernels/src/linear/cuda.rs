@@ -39,6 +39,11 @@ pub struct Matrix {
 }
 
 impl Matrix {
+    /// Bytes that a matrix takes.
+    pub(crate) fn bytes_of(ty: WeightType, rows: usize, cols: usize) -> u64 {
+        (rows * (cols / ty.block_elements()) * ty.block_bytes()) as u64
+    }
+
     /// Takes a matrix over.
     pub(crate) fn new(context: &Arc<Context>, weight: &Weight) -> Self {
         let Weight { ty, rows, cols, .. } = *weight;

@@ -58,6 +58,12 @@ fn sizes(layout: &Layout, cols: usize) -> [usize; 3] {
     [chunks * layout.lines, chunks * layout.chunk_scales, blocks * layout.block_halves]
 }
 
+/// Bytes that the packed form of a matrix takes; `None` when its format has none.
+pub(super) fn packed_bytes(ty: WeightType, rows: usize, cols: usize) -> Option<usize> {
+    let [lines, scales, halves] = sizes(&layout(ty)?, cols);
+    Some(rows.div_ceil(TILE) * (lines * size_of::<Line>() + scales + halves * size_of::<u16>()))
+}
+
 impl Packed {
     /// Packs `weight`; `None` when its format has no packed form.
     pub(super) fn new(weight: &Weight, pool: &Pool) -> Option<Self> {

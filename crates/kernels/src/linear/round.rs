@@ -1,79 +1,101 @@
 //! Input rows in 8 bits, one scale per 32.
 
 use super::packed::CHUNK;
+use crate::cpu::parts::Parts;
 use crate::cpu::pool::Pool;
 use crate::cpu::widest::widest;
 
 /// The most input rows that a kernel multiplies at once.
 pub(super) const PANEL: usize = 8;
 
-/// Input rows rounded, in panels of up to [`PANEL`]. A panel of `n` rows is `[chunks, n, …]`.
-pub(super) struct Rounded {
-    panels: Vec<Panel>,
+/// Input rows rounded, in panels of up to [`PANEL`]; memory that is kept from one operation to the
+/// next. A panel of `n` rows is `[chunks, n, …]`, and panels follow one another.
+#[derive(Default)]
+pub struct Rounded {
+    rows: usize,
+    /// Chunks of a row.
+    chunks: usize,
+    quants: Vec<[i8; CHUNK]>,
+    scales: Vec<f32>,
+    sums: Vec<f32>,
+    halves: Vec<[i32; 2]>,
 }
 
-/// See [`Rounded`].
-pub(super) struct Panel {
+/// Up to [`PANEL`] input rows, see [`Rounded`].
+#[derive(Clone, Copy)]
+pub(super) struct Panel<'a> {
     /// Its first row.
     pub(super) first: usize,
     /// Its rows: 8, 4, 2 or 1.
     pub(super) rows: usize,
     /// `[chunks, rows, 32]`.
-    pub(super) quants: Vec<i8>,
+    pub(super) quants: &'a [[i8; CHUNK]],
     /// `[chunks, rows]`.
-    pub(super) scales: Vec<f32>,
+    pub(super) scales: &'a [f32],
     /// `[chunks, rows]`: the rounded inputs' sums, negated.
-    pub(super) sums: Vec<f32>,
+    pub(super) sums: &'a [f32],
     /// `[chunks, rows, 2]`: the sums of quants of each half, negated.
-    pub(super) halves: Vec<i32>,
+    pub(super) halves: &'a [[i32; 2]],
+}
+
+/// Where panels of `rows` rows begin, and how long they are.
+fn panels(rows: usize) -> impl Iterator<Item = (usize, usize)> {
+    let whole = (0..rows / PANEL).map(|at| (at * PANEL, PANEL));
+    let rest = (0..PANEL.ilog2()).rev().map(|power| 1 << power);
+    // The lower bits of the number of rows say which of 4, 2 and 1 are left, and those above where
+    // each begins.
+    let rest = rest.filter(move |size| rows & size != 0);
+    whole.chain(rest.map(move |size| (rows / (2 * size) * 2 * size, size)))
 }
 
 impl Rounded {
     /// Rounds `values`, which are `[rows, cols]`.
-    pub(super) fn new(pool: &Pool, values: &[f32], cols: usize) -> Self {
-        let mut panels = Vec::new();
-        let (mut first, rows) = (0, values.len() / cols);
-        while first < rows {
-            let left = rows - first;
-            let take = if left >= PANEL { PANEL } else { 1 << left.ilog2() };
-            panels.push(std::sync::Mutex::new(Panel::new(first, take, cols)));
-            first += take;
+    pub(super) fn fill(&mut self, pool: &Pool, values: &[f32], cols: usize) {
+        (self.rows, self.chunks) = (values.len() / cols, cols / CHUNK);
+        let all = self.rows * self.chunks;
+        if self.quants.len() < all {
+            self.quants.resize(all, [0; CHUNK]);
+            self.scales.resize(all, 0.0);
+            self.sums.resize(all, 0.0);
+            self.halves.resize(all, [0; 2]);
         }
-        pool.run(panels.len(), |at| {
-            let mut panel = panels[at].lock().expect("a panel is rounded once");
-            let rows = panel.first * cols..(panel.first + panel.rows) * cols;
-            panel.round(&values[rows], cols);
+        let (rows, chunks) = (self.rows, self.chunks.max(1));
+        let quants = Parts::new(&mut self.quants[..all], chunks);
+        let scales = Parts::new(&mut self.scales[..all], chunks);
+        let sums = Parts::new(&mut self.sums[..all], chunks);
+        let halves = Parts::new(&mut self.halves[..all], chunks);
+        pool.run(rows.div_ceil(PANEL), |task| {
+            let start = task * PANEL;
+            for (first, size) in panels(PANEL.min(rows - start)) {
+                let first = start + first;
+                // SAFETY: panels are apart and each belongs to one task.
+                let (quants, scales) =
+                    unsafe { (quants.run(first, size), scales.run(first, size)) };
+                // SAFETY: as above.
+                let (sums, halves) = unsafe { (sums.run(first, size), halves.run(first, size)) };
+                let values = &values[first * cols..(first + size) * cols];
+                for (row, values) in values.chunks_exact(cols).enumerate() {
+                    round_row(size, row, values, quants, scales, halves);
+                }
+                for ((sum, halves), scale) in sums.iter_mut().zip(halves).zip(scales) {
+                    *sum = (halves[0] + halves[1]) as f32 * *scale;
+                }
+            }
         });
-        let panels = panels.into_iter().map(|panel| panel.into_inner().expect("as above"));
-        Self { panels: panels.collect() }
     }
 
-    pub(super) fn panels(&self) -> &[Panel] {
-        &self.panels
-    }
-}
-
-impl Panel {
-    fn new(first: usize, rows: usize, cols: usize) -> Self {
-        let chunks = cols / CHUNK * rows;
-        Self {
-            first,
-            rows,
-            quants: vec![0; chunks * CHUNK],
-            scales: vec![0.0; chunks],
-            sums: vec![0.0; chunks],
-            halves: vec![0; 2 * chunks],
-        }
-    }
-
-    fn round(&mut self, values: &[f32], cols: usize) {
-        let (quants, _) = self.quants.as_chunks_mut::<CHUNK>();
-        let (halves, _) = self.halves.as_chunks_mut::<2>();
-        for (row, values) in values.chunks_exact(cols).enumerate() {
-            round_row(self.rows, row, values, quants, &mut self.scales, halves);
-        }
-        let sums = self.sums.iter_mut().zip(halves).zip(&self.scales);
-        sums.for_each(|((sum, halves), scale)| *sum = (halves[0] + halves[1]) as f32 * scale);
+    pub(super) fn panels(&self) -> impl Iterator<Item = Panel<'_>> {
+        panels(self.rows).map(|(first, rows)| {
+            let part = first * self.chunks..(first + rows) * self.chunks;
+            Panel {
+                first,
+                rows,
+                quants: &self.quants[part.clone()],
+                scales: &self.scales[part.clone()],
+                sums: &self.sums[part.clone()],
+                halves: &self.halves[part],
+            }
+        })
     }
 }
 
@@ -125,11 +147,12 @@ mod tests {
     fn rounded_inputs_are_half_a_step_off() {
         let (rows, cols) = (15, 96);
         let values = Noise::new(2).values(rows * cols, 3.0);
-        let rounded = Rounded::new(&Pool::new(2), &values, cols);
-        let sizes: Vec<_> = rounded.panels().iter().map(|panel| panel.rows).collect();
-        assert_eq!(sizes, [8, 4, 2, 1]);
+        let mut rounded = Rounded::default();
+        rounded.fill(&Pool::new(2), &values, cols);
+        let sizes: Vec<_> = rounded.panels().map(|panel| (panel.first, panel.rows)).collect();
+        assert_eq!(sizes, [(0, 8), (8, 4), (12, 2), (14, 1)]);
         for panel in rounded.panels() {
-            for (at, quants) in panel.quants.chunks_exact(CHUNK).enumerate() {
+            for (at, quants) in panel.quants.iter().enumerate() {
                 let row = panel.first + at % panel.rows;
                 let start = row * cols + at / panel.rows * CHUNK;
                 let scale = panel.scales[at];
@@ -138,7 +161,7 @@ mod tests {
                     assert!(error <= scale * 0.501, "{quant} * {scale} for {value}");
                 }
                 let sum: i32 = quants.iter().map(|quant| i32::from(*quant)).sum();
-                assert_eq!(sum, -(panel.halves[2 * at] + panel.halves[2 * at + 1]));
+                assert_eq!(sum, -(panel.halves[at][0] + panel.halves[at][1]));
                 assert_eq!(panel.sums[at], -sum as f32 * scale);
             }
         }

@@ -1,4 +1,4 @@
-use super::cpu::{Inputs, Matrix, linear, linear_at};
+use super::cpu::{Inputs, Matrix, Rounded, linear, linear_at};
 use super::reference;
 use crate::check::{Noise, error_ratio, widen};
 use crate::cpu::pool::Pool;
@@ -18,8 +18,9 @@ fn product_at(level: Level, threads: usize, weight: &Weight, x: &[f32]) -> Vec<f
     let matrix = Matrix::new(weight, &pool);
     let rows = x.len() / weight.cols;
     let mut out = vec![f32::NAN; rows * weight.rows];
-    let inputs = Inputs::new(&pool, x, weight.cols, &[&matrix]);
-    linear_at(level, &pool, &inputs, &matrix, &mut out, weight.rows, 0, false);
+    let mut rounded = Rounded::default();
+    let inputs = Inputs::new(&pool, x, weight.cols, &[&matrix], &mut rounded);
+    linear_at(level, &pool, &inputs, &[&matrix], &mut out, weight.rows, false);
     out
 }
 
@@ -81,21 +82,25 @@ fn rows_do_not_depend_on_one_another() {
     }
 }
 
+/// Parts of several formats and sizes, the last one of one row.
 #[test]
 fn parts_lie_side_by_side_and_add() {
-    let weight = weight(WeightType::F32, 5, 32);
-    let x = Noise::new(17).values(2 * 32, 1.0);
-    let alone = product(1, &weight, &x);
-    let mut out = vec![1.0; 2 * 8];
-    let pool = Pool::new(1);
-    let matrix = Matrix::new(&weight, &pool);
-    let inputs = Inputs::new(&pool, &x, 32, &[&matrix]);
-    linear(&pool, &inputs, &matrix, &mut out, 8, 2, true);
-    for row in 0..2 {
-        assert_eq!(out[row * 8..row * 8 + 2], [1.0, 1.0]);
-        assert_eq!(out[row * 8 + 7], 1.0);
-        for at in 0..5 {
-            assert_eq!(out[row * 8 + 2 + at], 1.0 + alone[row * 5 + at]);
+    let types = [(WeightType::F32, 5), (WeightType::Q8_0, 37), (WeightType::Q4_0, 1)];
+    let weights = types.map(|(ty, rows)| weight(ty, rows, 32));
+    let x = Noise::new(17).values(3 * 32, 1.0);
+    let alone: Vec<_> = weights.iter().map(|weight| product(1, weight, &x)).collect();
+    let pool = Pool::new(2);
+    let matrices: Vec<_> = weights.iter().map(|weight| Matrix::new(weight, &pool)).collect();
+    let mut rounded = Rounded::default();
+    let inputs = Inputs::new(&pool, &x, 32, &matrices, &mut rounded);
+    let mut out = vec![1.0; 3 * 44];
+    linear(&pool, &inputs, &matrices, &mut out, 44, true);
+    for (row, out) in out.chunks_exact(44).enumerate() {
+        let part = |at: usize, width| &alone[at][row * width..(row + 1) * width];
+        let want = [part(0, 5), part(1, 37), part(2, 1)].concat();
+        assert_eq!(out[43], 1.0, "a column that no part has");
+        for (out, want) in out.iter().zip(want) {
+            assert_eq!(*out, 1.0 + want);
         }
     }
 }

@@ -34,7 +34,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 
-pub use route::{Chosen, route};
+pub use route::{Chosen, Scratch as RouteScratch, route};
 
 /// How rows find their experts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

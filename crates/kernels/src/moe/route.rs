@@ -11,15 +11,29 @@ pub struct Chosen {
     pub weight: f32,
 }
 
+/// Memory of [`route`], kept from one row to the next.
+#[derive(Default)]
+pub struct Scratch {
+    exponents: Vec<f32>,
+    order: Vec<usize>,
+}
+
 /// The experts of a row with these router logits, in the order of their numbers.
 ///
 /// Logits that are not finite give weights that are not: such a row must not look sound.
-pub fn route(shape: &MoeShape, logits: &[f32]) -> Vec<Chosen> {
+pub fn route<'a>(
+    shape: &MoeShape,
+    logits: &[f32],
+    scratch: &'a mut Scratch,
+) -> impl Iterator<Item = Chosen> + 'a {
+    let Scratch { exponents, order } = scratch;
     let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exponents: Vec<f32> = logits.iter().map(|logit| (logit - largest).exp()).collect();
+    exponents.clear();
+    exponents.extend(logits.iter().map(|logit| (logit - largest).exp()));
     // A logit that is NaN is no maximum; its exponent makes the sum NaN.
     let total: f32 = exponents.iter().sum();
-    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.clear();
+    order.extend(0..logits.len());
     // Logits, not probabilities: two logits can be apart and their exponents both round to zero.
     let best = |a: &usize, b: &usize| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b));
     if shape.top_k < order.len() {
@@ -31,5 +45,5 @@ pub fn route(shape: &MoeShape, logits: &[f32]) -> Vec<Chosen> {
     let kept: f32 = order.iter().map(|&expert| exponents[expert]).sum();
     // The total divides out, but a total that is not a number must not.
     let whole = if shape.renormalise && total.is_finite() { kept } else { total };
-    order.into_iter().map(|expert| Chosen { expert, weight: exponents[expert] / whole }).collect()
+    order.iter().map(move |&expert| Chosen { expert, weight: exponents[expert] / whole })
 }

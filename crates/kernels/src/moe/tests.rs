@@ -1,7 +1,9 @@
-use super::{Expert, MoeShape, MoeWeights, SharedExpert, cpu, reference, route};
+use super::{
+    Chosen, Expert, MoeShape, MoeWeights, RouteScratch, SharedExpert, cpu, reference, route,
+};
 use crate::check::{Noise, error_ratio, widen};
 use crate::cpu::pool::Pool;
-use crate::linear::cpu::Matrix;
+use crate::linear::cpu::{Matrix, Rounded};
 use crate::quant::{WeightType, encoder};
 use crate::weight::Weight;
 
@@ -43,8 +45,13 @@ fn loaded(pool: &Pool, weights: &MoeWeights<Weight>) -> MoeWeights<Matrix> {
 fn mixture(threads: usize, shape: &MoeShape, weights: &MoeWeights<Weight>, x: &[f32]) -> Vec<f32> {
     let mut out = vec![f32::NAN; x.len()];
     let pool = Pool::new(threads);
-    cpu::moe(&pool, shape, &loaded(&pool, weights), x, &mut out);
+    let (mut rounded, mut work) = (Rounded::default(), cpu::Work::default());
+    cpu::moe(&pool, shape, &loaded(&pool, weights), x, &mut out, &mut rounded, &mut work);
     out
+}
+
+fn chosen(shape: &MoeShape, logits: &[f32]) -> Vec<Chosen> {
+    route(shape, logits, &mut RouteScratch::default()).collect()
 }
 
 fn inputs(rows: usize) -> Vec<f32> {
@@ -102,17 +109,17 @@ fn a_mistake_is_seen() {
 #[test]
 fn ties_go_to_the_lowest_expert() {
     let ids = |shape: &MoeShape, logits: &[f32]| -> Vec<usize> {
-        route(shape, logits).iter().map(|chosen| chosen.expert).collect()
+        chosen(shape, logits).iter().map(|chosen| chosen.expert).collect()
     };
     let shape = MoeShape { experts: 6, top_k: 3, renormalise: true };
     assert_eq!(ids(&shape, &[0.0; 6]), [0, 1, 2]);
     assert_eq!(ids(&shape, &[1.0, 2.0, 1.0, 1.0, 3.0, 1.0]), [0, 1, 4]);
     // Far below the largest, both probabilities are zero in single precision.
     assert_eq!(ids(&shape, &[-500.0, -400.0, -500.0, 0.0, -300.0, -400.0]), [1, 3, 4]);
-    for chosen in route(&shape, &[1.0; 6]) {
+    for chosen in chosen(&shape, &[1.0; 6]) {
         assert_eq!(chosen.weight, 1.0 / 3.0);
     }
-    for chosen in route(&MoeShape { renormalise: false, ..shape }, &[1.0; 6]) {
+    for chosen in chosen(&MoeShape { renormalise: false, ..shape }, &[1.0; 6]) {
         assert_eq!(chosen.weight, 1.0 / 6.0);
     }
     let equal = weights(WeightType::F32, false);
@@ -156,5 +163,5 @@ fn a_broken_row_stays_broken_and_alone() {
         assert_eq!((&out[..HIDDEN], &out[2 * HIDDEN..]), (&sound[..HIDDEN], &sound[2 * HIDDEN..]));
     }
     let logits = [0.0, f32::NAN, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
-    assert!(route(&SHAPE, &logits).iter().all(|chosen| chosen.weight.is_nan()));
+    assert!(chosen(&SHAPE, &logits).iter().all(|chosen| chosen.weight.is_nan()));
 }

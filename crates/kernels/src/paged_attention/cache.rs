@@ -1,7 +1,8 @@
 //! Keys and values in blocks.
 
 use crate::backend::KvShape;
-use crate::cpu::pool::Parts;
+use crate::cpu::memory;
+use crate::cpu::parts::Parts;
 use crate::paged_attention::AttentionShape;
 
 /// One layer's keys and values, so that what one head needs of a block is contiguous.
@@ -35,7 +36,7 @@ impl KvCache {
     /// Room for `shape`, zeroed.
     pub fn new(shape: KvShape) -> Self {
         let elements = shape.blocks * shape.kv_heads * shape.block_size * shape.head_dim;
-        Self { shape, keys: vec![0.0; elements], values: vec![0.0; elements] }
+        Self { shape, keys: memory::zeros(elements), values: memory::zeros(elements) }
     }
 
     /// Elements of a block's keys, and as many of its values.

@@ -23,23 +23,27 @@ __device__ __forceinline__ int cluster_rank() {
 #endif
 }
 
-// Waits for all threads of the cluster; what they wrote to shared memory before can be read.
-__device__ __forceinline__ void cluster_sync() {
+// A barrier of all threads of the cluster in two halves: what they wrote to shared memory, their
+// own or another block's, before the first can be read after the second.
+__device__ __forceinline__ void cluster_arrive() {
 #if __CUDA_ARCH__ >= 900
     asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
-    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
-#else
-    __syncthreads();
 #endif
 }
 
-// The same place in the shared memory of block `rank` of the cluster.
+__device__ __forceinline__ void cluster_wait() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+#endif
+}
+
+// The same place in the shared memory of block `rank` of the cluster, which must have started.
 template <typename T>
-__device__ __forceinline__ const T* in_block(const T* own, int rank) {
+__device__ __forceinline__ T* in_block(T* own, int rank) {
 #if __CUDA_ARCH__ >= 900
     unsigned long long there;
     asm("mapa.u64 %0, %1, %2;" : "=l"(there) : "l"(own), "r"(rank));
-    return reinterpret_cast<const T*>(there);
+    return reinterpret_cast<T*>(there);
 #else
     return own;
 #endif

@@ -1,8 +1,10 @@
 //! Keys and values on a card, and the launches.
 //!
 //! Sequences with a few rows in the step go to one kernel, which splits their keys; those with many
-//! to another, which takes their rows in tiles. Which one a sequence goes to and how its keys are
-//! split depends on itself alone, so its results do not depend on what else is in the step.
+//! to another, which takes their rows in tiles. How a sequence's keys are split depends on its own
+//! length and on how many sequences, to the next power of two, the step has: one alone gets the
+//! whole card, of many each gets a block or two. Within such a class a row's result is the same
+//! whatever else is in the step.
 
 use std::sync::Arc;
 
@@ -25,11 +27,20 @@ const FEW_ROWS: usize = 16;
 /// Queries of a tile of that kernel.
 const QUERIES: usize = 8;
 
+/// Elements of a result that its threads add up at a time.
+const ITEM: usize = 4;
+
 /// The most parts that a sequence's keys are split into.
 const MOST_SPLITS: usize = 128;
 
-/// Blocks of a cluster, on cards that have clusters.
-const RANKS: usize = 8;
+/// Parts that a long sequence may be split into even where there are many.
+const LONG_SPLITS: usize = 16;
+
+/// A part takes more turns of its block's warps than this only where there were too many parts.
+const LONG_TURNS: usize = 16;
+
+/// The most blocks of a cluster, on cards that have clusters.
+const MOST_RANKS: usize = 8;
 
 /// One layer's keys and values, each `[block][kv_head][block_size][head_dim]` in f16.
 pub struct KvCache {
@@ -63,8 +74,7 @@ pub(crate) struct Parts {
     context: Arc<Context>,
     /// Tiles of sequences that a launch takes.
     tiles: usize,
-    partial_len: usize,
-    weight_len: usize,
+    items: usize,
     places: usize,
     partial: Buffer<f32>,
     weight: Buffer<f32>,
@@ -76,8 +86,7 @@ impl Parts {
         Self {
             context: context.clone(),
             tiles: sequences.max(64),
-            partial_len: 0,
-            weight_len: 0,
+            items: 0,
             places: 0,
             partial: Buffer::new(context, "parts of attention", 0),
             weight: Buffer::new(context, "parts of attention", 0),
@@ -87,29 +96,34 @@ impl Parts {
 
     /// Notes that there is a cache of this shape.
     pub(crate) fn make_room_for(&mut self, shape: &KvShape) {
-        let split = Split::of(self.context.card(), shape.kv_heads, shape.head_dim);
-        let places = self.tiles * shape.kv_heads;
-        let results = places * split.most / split.ranks * QUERIES;
-        self.partial_len = self.partial_len.max(results * shape.head_dim);
-        self.weight_len = self.weight_len.max(2 * results * split.ranks);
-        self.places = self.places.max(places * split.ranks);
+        let classes = (0..=self.tiles.next_power_of_two().ilog2()).map(|log| 1 << log);
+        for tiles in classes {
+            let split = Split::of(self.context.card(), shape.kv_heads, shape.head_dim, tiles);
+            let places = tiles.min(self.tiles) * shape.kv_heads;
+            let items = places * split.most / split.ranks * QUERIES * shape.head_dim / ITEM;
+            self.items = self.items.max(items);
+            self.places = self.places.max(places * split.ranks);
+        }
     }
 
     /// Takes the memory.
     pub(crate) fn take(&mut self) {
-        let floats = |len| Buffer::zeroed(&self.context, "parts of attention", len);
-        (self.partial, self.weight) = (floats(self.partial_len), floats(self.weight_len));
+        let floats = |count| Buffer::zeroed(&self.context, "parts of attention", count);
+        (self.partial, self.weight) = (floats(ITEM * self.items), floats(2 * self.items));
         self.arrived = Buffer::zeroed(&self.context, "parts of attention", self.places);
     }
 }
 
-/// How the keys of a sequence are split between blocks.
+/// How the keys of sequences are split between blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Split {
-    /// The most parts.
+    /// Parts of a sequence that fill the card.
+    fair: usize,
+    /// Parts of a long one, if that is more.
     most: usize,
-    /// Blocks of a cluster; divides `most`.
+    /// Blocks of a cluster; divides both.
     ranks: usize,
+    kernel: &'static str,
     /// Warps of a block, which take a block of the cache each in a turn.
     warps: usize,
     /// Bytes of shared memory.
@@ -117,26 +131,35 @@ struct Split {
 }
 
 impl Split {
-    /// So that one long sequence has a block for each multiprocessor.
-    fn of(card: &Card, kv_heads: usize, head_dim: usize) -> Self {
-        let ranks = if card.generation >= 90 { RANKS } else { 1 };
-        let fair = card.multiprocessors as usize / kv_heads / ranks * ranks;
-        let (warps, shared) = match head_dim {
-            64 => (8, 34_320),
-            128 => (8, 68_112),
-            _ => (4, 69_904),
+    /// For a step with this many tiles of sequences.
+    fn of(card: &Card, kv_heads: usize, head_dim: usize, tiles: usize) -> Self {
+        let tiles = tiles.next_power_of_two();
+        // A sequence alone is over fast if the next layer finds room while this one ends.
+        let alone = tiles == 1;
+        let halves = match (alone, head_dim <= 128) {
+            (true, false) => 1,
+            (true, true) | (false, false) => 2,
+            (false, true) => 4,
         };
-        Self { most: fair.clamp(ranks, MOST_SPLITS), ranks, warps, shared }
-    }
-
-    /// Tokens of the shortest part.
-    fn turn(&self) -> usize {
-        self.warps * BLOCK_TOKENS
+        let blocks = card.multiprocessors as usize * halves / 2;
+        let fair = (blocks / (kv_heads * tiles)).clamp(1, MOST_SPLITS);
+        let ranks = if alone && card.generation >= 90 { fair.min(MOST_RANKS) } else { 1 };
+        let ranks = 1 << ranks.ilog2();
+        let fair = fair / ranks * ranks;
+        let (kernel, warps, shared) = match head_dim {
+            64 => ("attention_decode_64", 8, 37_584),
+            128 => ("attention_decode_128", 8, 74_448),
+            _ if card.shared_bytes >= 148_176 => ("attention_decode_256", 8, 148_176),
+            _ => ("attention_decode_256_narrow", 4, 82_384),
+        };
+        Self { fair, most: fair.max(LONG_SPLITS), ranks, kernel, warps, shared }
     }
 
     /// Blocks for `sequences` of at most `context` tokens.
     fn grid(&self, context: usize, kv_heads: usize, sequences: usize, tiles: usize) -> Grid {
-        let parts = context.div_ceil(self.turn()).next_multiple_of(self.ranks).min(self.most);
+        let turns = context.div_ceil(self.warps * BLOCK_TOKENS);
+        let parts = self.fair.min(turns).max(turns.div_ceil(LONG_TURNS)).min(self.most);
+        let parts = parts.next_multiple_of(self.ranks);
         Grid {
             blocks: [parts as u32, kv_heads as u32, (sequences * tiles) as u32],
             threads: [32 * self.warps as u32, 1, 1],
@@ -180,8 +203,9 @@ struct FewRows {
     eps: f32,
     first_sequence: i32,
     tiles: i32,
-    splits: i32,
-    min_split: i32,
+    fair_splits: i32,
+    most_splits: i32,
+    long_turns: i32,
 }
 
 impl Arguments {
@@ -250,15 +274,11 @@ fn has_kernel(shape: &AttentionShape, block_size: usize) -> bool {
 fn few_rows(cuda: &Cuda, layer: &AttentionLayer<Buffer<f32>>, arguments: &Arguments) {
     let AttentionLayer { shape, q_norm, k_norm } = layer;
     let (parts, size) = (&cuda.attention, &cuda.step.size);
-    let split = Split::of(cuda.context.card(), shape.kv_heads, shape.head_dim);
     let tiles = tiles(shape, size.most_rows);
+    let all = tiles * size.sequences;
+    let split = Split::of(cuda.context.card(), shape.kv_heads, shape.head_dim, all);
     let room = parts.tiles / tiles;
     assert!(room > 0, "{} query heads share keys", shape.heads / shape.kv_heads);
-    let name = match shape.head_dim {
-        64 => "attention_decode_64",
-        128 => "attention_decode_128",
-        _ => "attention_decode_256",
-    };
     for first in (0..size.sequences).step_by(room) {
         let count = room.min(size.sequences - first);
         let few = FewRows {
@@ -270,10 +290,11 @@ fn few_rows(cuda: &Cuda, layer: &AttentionLayer<Buffer<f32>>, arguments: &Argume
             eps: shape.eps,
             first_sequence: first as i32,
             tiles: tiles as i32,
-            splits: split.most as i32,
-            min_split: split.turn() as i32,
+            fair_splits: split.fair as i32,
+            most_splits: split.most as i32,
+            long_turns: LONG_TURNS as i32,
         };
-        cuda.launch(name, split.grid(size.most_context, shape.kv_heads, count, tiles))
+        cuda.launch(split.kernel, split.grid(size.most_context, shape.kv_heads, count, tiles))
             .arg_by_value(arguments)
             .arg_by_value(&few)
             .arg_by_value(&Rotation::of(shape))
@@ -291,27 +312,46 @@ fn tiles(shape: &AttentionShape, most_rows: usize) -> usize {
 /// Sequences with many rows, whose queries and keys are rotated already.
 fn many_rows(cuda: &Cuda, shape: &AttentionShape, arguments: &Arguments) {
     let size = &cuda.step.size;
-    let name = match shape.head_dim {
-        64 => "attention_prefill_64",
-        128 => "attention_prefill_128",
-        _ => "attention_prefill_256",
-    };
+    let tile = Tile::of(cuda.context.card(), shape.head_dim);
     let range = (FEW_ROWS as i32 + 1, i32::MAX);
     let arguments = Arguments { min_rows: range.0, max_rows: range.1, ..*arguments };
-    cuda.launch(name, many_rows_grid(shape, size.most_rows, size.sequences))
+    cuda.launch(tile.kernel, tile.grid(shape, size.most_rows, size.sequences))
         .arg_by_value(&arguments)
         .overlapping()
         .run();
 }
 
-/// A block for each query head and tile of rows; queries and 64 keys and values in shared memory.
-fn many_rows_grid(shape: &AttentionShape, most_rows: usize, sequences: usize) -> Grid {
-    let tile = if shape.head_dim == MOST_HEAD_DIM { 64 } else { 128 };
-    let shared = (tile + 2 * 64) * shape.head_dim * size_of::<f16>();
-    Grid {
-        blocks: [shape.heads as u32, most_rows.div_ceil(tile) as u32, sequences as u32],
-        threads: [128, 1, 1],
-        shared: shared as u32,
+/// What a block of the kernels for many rows takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tile {
+    kernel: &'static str,
+    rows: usize,
+    threads: u32,
+    /// Keys and values that lie in shared memory beside the queries.
+    beside: usize,
+}
+
+impl Tile {
+    fn of(card: &Card, head_dim: usize) -> Self {
+        let (kernel, rows, threads, beside) = match (card.generation, head_dim) {
+            (90, 128) => ("attention_prefill_hopper_128", 128, 256, 4 * 128),
+            (90, MOST_HEAD_DIM) => ("attention_prefill_hopper_256", 128, 256, 4 * 64),
+            (_, 64) => ("attention_prefill_64", 128, 128, 2 * 64),
+            (_, 128) => ("attention_prefill_128", 128, 128, 2 * 64),
+            _ => ("attention_prefill_256", 64, 128, 2 * 64),
+        };
+        Self { kernel, rows, threads, beside }
+    }
+
+    /// A block for each query head and tile of rows.
+    fn grid(&self, shape: &AttentionShape, most_rows: usize, sequences: usize) -> Grid {
+        let tiles = most_rows.div_ceil(self.rows);
+        let shared = (self.rows + self.beside) * shape.head_dim * size_of::<f16>();
+        Grid {
+            blocks: [shape.heads as u32, tiles as u32, sequences as u32],
+            threads: [self.threads, 1, 1],
+            shared: shared as u32,
+        }
     }
 }
 

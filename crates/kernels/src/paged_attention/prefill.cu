@@ -4,56 +4,19 @@
 //
 // A warp takes 16 · TILES rows. Values of a tile arrive while its scores are computed, the next
 // tile's keys while its result is summed.
-#include "attention.cuh"
+#include "tile.cuh"
 
 constexpr int WARPS = 4;
 constexpr int THREADS = 32 * WARPS;
-constexpr int KEYS = 64;
-
-// What a CTA works on.
-struct Task {
-    int sequence;
-    int head;
-    int kv_head;
-    int first_row;  // Of the step.
-    int rows;
-    int position;  // Of the first row.
-    int tokens;    // That the last row sees.
-};
-
-template <int ROWS>
-__device__ __forceinline__ bool find_task(Task& task, const Attention& a) {
-    task.sequence = blockIdx.z;
-    task.head = blockIdx.x;
-    task.kv_head = task.head / (a.heads / a.kv_heads);
-    int rows = a.rows[task.sequence];
-    if (rows < a.min_rows || rows > a.max_rows) return false;
-    // The longest tiles first: the short ones fill the end of the launch.
-    int tile = (rows + ROWS - 1) / ROWS - 1 - (int)blockIdx.y;
-    if (tile < 0) return false;
-    task.first_row = a.first_row[task.sequence] + tile * ROWS;
-    task.rows = min(rows - tile * ROWS, ROWS);
-    task.position = a.start[task.sequence] + tile * ROWS;
-    task.tokens = task.position + task.rows;
-    return true;
-}
 
 // The task's queries as halves; rows beyond its last are zero.
 template <int DIM, int ROWS>
 __device__ __forceinline__ void load_queries(uint4* queries, const Task& task,
                                              const Attention& a) {
+#pragma unroll 8
     for (int at = threadIdx.x; at < ROWS * (DIM / 8); at += THREADS) {
         int row = at / (DIM / 8), piece = at % (DIM / 8);
-        uint4 halves = make_uint4(0, 0, 0, 0);
-        if (row < task.rows) {
-            const float* x = a.qkv + (long long)(task.first_row + row) * a.cols
-                             + task.head * a.query_stride + piece * 8;
-            float4 low = *reinterpret_cast<const float4*>(x);
-            float4 high = *reinterpret_cast<const float4*>(x + 4);
-            halves = make_uint4(pack(low.x, low.y), pack(low.z, low.w), pack(high.x, high.y),
-                                pack(high.z, high.w));
-        }
-        queries[place<DIM>(row, piece)] = halves;
+        queries[place<DIM>(row, piece)] = load_piece(task, a, row, piece);
     }
 }
 
@@ -213,16 +176,15 @@ __device__ __forceinline__ void store(const Running<DIM, TILES>& run, const Task
             float* out = a.out + (at * a.heads + task.head) * DIM;
             const float* gate = a.qkv + at * a.cols + task.head * a.query_stride + DIM;
 #pragma unroll
-            for (int n = 0; n < DIM / 8; n++) {
-                int column = 8 * n + 2 * (lane % 4);
-                float2 pair = make_float2(run.out[m][n][2 * r] * by,
-                                          run.out[m][n][2 * r + 1] * by);
-                if (a.gated) {
-                    float2 open = *reinterpret_cast<const float2*>(gate + column);
-                    pair.x *= sigmoid(open.x);
-                    pair.y *= sigmoid(open.y);
+            for (int n = 0; n < DIM / 8; n += GATES) {
+                float2 open[GATES];
+                if (a.gated) load_gates(open, gate + 8 * n);
+#pragma unroll
+                for (int k = 0; k < GATES; k++) {
+                    const float* from = &run.out[m][n + k][2 * r];
+                    float2 pair = make_float2(from[0] * by, from[1] * by);
+                    store_pair(out + 8 * (n + k), pair, a.gated, open[k]);
                 }
-                *reinterpret_cast<float2*>(out + column) = pair;
             }
         }
     }

@@ -5,15 +5,17 @@ use crate::rms_norm::cpu::rms_norm_in_place;
 
 /// `theta^(-2i / rotary_dim)` for each pair, in double precision: at position 100,000 an angle in
 /// single precision is off by a hundredth.
-pub fn frequencies(shape: &AttentionShape) -> Vec<f64> {
-    let exponent = -2.0 / shape.rotary_dim as f64;
-    (0..shape.rotary_dim / 2).map(|i| shape.rope_theta.powf(exponent * i as f64)).collect()
+pub fn frequencies(shape: &AttentionShape) -> impl Iterator<Item = f64> {
+    let (theta, exponent) = (shape.rope_theta, -2.0 / shape.rotary_dim as f64);
+    (0..shape.rotary_dim / 2).map(move |i| theta.powf(exponent * i as f64))
 }
 
 /// Cosine and sine of each pair's angle at `position`.
-pub fn rotation(frequencies: &[f64], position: usize) -> Vec<(f32, f32)> {
-    let angles = frequencies.iter().map(|frequency| position as f64 * frequency);
-    angles.map(|angle| (angle.cos() as f32, angle.sin() as f32)).collect()
+pub fn rotation(frequencies: &[f64], position: usize) -> impl Iterator<Item = (f32, f32)> {
+    frequencies.iter().map(move |frequency| {
+        let (sin, cos) = (position as f64 * frequency).sin_cos();
+        (cos as f32, sin as f32)
+    })
 }
 
 fn rotate(head: &mut [f32], rotation: &[(f32, f32)]) {

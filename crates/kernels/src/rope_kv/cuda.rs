@@ -31,12 +31,11 @@ pub(crate) struct Rotation {
 impl Rotation {
     /// The frequencies of a shape.
     pub(crate) fn of(shape: &AttentionShape) -> Self {
-        let frequencies = frequencies(shape);
         let mut turns = [0; MOST_HEAD_DIM / 2];
-        for (turns, frequency) in turns.iter_mut().zip(&frequencies) {
+        for (turns, frequency) in turns.iter_mut().zip(frequencies(shape)) {
             *turns = (frequency / TAU * 2.0_f64.powi(64)) as u64;
         }
-        Self { turns, pairs: frequencies.len() as i32 }
+        Self { turns, pairs: (shape.rotary_dim / 2) as i32 }
     }
 }
 
@@ -161,7 +160,8 @@ mod tests {
         let shape = shape();
         let turns = Rotation::of(&shape).turns;
         for position in [0, 1, 4095, 262_143, 10_000_000] {
-            let want = rotation(&frequencies(&shape), position);
+            let frequencies: Vec<f64> = frequencies(&shape).collect();
+            let want = rotation(&frequencies, position);
             for (turns, (cosine, sine)) in turns.iter().zip(want) {
                 let phase = (position as u64).wrapping_mul(*turns);
                 let angle = f64::from((phase >> 32) as i32) / 2.0_f64.powi(31) * TAU / 2.0;

@@ -25,25 +25,30 @@ __device__ __forceinline__ float2 angle(const Rotation& rotation, int position, 
     return result;
 }
 
-// 1 / sqrt(mean(head^2) + eps), the same on all lanes.
-__device__ __forceinline__ float inverse_rms(const float* head, int head_dim, float eps) {
-    float sum = 0.0f;
+// A lane's elements lane + 32k of a head; zeros beyond its end.
+__device__ __forceinline__ void load_head(float (&x)[LANE_ELEMENTS], const float* head,
+                                          int head_dim) {
 #pragma unroll
     for (int k = 0; k < LANE_ELEMENTS; k++) {
         int at = threadIdx.x % 32 + 32 * k;
-        float value = at < head_dim ? head[at] : 0.0f;
-        sum += value * value;
+        x[k] = at < head_dim ? head[at] : 0.0f;
     }
-#pragma unroll
-    for (int lane = 16; lane > 0; lane /= 2) sum += __shfl_xor_sync(~0u, sum, lane);
-    return rsqrtf(sum / (float)head_dim + eps);
 }
 
-// Element `at` of a head after norm and rotation. Each lane reads the other half of the pair
-// itself, so that any rotary width needs no exchange.
-__device__ __forceinline__ float rotated(const float* head, const float* weight, float inverse,
-                                         const float2* angles, int pairs, int at) {
-    float own = head[at] * inverse * weight[at];
+// 1 / sqrt(mean(head^2) + eps), the same on all lanes.
+__device__ __forceinline__ float inverse_rms(const float (&x)[LANE_ELEMENTS], int head_dim,
+                                             float eps) {
+    float sum = 0.0f;
+#pragma unroll
+    for (int k = 0; k < LANE_ELEMENTS; k++) sum += x[k] * x[k];
+    return rsqrtf(warp_sum(sum) / (float)head_dim + eps);
+}
+
+// Element `at` of a head, which is `own`, after norm and rotation. Each lane reads the other half of
+// the pair itself, so that any rotary width needs no exchange.
+__device__ __forceinline__ float rotated(float own, const float* head, const float* weight,
+                                         float inverse, const float2* angles, int pairs, int at) {
+    own *= inverse * weight[at];
     if (at >= 2 * pairs) return own;
     bool low = at < pairs;
     int other = low ? at + pairs : at - pairs;

@@ -39,37 +39,43 @@ KERNEL void __launch_bounds__(256) rope_kv(RopeKv a, Rotation rotation) {
     wait_for_predecessors();
     if (!mine) return;
 
-    int warps = blockDim.x / 32, dim = a.head_dim;
+    int warps = blockDim.x / 32, dim = a.head_dim, stride = gridDim.y * warps;
     int block = a.block_table[(long long)sequence * a.max_blocks + position / BLOCK_TOKENS];
-    float* query_row = a.qkv + (long long)row * a.cols;
-    const float* key_row = query_row + a.heads * a.query_stride;
-    const float* value_row = key_row + a.kv_heads * dim;
-    int all = a.heads + 2 * a.kv_heads;
-    for (int head = blockIdx.y * warps + threadIdx.x / 32; head < all; head += gridDim.y * warps) {
-        int kv_head = (head - a.heads) % a.kv_heads;
-        long long stored = cache_offset(block, a.kv_heads, kv_head, position, dim);
-        if (head >= a.heads + a.kv_heads) {
-            for (int at = lane; at < dim; at += 32)
-                a.values[stored + at] = saturated(value_row[kv_head * dim + at]);
-            continue;
-        }
-        bool is_query = head < a.heads;
-        const float* x = is_query ? query_row + head * a.query_stride : key_row + kv_head * dim;
-        const float* weight = is_query ? a.q_norm : a.k_norm;
-        float inverse = inverse_rms(x, dim, a.eps);
-        float result[LANE_ELEMENTS];
+    float* queries = a.qkv + (long long)row * a.cols;
+    const float* keys = queries + a.heads * a.query_stride;
+    int all = a.heads + 2 * a.kv_heads, head = blockIdx.y * warps + threadIdx.x / 32;
+    // Keys' heads follow the queries', values' the keys'.
+    auto place = [&](int head) {
+        return head < a.heads ? queries + head * a.query_stride : keys + (head - a.heads) * dim;
+    };
+    float next[LANE_ELEMENTS];
+    if (head < all) load_head(next, place(head), dim);
+    for (; head < all; head += stride) {
+        float x[LANE_ELEMENTS];
 #pragma unroll
-        for (int k = 0; k < LANE_ELEMENTS; k++) {
-            int at = lane + 32 * k;
-            if (at < dim) result[k] = rotated(x, weight, inverse, angles, rotation.pairs, at);
+        for (int k = 0; k < LANE_ELEMENTS; k++) x[k] = next[k];
+        if (head + stride < all) load_head(next, place(head + stride), dim);
+        bool is_query = head < a.heads, is_value = head >= a.heads + a.kv_heads;
+        if (!is_value) {
+            const float* weight = is_query ? a.q_norm : a.k_norm;
+            float inverse = inverse_rms(x, dim, a.eps);
+#pragma unroll
+            for (int k = 0; k < LANE_ELEMENTS; k++) {
+                int at = lane + 32 * k;
+                if (at >= dim) continue;
+                x[k] = rotated(x[k], place(head), weight, inverse, angles, rotation.pairs, at);
+            }
         }
         __syncwarp();  // All lanes have read what others are about to overwrite.
+        int kv_head = (head - a.heads) % a.kv_heads;
+        __half* stored = is_value ? a.values : a.keys;
+        stored += cache_offset(block, a.kv_heads, is_query ? 0 : kv_head, position, dim);
 #pragma unroll
         for (int k = 0; k < LANE_ELEMENTS; k++) {
             int at = lane + 32 * k;
             if (at >= dim) continue;
-            if (is_query) query_row[head * a.query_stride + at] = result[k];
-            else a.keys[stored + at] = saturated(result[k]);
+            if (is_query) queries[head * a.query_stride + at] = x[k];
+            else stored[at] = saturated(x[k]);
         }
     }
 }

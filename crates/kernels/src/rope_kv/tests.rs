@@ -27,7 +27,8 @@ fn check(shape: AttentionShape, token: usize) {
     let mut blocks = vec![0; token / 4];
     blocks.push(3);
     let mut got = row.clone();
-    let rotation = rotation(&frequencies(&shape), token);
+    let frequencies: Vec<_> = frequencies(&shape).collect();
+    let rotation: Vec<_> = rotation(&frequencies, token).collect();
     norm_and_rotate(&shape, &mut got, (&q_norm, &k_norm), &rotation);
     let parts = cache.parts();
     for head in 0..2 {

@@ -2,21 +2,19 @@
 
 use std::path::Path;
 
-use kernels::quant::WeightType;
-
 use crate::gguf::write::{Header, NewValue};
-use crate::{Architecture, DeltaConfig, Error, LayerKind, ModelConfig, MoeConfig};
+use crate::{Architecture, DeltaConfig, Error, LayerKind, Layout, ModelConfig, MoeConfig, Recipe};
 
 pub(super) fn put(
     header: &mut Header,
     source: &Path,
     config: &ModelConfig,
-    ty: WeightType,
+    recipe: Recipe,
 ) -> Result<(), Error> {
     let arch = config.architecture.gguf_name();
     header.put("general.architecture", arch);
     header.put("general.type", "model");
-    header.put("general.file_type", NewValue::U32(file_type(ty)));
+    header.put("general.file_type", NewValue::U32(recipe.file_type()));
     header.put("general.quantization_version", NewValue::U32(2));
     let mut sizes = Sizes { header, arch };
     sizes.count("block_count", config.layers.len() + config.mtp_layers);
@@ -42,6 +40,25 @@ pub(super) fn put(
         sizes.count("nextn_predict_layers", config.mtp_layers);
     }
     Ok(())
+}
+
+/// The configuration that a reader finds in the file that is made of this one.
+pub(crate) fn config_of_file(config: &ModelConfig) -> ModelConfig {
+    let architecture = config.architecture;
+    let sections = || sections(config).into_iter().filter_map(|n| n.try_into().ok()).collect();
+    let has_sections = config.delta.is_some() && architecture != Architecture::Qwen3Next;
+    ModelConfig {
+        rope_theta: f64::from(config.rope_theta as f32),
+        rope_sections: has_sections.then(sections),
+        delta: config.delta.map(|delta| DeltaConfig {
+            value_head_order: architecture.gguf_value_heads(),
+            ..delta
+        }),
+        norm_plus_one: false,
+        a_log_is_log: false,
+        layout: Layout::gguf(architecture),
+        ..config.clone()
+    }
 }
 
 /// A header and the prefix of the keys that follow.
@@ -115,20 +132,4 @@ fn interval(source: &Path, layers: &[LayerKind]) -> Result<usize, Error> {
     }
     let reason = "has attention layers at irregular places, which a GGUF file cannot express";
     Err(Error::refused(source, reason))
-}
-
-/// The number that says which format most matrices have.
-fn file_type(ty: WeightType) -> u32 {
-    match ty {
-        WeightType::F32 => 0,
-        WeightType::F16 => 1,
-        WeightType::Q4_0 => 2,
-        WeightType::Q8_0 => 7,
-        WeightType::Q4_K => 14,
-        WeightType::Q5_K => 16,
-        WeightType::Q6_K => 18,
-        WeightType::BF16 => 32,
-        // The number for files whose formats must be looked at one by one.
-        _ => 1024,
-    }
 }

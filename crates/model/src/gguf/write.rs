@@ -110,7 +110,13 @@ impl Header {
 
 /// Fills up with zeros to where the next tensor may begin.
 pub fn pad(data: &mut Vec<u8>) {
-    data.resize(data.len().next_multiple_of(DEFAULT_ALIGNMENT as usize), 0);
+    data.extend(padding(data.len()));
+}
+
+/// The zeros that `pad` puts after so many bytes.
+pub fn padding(bytes: usize) -> &'static [u8] {
+    const ZEROS: [u8; DEFAULT_ALIGNMENT as usize] = [0; DEFAULT_ALIGNMENT as usize];
+    &ZEROS[..bytes.next_multiple_of(ZEROS.len()) - bytes]
 }
 
 fn number(out: &mut Vec<u8>, x: u32) {

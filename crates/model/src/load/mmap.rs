@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,6 +45,42 @@ impl Mapped {
         // type's documentation says.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, e))?;
         Ok(Self(Arc::new(Bytes::File(map))))
+    }
+}
+
+impl Mapped {
+    /// A part of the bytes whose pages this process gives back with the last use of the part.
+    pub(super) fn region(&self, range: Range<usize>) -> Region {
+        Region { file: self.clone(), range }
+    }
+
+    /// Gives back the pages of a range; whoever reads them again gets them from the file.
+    fn release(&self, range: &Range<usize>) {
+        let Bytes::File(map) = &*self.0 else { return };
+        let advice = memmap2::UncheckedAdvice::DontNeed;
+        // SAFETY: the map is read-only, so no page holds anything but what the file holds: a slice
+        // of a page that was given back reads the same bytes as before.
+        let done = unsafe { map.unchecked_advise_range(advice, range.start, range.len()) };
+        // It would only have saved memory.
+        drop(done);
+    }
+}
+
+/// See [`Mapped::region`].
+pub(super) struct Region {
+    file: Mapped,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for Region {
+    fn as_ref(&self) -> &[u8] {
+        &self.file[self.range.clone()]
+    }
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        self.file.release(&self.range);
     }
 }
 

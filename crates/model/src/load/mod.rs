@@ -4,10 +4,13 @@
 mod mmap;
 mod names;
 mod parts;
+mod quantised;
 mod role;
 pub(crate) mod sniff;
 mod source;
 mod view;
+#[cfg(test)]
+pub(crate) mod wide;
 
 pub use mmap::Mapped;
 pub use names::{MtpRole, TensorName};

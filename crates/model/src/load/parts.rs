@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use kernels::Weight;
+use kernels::{Weight, WeightType};
 
+use super::source::Files;
 use super::{Role, Source, TensorName};
 use crate::Error;
 use crate::config::{DeltaConfig, ExpertLayout};
@@ -26,6 +27,9 @@ impl Source {
     ///
     /// As for `tensor`; `BadFile` if experts that belong together are stored differently.
     pub fn matrix(&self, name: TensorName) -> Result<Weight, Error> {
+        if let Files::Quantised(quantised) = &self.files {
+            return quantised.matrix(name);
+        }
         let (TensorName::Layer(_, role) | TensorName::MtpLayer(role)) = name else {
             return Ok(self.tensor(name)?.weight());
         };
@@ -70,6 +74,29 @@ impl Source {
             }
             _ => Ok(self.tensor(name)?.weight()),
         }
+    }
+
+    /// The format of what `matrix` gives, without making it.
+    ///
+    /// # Errors
+    ///
+    /// As for `matrix`.
+    pub fn format(&self, name: TensorName) -> Result<WeightType, Error> {
+        if let Files::Quantised(quantised) = &self.files {
+            return Ok(quantised.format(name));
+        }
+        let layout = self.config().layout;
+        let held_by = |role| match role {
+            Role::DeltaQkv | Role::DeltaGate if layout.fused_qkvz => Role::DeltaQkvz,
+            Role::DeltaBeta | Role::DeltaAlpha if layout.fused_ba => Role::DeltaBa,
+            role => self.expert_rows(role).map_or(role, |(whole, _)| whole),
+        };
+        let name = match name {
+            TensorName::Layer(layer, role) => TensorName::Layer(layer, held_by(role)),
+            TensorName::MtpLayer(role) => TensorName::MtpLayer(held_by(role)),
+            other => other,
+        };
+        Ok(self.tensor(name)?.ty)
     }
 
     /// The tensor that holds an expert's matrix, and its rows there; none if it has its own.

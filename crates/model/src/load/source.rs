@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::quantised::Quantised;
 use super::{Mapped, Role, TensorName, TensorView, sniff};
 use crate::Error;
 use crate::config::{
@@ -19,14 +20,15 @@ const PICKLES: [&str; 5] = ["bin", "pt", "pth", "pkl", "ckpt"];
 
 /// An open model: everything its configuration calls for is there, in the right shape.
 pub struct Source {
-    config: ModelConfig,
-    path: PathBuf,
-    files: Files,
-    warnings: Vec<String>,
+    pub(super) config: ModelConfig,
+    pub(super) path: PathBuf,
+    pub(super) files: Files,
+    pub(super) warnings: Vec<String>,
 }
 
-enum Files {
+pub(super) enum Files {
     Gguf(Box<Gguf>),
+    Quantised(Box<Quantised>),
     SafeTensors { files: SafeTensors, prefix: &'static str },
 }
 
@@ -174,6 +176,7 @@ impl Source {
     pub fn gguf(&self) -> Option<&Gguf> {
         match &self.files {
             Files::Gguf(gguf) => Some(gguf),
+            Files::Quantised(quantised) => quantised.source().gguf(),
             Files::SafeTensors { .. } => None,
         }
     }
@@ -184,7 +187,8 @@ impl Source {
     }
 
     /// The tensor of that name in the files, in the shape that the configuration gives it.
-    /// `matrix` also finds what a file holds as a part of another tensor.
+    /// `matrix` also finds what a file holds as a part of another tensor, and quantises it if this
+    /// source does.
     ///
     /// # Errors
     ///
@@ -210,6 +214,7 @@ impl Source {
     pub fn file_name(&self, name: TensorName) -> String {
         match &self.files {
             Files::Gguf(_) => name.gguf(&self.config),
+            Files::Quantised(quantised) => quantised.source().file_name(name),
             Files::SafeTensors { prefix, .. } => name.hf(prefix),
         }
     }
@@ -217,6 +222,7 @@ impl Source {
     fn raw(&self, name: &str) -> Result<Option<TensorView<'_>>, Error> {
         match &self.files {
             Files::Gguf(gguf) => Ok(gguf.tensor(name)),
+            Files::Quantised(quantised) => quantised.source().raw(name),
             Files::SafeTensors { files, .. } => files.tensor(name),
         }
     }

@@ -7,6 +7,9 @@ use kernels::{Weight, WeightBytes};
 
 use super::Mapped;
 
+/// Bytes from which on a matrix stays in its file.
+const MAPPED_BYTES: usize = 1 << 20;
+
 /// One tensor of an open file.
 ///
 /// Shapes are outermost first for every file format, as mathematics writes a matrix: a linear
@@ -56,11 +59,18 @@ impl<'a> TensorView<'a> {
         &self.bytes[row * self.row_bytes()..][..self.row_bytes()]
     }
 
-    /// The same tensor as a matrix that keeps its file mapped; nothing is copied.
+    /// The same tensor as a matrix. A large one keeps its file mapped and is not copied; when the
+    /// last part of it is dropped, its pages go back to the system. A small one is copied: it would
+    /// keep the pages of its neighbours in memory, and the file of a model that needs no other
+    /// part of it.
     pub fn weight(&self) -> Weight {
-        let start = self.bytes.as_ptr() as usize - self.file.as_ptr() as usize;
-        let all = WeightBytes::new(Arc::new(self.file.clone()));
-        let bytes = all.slice(start..start + self.bytes.len());
+        let bytes = if self.bytes.len() < MAPPED_BYTES {
+            self.bytes.to_vec().into()
+        } else {
+            let start = self.bytes.as_ptr() as usize - self.file.as_ptr() as usize;
+            let region = self.file.region(start..start + self.bytes.len());
+            WeightBytes::new(Arc::new(region))
+        };
         Weight::new(self.ty, self.rows(), self.row_elements(), bytes)
     }
 

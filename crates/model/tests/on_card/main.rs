@@ -15,12 +15,16 @@ use kernels::cuda::{Context, Cuda, StepCapacity};
 
 use runner::{CAPACITY, Runner};
 
+/// A small trained model, and the same in 8 bits.
+const FLOAT: &str = "models/sprout";
+const QUANTISED: &str = "models/sprout/sprout-Q8_0.gguf";
+
 /// Tiny random checkpoints, and a small trained model in two formats.
 const MODELS: [&str; 7] = [
     "crates/model/tests/fixtures/qwen3",
     "crates/model/tests/fixtures/qwen3_5",
-    "models/sprout",
-    "models/sprout/sprout-Q8_0.gguf",
+    FLOAT,
+    QUANTISED,
     "crates/model/tests/fixtures/qwen3_moe",
     "crates/model/tests/fixtures/qwen3_5_moe",
     "crates/model/tests/fixtures/qwen3_next",

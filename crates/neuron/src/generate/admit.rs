@@ -11,7 +11,7 @@ use wire::{Dialect, ErrorBody, Reply};
 
 use super::answer::Answer;
 use super::prompt::{self, Read, unavailable};
-use crate::app::App;
+use crate::app::{App, Asker};
 use crate::live::{Ending, NotTaken, Times};
 use crate::story::{Outcome, Story};
 
@@ -34,16 +34,17 @@ pub(super) struct Admitted {
 pub(super) async fn admit(
     app: &App,
     dialect: Dialect,
-    request_id: Arc<str>,
+    asker: &Asker,
     body: Bytes,
     arrived: Instant,
 ) -> Result<Admitted, ErrorBody> {
     let parse = move |body: &[u8]| dialect.parse(body);
     let read = prompt::read(app, dialect.prompt_field(), body, parse).await?;
     let Read { request, also: reply, served, model, info, prepared } = read;
-    let token_request = token_request(&request, &prepared, &model, &info)?;
+    let mut token_request = token_request(&request, &prepared, &model, &info)?;
+    token_request.isolation = app.isolation.key(asker.identity.as_ref(), &request.sharing);
     let mut story = Story {
-        request_id,
+        request_id: Arc::clone(&asker.request_id),
         served: Arc::clone(&served),
         dialect,
         stream: reply.is_stream(),
@@ -53,6 +54,7 @@ pub(super) async fn admit(
             ..dialog::Usage::default()
         },
         times: Times::default(),
+        turns: prepared.turns.clone(),
         outcome: Some(Outcome::Refused),
     };
     let ticket = served.live.submit(token_request).map_err(|error| match error {
@@ -111,6 +113,7 @@ fn token_request(
         min_tokens: request.min_tokens.min(max_tokens),
         stop_tokens,
         boundaries: prepared.boundaries.clone(),
+        // Set once it is known who asks.
         isolation: 0,
     })
 }

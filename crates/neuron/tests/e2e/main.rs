@@ -6,5 +6,6 @@ mod client;
 mod dialects;
 mod errors;
 mod life;
+mod memory;
 mod node;
 mod program;

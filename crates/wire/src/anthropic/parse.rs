@@ -5,6 +5,7 @@ use dialog::{GenerateRequest, Message, Prompt, Reasoning, Role};
 use super::{message, tools};
 use crate::fields::{self, Object};
 use crate::sampling::{min_tokens, sampling, stop};
+use crate::sharing;
 use crate::wishes::{self, refuse};
 use crate::{WireError, peek};
 
@@ -38,6 +39,7 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
         min_tokens: min_tokens(&body, max_tokens)?,
         stop: stop(&body, "stop_sequences", MOST_STOPS)?,
         ignore_eos: body.flag("ignore_eos")?.unwrap_or(false),
+        sharing: sharing::anthropic(&body)?,
         ..prompt(&body, model, conversation)?
     };
     Ok((request, ReplyOptions { stream }))

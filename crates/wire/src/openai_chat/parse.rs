@@ -5,6 +5,7 @@ use dialog::{GenerateRequest, Json, Prompt, Reasoning};
 use super::{message, tools};
 use crate::fields::{self, Object};
 use crate::sampling::{FOUR_STOPS, min_tokens, sampling, stop};
+use crate::sharing;
 use crate::wishes::{self, refuse};
 use crate::{WireError, peek};
 
@@ -41,6 +42,7 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
         min_tokens: min_tokens(&body, max_tokens)?,
         stop: stop(&body, "stop", FOUR_STOPS)?,
         ignore_eos: body.flag("ignore_eos")?.unwrap_or(false),
+        sharing: sharing::openai(&body)?,
         ..GenerateRequest::new(model, Prompt::Chat(messages))
     };
     Ok((request, reply_options(&body)?))

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::linear::formats::Format;
-use crate::linear::packed::{CHUNK, Line, TILE, Tile};
+use crate::linear::packed::{Line, TILE, Tile};
 use crate::linear::round::Panel;
 
 /// Rows of a register.
@@ -14,7 +14,7 @@ const HALF: usize = TILE / 2;
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) unsafe fn multiply<F: Format, const N: usize>(
     tile: &Tile<'_>,
-    panel: &Panel,
+    panel: &Panel<'_>,
     out: &mut [[f32; TILE]; N],
 ) {
     for row in [0, HALF] {
@@ -28,14 +28,14 @@ pub(super) unsafe fn multiply<F: Format, const N: usize>(
 #[target_feature(enable = "avx2,fma,f16c")]
 unsafe fn multiply_half<F: Format, const N: usize>(
     tile: &Tile<'_>,
-    panel: &Panel,
+    panel: &Panel<'_>,
     row: usize,
     out: &mut [[f32; TILE]; N],
 ) {
     let layout = F::LAYOUT;
     let (mut scale, mut min_scale) = (_mm256_setzero_ps(), _mm256_setzero_ps());
     let mut sums = [_mm256_setzero_ps(); N];
-    for chunk in 0..panel.quants.len() / CHUNK / N {
+    for chunk in 0..panel.quants.len() / N {
         // SAFETY: `chunk` is below the chunks that the lengths were checked for.
         unsafe {
             if chunk % layout.block_chunks == 0 {
@@ -151,15 +151,15 @@ unsafe fn dot<F: Format>(start: __m256i, quads: &[__m256i], inputs: *const i32) 
 unsafe fn add_chunk<F: Format>(
     quads: &[__m256i; 8],
     scales: &[__m256; 2],
-    panel: &Panel,
+    panel: &Panel<'_>,
     at: usize,
     sum: __m256,
 ) -> __m256 {
     let layout = F::LAYOUT;
     // SAFETY: the panel holds the chunk's 32 inputs, its sums and its scale.
     unsafe {
-        let inputs = panel.quants.as_ptr().add(at * CHUNK).cast::<i32>();
-        let halves = panel.halves.as_ptr().add(2 * at);
+        let inputs = panel.quants.as_ptr().add(at).cast::<i32>();
+        let halves = panel.halves.as_ptr().add(at).cast::<i32>();
         let input_scale = _mm256_set1_ps(*panel.scales.as_ptr().add(at));
         let offset = |sum: i32| _mm256_set1_epi32(sum << layout.offset_shift);
         if layout.has_two_scales() {

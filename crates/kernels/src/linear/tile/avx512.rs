@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use crate::linear::formats::Format;
-use crate::linear::packed::{CHUNK, Line, TILE, Tile};
+use crate::linear::packed::{Line, TILE, Tile};
 use crate::linear::round::Panel;
 
 /// # Safety
@@ -11,13 +11,13 @@ use crate::linear::round::Panel;
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) unsafe fn multiply<F: Format, const N: usize>(
     tile: &Tile<'_>,
-    panel: &Panel,
+    panel: &Panel<'_>,
     out: &mut [[f32; TILE]; N],
 ) {
     let layout = F::LAYOUT;
     let (mut scale, mut min_scale) = (_mm512_setzero_ps(), _mm512_setzero_ps());
     let mut sums = [_mm512_setzero_ps(); N];
-    for chunk in 0..panel.quants.len() / CHUNK / N {
+    for chunk in 0..panel.quants.len() / N {
         // SAFETY: `chunk` is below the chunks that the lengths were checked for.
         unsafe {
             if chunk % layout.block_chunks == 0 {
@@ -147,15 +147,15 @@ fn or_masked(quads: &mut [__m512i], bits: &[__m512i], mask: __m512i) {
 unsafe fn add_chunk<F: Format>(
     quads: &[__m512i; 8],
     scales: &[__m512; 2],
-    panel: &Panel,
+    panel: &Panel<'_>,
     at: usize,
     sum: __m512,
 ) -> __m512 {
     let layout = F::LAYOUT;
     // SAFETY: the panel holds the chunk's 32 inputs, its sums and its scale.
     unsafe {
-        let inputs = panel.quants.as_ptr().add(at * CHUNK).cast::<i32>();
-        let halves = panel.halves.as_ptr().add(2 * at);
+        let inputs = panel.quants.as_ptr().add(at).cast::<i32>();
+        let halves = panel.halves.as_ptr().add(at).cast::<i32>();
         let dot = |start: __m512i, quads: &[__m512i], from: usize| {
             quads.iter().enumerate().fold(start, |dot, (quad, weights)| {
                 let inputs = _mm512_set1_epi32(inputs.add(from + quad).read_unaligned());

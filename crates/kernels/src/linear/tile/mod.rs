@@ -19,7 +19,13 @@ use crate::cpu::widest::Level;
 pub(super) type Sums = [[f32; TILE]; PANEL];
 
 /// Multiplies tile `at` of `packed` with `panel`, into the first `panel.rows` of `sums`.
-pub(super) fn multiply(level: Level, packed: &Packed, at: usize, panel: &Panel, sums: &mut Sums) {
+pub(super) fn multiply(
+    level: Level,
+    packed: &Packed,
+    at: usize,
+    panel: &Panel<'_>,
+    sums: &mut Sums,
+) {
     let tile = packed.tile(at);
     check(packed, &tile, panel);
     with_format!(packed.ty, F => match panel.rows {
@@ -32,7 +38,7 @@ pub(super) fn multiply(level: Level, packed: &Packed, at: usize, panel: &Panel, 
 }
 
 /// The lengths that the versions with raw loads rest on.
-fn check(packed: &Packed, tile: &Tile<'_>, panel: &Panel) {
+fn check(packed: &Packed, tile: &Tile<'_>, panel: &Panel<'_>) {
     let layout = layout(packed.ty).expect("a packed format");
     let chunks = packed.cols / CHUNK;
     assert!(chunks.is_multiple_of(layout.block_chunks));
@@ -40,12 +46,17 @@ fn check(packed: &Packed, tile: &Tile<'_>, panel: &Panel) {
     assert_eq!(tile.scales.len(), chunks * layout.chunk_scales);
     assert_eq!(tile.halves.len(), chunks / layout.block_chunks * layout.block_halves);
     let inputs = chunks * panel.rows;
-    assert_eq!(panel.quants.len(), inputs * CHUNK, "inputs as wide as the weights");
+    assert_eq!(panel.quants.len(), inputs, "inputs as wide as the weights");
     assert_eq!((panel.scales.len(), panel.sums.len()), (inputs, inputs));
-    assert_eq!(panel.halves.len(), 2 * inputs);
+    assert_eq!(panel.halves.len(), inputs);
 }
 
-fn run<F: Format, const N: usize>(level: Level, tile: &Tile<'_>, panel: &Panel, sums: &mut Sums) {
+fn run<F: Format, const N: usize>(
+    level: Level,
+    tile: &Tile<'_>,
+    panel: &Panel<'_>,
+    sums: &mut Sums,
+) {
     let sums = sums.first_chunk_mut::<N>().expect("a panel is not larger");
     match level {
         // SAFETY: a level is only ever used on a processor that has it; `check` has seen the

@@ -6,24 +6,24 @@ use crate::linear::round::Panel;
 
 pub(super) fn multiply<F: Format, const N: usize>(
     tile: &Tile<'_>,
-    panel: &Panel,
+    panel: &Panel<'_>,
     out: &mut [[f32; TILE]; N],
 ) {
     let layout = F::LAYOUT;
     *out = [[0.0; TILE]; N];
-    for chunk in 0..panel.quants.len() / CHUNK / N {
+    for chunk in 0..panel.quants.len() / N {
         for row in 0..TILE {
             let quants: [i32; CHUNK] =
                 std::array::from_fn(|at| tile.quant(&layout, chunk, row, at).into());
             let (scales, minimum) = tile.scales(&layout, chunk, row);
             for (n, out) in out.iter_mut().enumerate() {
                 let at = chunk * N + n;
-                let inputs = &panel.quants[at * CHUNK..(at + 1) * CHUNK];
+                let inputs = &panel.quants[at];
                 let dot = |half: usize| -> i32 {
                     let part = 16 * half..16 * half + 16;
                     let pairs = quants[part.clone()].iter().zip(&inputs[part]);
                     let sum: i32 = pairs.map(|(w, x)| w * i32::from(*x)).sum();
-                    sum + panel.halves[2 * at + half] * layout.offset()
+                    sum + panel.halves[at][half] * layout.offset()
                 };
                 let product = if layout.has_two_scales() {
                     dot(0) as f32 * scales[0] + dot(1) as f32 * scales[1]

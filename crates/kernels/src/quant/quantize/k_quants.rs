@@ -3,7 +3,7 @@
 //! Each group gets its best scale; the scales are then quantised themselves; and the elements are
 //! rounded last, against the scales that a reader will really see.
 
-use super::search::{Affine, affine, nearest, symmetric};
+use super::search::{Affine, affine, affine_elements, symmetric, symmetric_elements};
 use super::store_half;
 
 /// Scale and minimum of 6 bits for each of eight groups of 32, and the elements to go with them.
@@ -28,13 +28,12 @@ fn affine_groups(values: &[f32; 256], steps: f32, block: &mut [u8]) -> Groups {
         unit => (x / unit).round().clamp(0.0, 63.0) as u8,
     };
     let mut groups = Groups { scales: [0; 8], minimums: [0; 8], elements: [0; 256] };
-    for (i, (group, fit)) in values.chunks_exact(32).zip(fits).enumerate() {
+    for (i, (group, fit)) in values.as_chunks::<32>().0.iter().zip(fits).enumerate() {
         let (scale, minimum) = (six_bits(fit.scale, d), six_bits(fit.minimum, dmin));
         (groups.scales[i], groups.minimums[i]) = (scale, minimum);
         let seen = Affine { scale: d * f32::from(scale), minimum: dmin * f32::from(minimum) };
-        for (q, &x) in groups.elements[32 * i..].iter_mut().zip(group) {
-            *q = nearest(x, seen, steps) as u8;
-        }
+        let elements = affine_elements(group, seen, steps);
+        groups.elements[32 * i..][..32].copy_from_slice(&elements);
     }
     groups
 }
@@ -82,7 +81,7 @@ pub(super) fn q5_k(values: &[f32; 256]) -> [u8; 176] {
 pub(super) fn q6_k(values: &[f32; 256]) -> [u8; 210] {
     let mut block = [0; 210];
     let mut scales = [0.0_f32; 16];
-    for (scale, group) in scales.iter_mut().zip(values.chunks_exact(16)) {
+    for (scale, group) in scales.iter_mut().zip(values.as_chunks::<16>().0) {
         *scale = symmetric(group, 32.0);
     }
     let largest =
@@ -93,13 +92,11 @@ pub(super) fn q6_k(values: &[f32; 256]) -> [u8; 210] {
         // Zero weights: q = 0 is stored as 32, and any value times a scale of zero is zero.
         return block;
     }
-    for (group, values) in values.chunks_exact(16).enumerate() {
+    for (group, values) in values.as_chunks::<16>().0.iter().enumerate() {
         let scale = (scales[group] / d).round().clamp(-128.0, 127.0);
         block[192 + group] = scale as i8 as u8;
         let (half, run, part) = (group / 8, group % 8 / 2, group % 2);
-        for (i, &x) in values.iter().enumerate() {
-            let q = if scale == 0.0 { 0.0 } else { (x / (d * scale)).round() };
-            let q = (q.clamp(-32.0, 31.0) + 32.0) as u8;
+        for (i, q) in symmetric_elements(values, d * scale, 32.0).into_iter().enumerate() {
             block[64 * half + 32 * (run % 2) + 16 * part + i] |= (q & 15) << (4 * (run / 2));
             block[128 + 32 * half + 16 * part + i] |= (q >> 4) << (2 * run);
         }

@@ -1,4 +1,4 @@
-use dialog::{Event, Failure, FailureKind, FinishReason, Timings, Usage};
+use dialog::{CacheMiss, Event, Failure, FailureKind, FinishReason, Role, Timings, Usage};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -7,7 +7,8 @@ use crate::openai_chat::{Collector, ReplyOptions, Stream};
 fn finished(reason: FinishReason) -> Event {
     let usage =
         Usage { prompt_tokens: 12, completion_tokens: 5, cached_tokens: 4, reasoning_tokens: 2 };
-    let timings = Timings { queue_ms: 0.5, prompt_ms: 16.0, predicted_ms: 40.0 };
+    let cache_miss = Some(CacheMiss { message: 1, role: Role::User });
+    let timings = Timings { queue_ms: 0.5, prompt_ms: 16.0, predicted_ms: 40.0, cache_miss };
     Event::Finished { reason, usage, timings }
 }
 

@@ -1,8 +1,8 @@
 //! How many bytes a rank takes, before anything is taken.
 
-use std::collections::BTreeMap;
+mod weights;
 
-use kernels::WeightType;
+pub use weights::held_bytes;
 
 use crate::Error;
 use crate::attention::attention_shape;
@@ -62,19 +62,8 @@ fn mixture_cols(widths: &Widths) -> usize {
     if widths.expert == 0 { 0 } else { 2 * widths.hidden + 3 * widths.expert }
 }
 
-/// Bytes of the tensors that a model needs, as its files hold them.
+/// Bytes of the tensors of a model as its files hold them; `held_bytes` says what becomes of them.
 pub fn weight_bytes(source: &Source) -> Result<u64, Error> {
     let names = TensorName::all(source.config()).into_iter();
     names.map(|name| Ok(source.tensor(name)?.bytes.len() as u64)).sum()
-}
-
-/// The format that holds most of the bytes of a model's matrices, for people to read.
-pub fn stored_as(source: &Source) -> Result<WeightType, Error> {
-    let mut bytes = BTreeMap::new();
-    for name in TensorName::all(source.config()) {
-        let tensor = source.tensor(name)?;
-        *bytes.entry(tensor.ty).or_insert(0) += tensor.bytes.len();
-    }
-    let most = bytes.into_iter().max_by_key(|(_, bytes)| *bytes);
-    Ok(most.map_or(WeightType::F32, |(ty, _)| ty))
 }
