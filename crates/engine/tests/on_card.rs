@@ -23,7 +23,8 @@ fn prompts() -> Vec<Vec<u32>> {
         let ids = line["prompt_ids"].as_array().expect("a list").iter();
         ids.map(|id| id.as_u64().expect("an id") as u32).collect()
     };
-    let beginnings = |ids: Vec<u32>| (1..=25).map(move |part| ids[..ids.len() * part / 25].to_vec());
+    let beginnings =
+        |ids: Vec<u32>| (1..=25).map(move |part| ids[..ids.len() * part / 25].to_vec());
     lines.lines().map(ids).flat_map(beginnings).collect()
 }
 
