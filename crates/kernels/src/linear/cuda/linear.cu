@@ -31,16 +31,8 @@ struct Part {
     int unused;
 };
 
-// What the kernel after this one multiplies by.
-struct Ahead {
-    Part parts[MOST_PARTS];
-    int units;
-    int most;              // Units that each warp has brought near; 0 for nothing.
-};
-
 struct Linear {
     Part parts[MOST_PARTS];
-    Ahead ahead;
     const float* x;        // Rows of f32, unless the operand was prepared.
     const float* norm;
     OperandRow operand;    // Of row 0; of the others `padded` columns on.
@@ -60,7 +52,7 @@ struct Linear {
     int units;
     int slot_bytes;
     int slots;             // Of each warp.
-    int unused;
+    int early_slots;       // Filled before the activations are read.
 };
 
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
@@ -156,22 +148,6 @@ struct Runs {
     }
 };
 
-// Has a warp's first units of the next kernel brought into the second-level cache.
-__device__ __forceinline__ void bring_near(const Ahead& ahead, int lane) {
-#if __CUDA_ARCH__ >= 900
-    const int warp = threadIdx.x / WARP;
-    const Runs runs = Runs::of_units(ahead.units);
-    const int first = runs.of(warp), last = min(runs.of(warp + 1), first + ahead.most);
-    if (lane != 0 || first >= last) return;
-    int part = 0;
-    while (first >= ahead.parts[part].end_unit) part++;
-    const Part& of = ahead.parts[part];
-    const uint8_t* at = of.units + static_cast<int64_t>(first - of.first_unit) * of.unit_bytes;
-    const int bytes = (min(last, of.end_unit) - first) * of.unit_bytes;
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(at), "r"(bytes) : "memory");
-#endif
-}
-
 // The units that a warp asks for, one after the other.
 struct Asker {
     const uint8_t* at;
@@ -190,18 +166,13 @@ struct Asker {
         at = from.units + static_cast<int64_t>(unit - from.first_unit) * size;
     }
 
-    // Asks for the next unit, if there is one. After the last one, the first units of the kernel to
-    // come are brought into the second-level cache: the memory has nothing else to do until it runs.
+    // Asks for the next unit, if there is one.
     __device__ __forceinline__ void ask(const Linear& job, const Ring& ring, int slot, int lane) {
         if (unit >= end) return;
         ring.ask(slot, at, size, lane);
         unit++;
         at += size;
-        if (unit == end) {
-            bring_near(job.ahead, lane);
-        } else if (unit == part_end) {
-            find(job);
-        }
+        if (unit == part_end && unit < end) find(job);
     }
 };
 
@@ -415,7 +386,7 @@ __device__ __forceinline__ void linear(const Linear& job) {
     // Before the units, lest it wait for all of them.
     NormColumns norm;
     if (STAGED && job.source == NORMED_ROWS) norm.load(job.norm, job.cols);
-    for (int slot = 0; slot < ring.count; slot++) asker.ask(job, ring, slot, lane);
+    for (int slot = 0; slot < job.early_slots; slot++) asker.ask(job, ring, slot, lane);
     let_successors_start();
     wait_for_predecessors();
 
@@ -427,6 +398,7 @@ __device__ __forceinline__ void linear(const Linear& job) {
         pitch = shared_pitch(job.padded);
         means = shared_means_pitch(job.padded);
     }
+    for (int slot = job.early_slots; slot < ring.count; slot++) asker.ask(job, ring, slot, lane);
     Activations<NT> x;
 #pragma unroll
     for (int nt = 0; nt < NT; nt++) {
