@@ -203,8 +203,8 @@ impl<'a> Input<'a> {
     }
 }
 
-/// `out = input · partsᵀ` for `rows` rows, or added to it; the parts lie side by side from the place
-/// on.
+/// `out = input · partsᵀ` for `rows` rows, or added to it; the parts lie side by side from the
+/// place on.
 ///
 /// # Panics
 /// When widths differ.

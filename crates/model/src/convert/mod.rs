@@ -28,8 +28,8 @@ use crate::{Error, Layout, ModelConfig, Recipe, Source, TensorName};
 /// # Errors
 ///
 /// Whatever `Source::open` finds; `Refused` if `source` is a GGUF file, if the format can only be
-/// read or if the layers do not alternate regularly; `BadFile` for weights that are not finite and for
-/// a tokenizer that GGUF cannot express.
+/// read or if the layers do not alternate regularly; `BadFile` for weights that are not finite and
+/// for a tokenizer that GGUF cannot express.
 pub fn convert(source: &Path, out: &Path, recipe: impl Into<Recipe>) -> Result<(), Error> {
     let (model, recipe) = (Source::open(source)?, recipe.into());
     if model.gguf().is_some() {
