@@ -1,7 +1,8 @@
-//! `cargo xtask cuda-toolkit`: the CUDA compiler, so that any machine can compile the feature `cuda`.
+//! `cargo xtask cuda-toolkit`: the CUDA compiler, so that any machine can compile the feature
+//! `cuda`.
 //!
-//! NVIDIA publishes its toolkit in parts on PyPI. They are put into the project's own target folder,
-//! where the build script of `kernels` looks for them; nothing is installed.
+//! NVIDIA publishes its toolkit in parts on PyPI. They are put into the project's own target
+//! folder, where the build script of `kernels` looks for them; nothing is installed.
 
 use std::fs;
 use std::path::Path;

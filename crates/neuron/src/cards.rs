@@ -1,7 +1,7 @@
 //! The NVIDIA cards of this host, as NVIDIA's management library tells of them.
 //!
-//! The library is opened at run time; a host without it has no cards, and that is no error. Asking it
-//! opens no device, so the daemon never holds a card.
+//! The library is opened at run time; a host without it has no cards, and that is no error. Asking
+//! it opens no device, so the daemon never holds a card.
 
 use std::ffi::OsStr;
 use std::sync::LazyLock;

@@ -6,7 +6,8 @@ use crate::cards;
 use crate::config::DevicePolicy;
 use crate::link::{LoadCode, LoadFailure};
 
-/// Tokens of a step where the configuration does not say: a card needs many rows at once to be busy.
+/// Tokens of a step where the configuration does not say: a card needs many rows at once to be
+/// busy.
 const BUDGET_OF_CPU: u32 = 512;
 const BUDGET_OF_CARD: u32 = 2048;
 

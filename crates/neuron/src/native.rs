@@ -26,7 +26,8 @@ pub fn load(
     let say = |error| failure(&spec.source, &error);
     let info = engine::plan(spec).map_err(say)?;
     let free = memory::available_bytes();
-    // A card is asked by the engine itself, which takes its memory at once and says what is missing.
+    // A card is asked by the engine itself, which takes its memory at once and says what is
+    // missing.
     if spec.device == Device::Cpu
         && let (needed, Some(free)) = (bytes(&info), free)
         && needed > free

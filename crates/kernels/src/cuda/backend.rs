@@ -202,7 +202,6 @@ impl Backend for Cuda {
 
     fn begin_step(&mut self, inputs: StepInputs) -> Begun {
         self.context.bind();
-        self.linear.begin_step();
         self.step.begin(&inputs);
         self.chunks.begin(&inputs);
         self.graphs.begin(self.step.size)

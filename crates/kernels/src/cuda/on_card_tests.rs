@@ -6,8 +6,8 @@ use crate::backend::{Backend, SequenceRows, StepInputs};
 /// Sizes that every test fits.
 pub(crate) const CAPACITY: StepCapacity = StepCapacity { rows: 1024, sequences: 64, blocks: 1024 };
 
-/// A backend that records nothing, or `None` where there is no card, which is said loudly: such a test has shown
-/// nothing. With `REQUIRE_GPU` set it is a failure.
+/// A backend that records nothing, or `None` where there is no card, which is said loudly: such a
+/// test has shown nothing. With `REQUIRE_GPU` set it is a failure.
 pub(crate) fn cuda() -> Option<Cuda> {
     match Context::open(0) {
         Ok(context) => Some(Cuda::new(&context, CAPACITY).without_graphs()),

@@ -10,10 +10,9 @@ mod library;
 #[cfg(test)]
 mod tests;
 
-use std::cell::RefCell;
 use std::sync::Arc;
 
-use job::{Ahead, Job, MOST_PARTS, Needs, OWN_ROWS, OperandRow, Room, Source};
+use job::{Job, MOST_PARTS, Needs, OWN_ROWS, OperandRow, Room, Source};
 pub(crate) use layout::matrix_bytes;
 use library::{Float, Library, Shape};
 
@@ -108,27 +107,6 @@ pub(crate) struct Scratch {
     low: Buffer<u16>,
     shares: Buffer<f32>,
     library: Option<Library>,
-    calls: RefCell<Calls>,
-}
-
-/// A step's products in their order. Steps are alike, so what comes next is known from the last
-/// one, and its first weights can be brought near while the memory waits for its activations.
-#[derive(Default)]
-struct Calls {
-    known: Vec<Ahead>,
-    at: usize,
-}
-
-impl Calls {
-    /// Notes a product and says what came after it in the step before.
-    fn note(&mut self, product: Ahead) -> Option<Ahead> {
-        match self.known.get_mut(self.at) {
-            Some(known) => *known = product,
-            None => self.known.push(product),
-        }
-        self.at += 1;
-        self.known.get(self.at).copied()
-    }
 }
 
 /// What scratch must hold: the widest activations of each kind.
@@ -162,14 +140,8 @@ impl Scratch {
             high: Buffer::new(context, what, floats),
             low: Buffer::new(context, what, floats),
             shares,
-            calls: RefCell::default(),
             library: if rows > MOST_ROWS { Library::open(context) } else { None },
         }
-    }
-
-    /// A step begins.
-    pub(crate) fn begin_step(&self) {
-        self.calls.borrow_mut().at = 0;
     }
 
     fn operand(&self, needs: &Needs, padded: usize, row: usize) -> OperandRow {
@@ -231,8 +203,8 @@ impl<'a> Input<'a> {
     }
 }
 
-/// `out = input · partsᵀ` for `rows` rows, or added to it; the parts lie side by side from the place
-/// on.
+/// `out = input · partsᵀ` for `rows` rows, or added to it; the parts lie side by side from the
+/// place on.
 ///
 /// # Panics
 /// When widths differ.
@@ -249,9 +221,6 @@ pub(crate) fn linear(
     assert!(place.first_col + outputs <= out.cols, "outputs of a linear layer");
     let mut first_col = place.first_col;
     if let (Some(library), true) = (&cuda.linear.library, rows > MOST_ROWS) {
-        for parts in parts.chunks(MOST_PARTS) {
-            cuda.linear.calls.borrow_mut().note(Ahead::of(parts));
-        }
         return multiply_many(cuda, library, input, rows, parts, out, place);
     }
     for parts in parts.chunks(MOST_PARTS) {
@@ -260,14 +229,10 @@ pub(crate) fn linear(
         if !own {
             prepare(cuda, input, &needs, rows, parts[0].cols);
         }
-        let ahead = cuda.linear.calls.borrow_mut().note(Ahead::of(parts));
         for first in (0..rows).step_by(MOST_ROWS) {
             let count = (rows - first).min(MOST_ROWS);
             let plan = needs.plan(room(cuda), count);
             let mut job = Job::new(parts, &needs, &plan, count, first_col);
-            if let (Some(ahead), true) = (ahead, first + count == rows) {
-                job.ahead = ahead;
-            }
             if own {
                 job.x = input.x.at(0);
                 job.x_stride = input.cols as i32;

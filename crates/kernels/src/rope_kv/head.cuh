@@ -44,8 +44,8 @@ __device__ __forceinline__ float inverse_rms(const float (&x)[LANE_ELEMENTS], in
     return rsqrtf(warp_sum(sum) / (float)head_dim + eps);
 }
 
-// Element `at` of a head, which is `own`, after norm and rotation. Each lane reads the other half of
-// the pair itself, so that any rotary width needs no exchange.
+// Element `at` of a head, which is `own`, after norm and rotation. Each lane reads the other half
+// of the pair itself, so that any rotary width needs no exchange.
 __device__ __forceinline__ float rotated(float own, const float* head, const float* weight,
                                          float inverse, const float2* angles, int pairs, int at) {
     own *= inverse * weight[at];

@@ -1,8 +1,8 @@
 //! Choosing on a card: what the host tells it, the launches, and what the host does itself.
 //!
-//! A row is chosen by the host where it wants log-probabilities, where its lists are longer than the
-//! room for them, and where too many tokens are too near to each other to be sorted on the card.
-//! Those few read their logits back and take the same way as on the CPU.
+//! A row is chosen by the host where it wants log-probabilities, where its lists are longer than
+//! the room for them, and where too many tokens are too near to each other to be sorted on the
+//! card. Those few read their logits back and take the same way as on the CPU.
 
 mod request;
 

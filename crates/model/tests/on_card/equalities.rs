@@ -24,8 +24,8 @@ fn models_compute_what_the_cpu_does_on_a_card() {
     }
 }
 
-/// The CPU rounds activations of quantised layers to 8 bits, a card to halves: both are held against
-/// the model that was quantised, and the card may not be further from it.
+/// The CPU rounds activations of quantised layers to 8 bits, a card to halves: both are held
+/// against the model that was quantised, and the card may not be further from it.
 #[test]
 fn quantised_models_are_as_near_to_the_float_ones_on_a_card() {
     let Some(context) = card() else { return };

@@ -19,11 +19,11 @@ const BARRIER_BYTES: usize = 8;
 /// Floats of a part of a tile that a block leaves for another.
 pub(super) const SHARE: usize = 32 * TILE_ROWS;
 
-/// Slots of a warp: more do not make the memory faster.
-const MOST_SLOTS: usize = 8;
+/// Slots of a warp: more keep the activations waiting and do not make the memory faster.
+const MOST_SLOTS: usize = 2;
 
-/// Units of a warp that are brought near before its kernel runs.
-const UNITS_AHEAD: i32 = 3;
+/// Slots of a warp that are filled before the activations are read: more would delay those.
+const EARLY_SLOTS: usize = 1;
 
 /// Rows of which every block makes the operand itself; more are made once, by a launch before.
 pub(super) const OWN_ROWS: usize = 2;
@@ -65,21 +65,11 @@ pub(super) struct OperandRow {
     pub(super) low: Address,
 }
 
-/// `Ahead` of `linear.cu`: what the next kernel multiplies by.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ahead {
-    parts: [Part; MOST_PARTS],
-    units: i32,
-    most: i32,
-}
-
 /// `Linear` of `linear.cu`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Job {
     parts: [Part; MOST_PARTS],
-    pub(super) ahead: Ahead,
     pub(super) x: Address,
     pub(super) norm: Address,
     pub(super) operand: OperandRow,
@@ -99,7 +89,7 @@ pub(super) struct Job {
     units: i32,
     slot_bytes: i32,
     slots: i32,
-    unused: i32,
+    early_slots: i32,
 }
 
 /// A kernel and its grid.
@@ -207,7 +197,6 @@ impl Job {
         let (parts_table, units) = table(parts, col);
         Self {
             parts: parts_table,
-            ahead: Ahead::NOTHING,
             x: nowhere,
             norm: nowhere,
             operand: OperandRow { half: nowhere, means: nowhere, high: nowhere, low: nowhere },
@@ -227,19 +216,8 @@ impl Job {
             units,
             slot_bytes: needs.slot_bytes as i32,
             slots: plan.slots as i32,
-            unused: 0,
+            early_slots: plan.slots.min(EARLY_SLOTS) as i32,
         }
-    }
-}
-
-impl Ahead {
-    /// Nothing is known of what comes.
-    const NOTHING: Self = Self { parts: [Part::NONE; MOST_PARTS], units: 0, most: 0 };
-
-    /// These matrices come. Each warp will have its first units brought near.
-    pub(super) fn of(parts: &[Matrix]) -> Self {
-        let (parts, units) = table(parts, 0);
-        Self { parts, units, most: UNITS_AHEAD }
     }
 }
 
@@ -324,7 +302,7 @@ mod tests {
             let plan = needs(format, 5120, cols).plan(H200, 1);
             assert_eq!(plan.kernel, "linear_8_staged");
             assert_eq!(plan.grid.blocks, [132, 1, 1]);
-            assert!(plan.slots >= 3);
+            assert_eq!(plan.slots, MOST_SLOTS);
         }
         let few = needs(WeightType::Q4_K, 16, 512).plan(H200, 1);
         assert_eq!(few.grid.blocks[0], 2, "no block without a unit");
@@ -333,7 +311,7 @@ mod tests {
     /// The kernel reads the same layout: places first, then numbers, without gaps.
     #[test]
     fn the_job_is_laid_out_as_the_kernel_reads_it() {
-        assert_eq!((size_of::<Part>(), size_of::<Job>()), (40, 328 + 9 * 8 + 14 * 4));
-        assert_eq!(std::mem::offset_of!(Job, x_stride), 328 + 9 * 8);
+        assert_eq!((size_of::<Part>(), size_of::<Job>()), (40, 4 * 40 + 9 * 8 + 14 * 4));
+        assert_eq!(std::mem::offset_of!(Job, x_stride), 4 * 40 + 9 * 8);
     }
 }

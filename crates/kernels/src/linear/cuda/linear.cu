@@ -1,13 +1,15 @@
 // out = x * weights^T, or added to it: one to 32 rows at the speed of the memory.
 //
 // Every multiprocessor has one block of sixteen warps. The units of all tiles, one after the other,
-// are cut into as many equal runs as there are warps, so that few long rows feed all of them as well
-// as many short ones. A warp keeps a ring of units on their way into shared memory: while it
-// multiplies one, the others arrive. The ring is filled before the kernel waits for its predecessor.
+// are cut into as many equal runs as there are warps, so that few long rows feed all of them as
+// well as many short ones. A warp keeps a ring of units on their way into shared memory: while it
+// multiplies one, the others arrive. The ring is filled before the kernel waits for its
+// predecessor.
 //
 // A tile that lies within a run is written at once. Of a tile that runs share, each warp leaves its
-// part in shared memory, and once, at the end, the warp that has the tile's beginning adds the parts
-// up in order. Where a tile is shared between blocks, the later block leaves its part in memory.
+// part in shared memory, and once, at the end, the warp that has the tile's beginning adds the
+// parts up in order. Where a tile is shared between blocks, the later block leaves its part in
+// memory.
 //
 // A row's arithmetic depends on nothing but its own activations, the weights and the number of
 // blocks.
@@ -31,16 +33,8 @@ struct Part {
     int unused;
 };
 
-// What the kernel after this one multiplies by.
-struct Ahead {
-    Part parts[MOST_PARTS];
-    int units;
-    int most;              // Units that each warp has brought near; 0 for nothing.
-};
-
 struct Linear {
     Part parts[MOST_PARTS];
-    Ahead ahead;
     const float* x;        // Rows of f32, unless the operand was prepared.
     const float* norm;
     OperandRow operand;    // Of row 0; of the others `padded` columns on.
@@ -60,7 +54,7 @@ struct Linear {
     int units;
     int slot_bytes;
     int slots;             // Of each warp.
-    int unused;
+    int early_slots;       // Filled before the activations are read.
 };
 
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
@@ -81,7 +75,8 @@ struct Ring {
         constexpr int arrivals = WARP;
 #endif
         if (lane < count) {
-            asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(arrived + 8 * lane), "n"(arrivals)
+            asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(arrived + 8 * lane),
+                         "n"(arrivals)
                          : "memory");
         }
 #if __CUDA_ARCH__ >= 900
@@ -120,8 +115,8 @@ struct Ring {
         while (done == 0) {
 #if __CUDA_ARCH__ >= 900
             asm volatile(
-                "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, "
-                "1, 0, p; }"
+                "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
+                "selp.u32 %0, 1, 0, p; }"
                 : "=r"(done)
                 : "r"(barrier), "r"(phase)
                 : "memory");
@@ -156,22 +151,6 @@ struct Runs {
     }
 };
 
-// Has a warp's first units of the next kernel brought into the second-level cache.
-__device__ __forceinline__ void bring_near(const Ahead& ahead, int lane) {
-#if __CUDA_ARCH__ >= 900
-    const int warp = threadIdx.x / WARP;
-    const Runs runs = Runs::of_units(ahead.units);
-    const int first = runs.of(warp), last = min(runs.of(warp + 1), first + ahead.most);
-    if (lane != 0 || first >= last) return;
-    int part = 0;
-    while (first >= ahead.parts[part].end_unit) part++;
-    const Part& of = ahead.parts[part];
-    const uint8_t* at = of.units + static_cast<int64_t>(first - of.first_unit) * of.unit_bytes;
-    const int bytes = (min(last, of.end_unit) - first) * of.unit_bytes;
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(at), "r"(bytes) : "memory");
-#endif
-}
-
 // The units that a warp asks for, one after the other.
 struct Asker {
     const uint8_t* at;
@@ -190,18 +169,13 @@ struct Asker {
         at = from.units + static_cast<int64_t>(unit - from.first_unit) * size;
     }
 
-    // Asks for the next unit, if there is one. After the last one, the first units of the kernel to
-    // come are brought into the second-level cache: the memory has nothing else to do until it runs.
+    // Asks for the next unit, if there is one.
     __device__ __forceinline__ void ask(const Linear& job, const Ring& ring, int slot, int lane) {
         if (unit >= end) return;
         ring.ask(slot, at, size, lane);
         unit++;
         at += size;
-        if (unit == end) {
-            bring_near(job.ahead, lane);
-        } else if (unit == part_end) {
-            find(job);
-        }
+        if (unit == part_end && unit < end) find(job);
     }
 };
 
@@ -301,7 +275,8 @@ constexpr uint32_t NOTHING = 0xffffffffu;
 
 // Leaves a sum for the block that has the tile's beginning.
 __device__ __forceinline__ void share(const Linear& job, int slot, int at, float sum) {
-    uint32_t* to = reinterpret_cast<uint32_t*>(job.shares) + static_cast<int64_t>(slot) * SHARE + at;
+    uint32_t* to =
+        reinterpret_cast<uint32_t*>(job.shares) + static_cast<int64_t>(slot) * SHARE + at;
     const uint32_t bits = __float_as_uint(sum);
     asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to),
                  "r"(bits == NOTHING ? 0x7fffffffu : bits)
@@ -364,8 +339,8 @@ struct Tile {
     }
 };
 
-// Adds up the tile in which a warp's run ends, if it began there, and writes it. The first warp also
-// adds up what the block has of a tile that began in another block.
+// Adds up the tile in which a warp's run ends, if it began there, and writes it. The first warp
+// also adds up what the block has of a tile that began in another block.
 __device__ __forceinline__ void combine(
     const Linear& job, const Parts& parts, const Runs& runs, int warp, int lane, int first_row) {
     const int begin = runs.of(warp), end = runs.of(warp + 1), block = blockIdx.y * gridDim.x;
@@ -384,7 +359,8 @@ __device__ __forceinline__ void combine(
     if (tile.begin < begin || tile.end <= end) return;
     for (int at = lane; at < parts.size; at += WARP) {
         float sum = parts.of(warp, true)[at] + parts.rest(runs, warp + 1, tile.end, at);
-        for (int next = blockIdx.x + 1; next < gridDim.x && Runs::cut(job.units, next) < tile.end; next++) {
+        for (int next = blockIdx.x + 1;
+             next < gridDim.x && Runs::cut(job.units, next) < tile.end; next++) {
             sum += take_share(job, block + next, at);
         }
         put(job, job.parts[tile.part], tile.row + at % TILE_ROWS, first_row + at / TILE_ROWS, sum);
@@ -415,7 +391,7 @@ __device__ __forceinline__ void linear(const Linear& job) {
     // Before the units, lest it wait for all of them.
     NormColumns norm;
     if (STAGED && job.source == NORMED_ROWS) norm.load(job.norm, job.cols);
-    for (int slot = 0; slot < ring.count; slot++) asker.ask(job, ring, slot, lane);
+    for (int slot = 0; slot < job.early_slots; slot++) asker.ask(job, ring, slot, lane);
     let_successors_start();
     wait_for_predecessors();
 
@@ -427,6 +403,7 @@ __device__ __forceinline__ void linear(const Linear& job) {
         pitch = shared_pitch(job.padded);
         means = shared_means_pitch(job.padded);
     }
+    for (int slot = job.early_slots; slot < ring.count; slot++) asker.ask(job, ring, slot, lane);
     Activations<NT> x;
 #pragma unroll
     for (int nt = 0; nt < NT; nt++) {
