@@ -19,7 +19,7 @@ use crate::spelling::edit_distance;
 pub const DEFAULT_PATH: &str = "/etc/neuron/neuron.toml";
 
 /// Every key that a file may have; `default_models` is a list of tables.
-const KEYS: [&str; 26] = [
+const KEYS: [&str; 27] = [
     "listen",
     "api_key_file",
     "advertise_url",
