@@ -144,6 +144,11 @@ impl Scratch {
         }
     }
 
+    /// Whether the library for many rows is installed.
+    pub(crate) fn has_library(&self) -> bool {
+        self.library.is_some()
+    }
+
     fn operand(&self, needs: &Needs, padded: usize, row: usize) -> OperandRow {
         let at = |wanted, buffer: &Buffer<u16>, cols| {
             if wanted { buffer.at(row * cols) } else { Address::NONE }
@@ -203,8 +208,8 @@ impl<'a> Input<'a> {
     }
 }
 
-/// `out = input · partsᵀ` for `rows` rows, or added to it; the parts lie side by side from the place
-/// on.
+/// `out = input · partsᵀ` for `rows` rows, or added to it; the parts lie side by side from the
+/// place on.
 ///
 /// # Panics
 /// When widths differ.

@@ -1,13 +1,15 @@
 // out = x * weights^T, or added to it: one to 32 rows at the speed of the memory.
 //
 // Every multiprocessor has one block of sixteen warps. The units of all tiles, one after the other,
-// are cut into as many equal runs as there are warps, so that few long rows feed all of them as well
-// as many short ones. A warp keeps a ring of units on their way into shared memory: while it
-// multiplies one, the others arrive. The ring is filled before the kernel waits for its predecessor.
+// are cut into as many equal runs as there are warps, so that few long rows feed all of them as
+// well as many short ones. A warp keeps a ring of units on their way into shared memory: while it
+// multiplies one, the others arrive. Part of the ring is filled before the kernel waits for its
+// predecessor; all of it would keep the activations waiting behind weights.
 //
 // A tile that lies within a run is written at once. Of a tile that runs share, each warp leaves its
-// part in shared memory, and once, at the end, the warp that has the tile's beginning adds the parts
-// up in order. Where a tile is shared between blocks, the later block leaves its part in memory.
+// part in shared memory, and once, at the end, the warp that has the tile's beginning adds the
+// parts up in order. Where a tile is shared between blocks, the later block leaves its part in
+// memory.
 //
 // A row's arithmetic depends on nothing but its own activations, the weights and the number of
 // blocks.
@@ -73,7 +75,8 @@ struct Ring {
         constexpr int arrivals = WARP;
 #endif
         if (lane < count) {
-            asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(arrived + 8 * lane), "n"(arrivals)
+            asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(arrived + 8 * lane),
+                         "n"(arrivals)
                          : "memory");
         }
 #if __CUDA_ARCH__ >= 900
@@ -112,8 +115,8 @@ struct Ring {
         while (done == 0) {
 #if __CUDA_ARCH__ >= 900
             asm volatile(
-                "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.u32 %0, "
-                "1, 0, p; }"
+                "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
+                "selp.u32 %0, 1, 0, p; }"
                 : "=r"(done)
                 : "r"(barrier), "r"(phase)
                 : "memory");
@@ -272,7 +275,8 @@ constexpr uint32_t NOTHING = 0xffffffffu;
 
 // Leaves a sum for the block that has the tile's beginning.
 __device__ __forceinline__ void share(const Linear& job, int slot, int at, float sum) {
-    uint32_t* to = reinterpret_cast<uint32_t*>(job.shares) + static_cast<int64_t>(slot) * SHARE + at;
+    uint32_t* to =
+        reinterpret_cast<uint32_t*>(job.shares) + static_cast<int64_t>(slot) * SHARE + at;
     const uint32_t bits = __float_as_uint(sum);
     asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to),
                  "r"(bits == NOTHING ? 0x7fffffffu : bits)
@@ -335,8 +339,8 @@ struct Tile {
     }
 };
 
-// Adds up the tile in which a warp's run ends, if it began there, and writes it. The first warp also
-// adds up what the block has of a tile that began in another block.
+// Adds up the tile in which a warp's run ends, if it began there, and writes it. The first warp
+// also adds up what the block has of a tile that began in another block.
 __device__ __forceinline__ void combine(
     const Linear& job, const Parts& parts, const Runs& runs, int warp, int lane, int first_row) {
     const int begin = runs.of(warp), end = runs.of(warp + 1), block = blockIdx.y * gridDim.x;
@@ -353,9 +357,11 @@ __device__ __forceinline__ void combine(
     Tile tile = {};
     tile.find(job, end - 1);
     if (tile.begin < begin || tile.end <= end) return;
+    int others = blockIdx.x + 1;
+    while (others < gridDim.x && Runs::cut(job.units, others) < tile.end) others++;
     for (int at = lane; at < parts.size; at += WARP) {
         float sum = parts.of(warp, true)[at] + parts.rest(runs, warp + 1, tile.end, at);
-        for (int next = blockIdx.x + 1; next < gridDim.x && Runs::cut(job.units, next) < tile.end; next++) {
+        for (int next = blockIdx.x + 1; next < others; next++) {
             sum += take_share(job, block + next, at);
         }
         put(job, job.parts[tile.part], tile.row + at % TILE_ROWS, first_row + at / TILE_ROWS, sum);

@@ -102,7 +102,9 @@ struct NormColumns {
 
     __device__ __forceinline__ void load(const float* norm, int cols) {
 #pragma unroll
-        for (int i = 0; i < MOST; i++) load_eight(norm, 8 * (threadIdx.x + i * BLOCK), cols, weight[i]);
+        for (int i = 0; i < MOST; i++) {
+            load_eight(norm, 8 * (threadIdx.x + i * BLOCK), cols, weight[i]);
+        }
     }
 };
 
