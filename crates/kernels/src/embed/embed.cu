@@ -1,7 +1,7 @@
 #include "../linear/cuda/decode.cuh"
 
-// out[row] = table[tokens[row]], zeros where the table has no such row. Eight columns a thread; grid:
-// runs of 1024 columns, rows.
+// out[row] = table[tokens[row]], zeros where the table has no such row. Eight columns a thread;
+// grid: runs of 1024 columns, rows.
 KERNEL __launch_bounds__(128) void embed(
     int format, const uint8_t* units, int padded, int table_rows, int cols, const uint32_t* tokens,
     float* out) {
