@@ -2,8 +2,9 @@
 //!
 //! `observe(snapshot, what a poll brought, now) -> snapshot` folds the nodes' reports,
 //! `route(snapshot, ask, now) -> decision` says where a request goes and why, and a [`Desk`] keeps
-//! what is promised: it hears events and says which models to load, to evict and to wait for. Nothing here does
-//! I/O, reads a clock or draws a random number, so a decision can be replayed from its inputs.
+//! what is promised: it hears events and says which models to load, to evict and to wait for.
+//! Nothing here does I/O, reads a clock or draws a random number, so a decision can be replayed
+//! from its inputs.
 #![forbid(unsafe_code)]
 
 mod catalogue;
