@@ -109,7 +109,7 @@ pub(crate) fn chained(error: &(dyn std::error::Error + 'static)) -> String {
 /// What of a client's headers goes on to a node.
 ///
 /// Left behind: what belongs to the connection (RFC 9110, 7.6.1), what identifies the client to the
-/// gateway, what claims an identity (requirement 29), whose place the gateway's own word takes, and
+/// gateway, what claims an identity (requirement 29; the gateway's own word takes its place), and
 /// `accept-encoding`, so that the end of a stream can be seen.
 pub(crate) fn request_headers(
     mut headers: HeaderMap,

@@ -83,6 +83,12 @@ impl Cuda {
         self
     }
 
+    /// Whether steps of many rows are multiplied by cuBLASLt; where it cannot be opened, they take
+    /// several times as long.
+    pub fn has_library(&self) -> bool {
+        self.linear.has_library()
+    }
+
     /// How many sizes of steps are recorded.
     pub fn recorded_sizes(&self) -> usize {
         self.graphs.recorded()

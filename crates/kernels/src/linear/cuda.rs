@@ -144,6 +144,11 @@ impl Scratch {
         }
     }
 
+    /// Whether the library for many rows is installed.
+    pub(crate) fn has_library(&self) -> bool {
+        self.library.is_some()
+    }
+
     fn operand(&self, needs: &Needs, padded: usize, row: usize) -> OperandRow {
         let at = |wanted, buffer: &Buffer<u16>, cols| {
             if wanted { buffer.at(row * cols) } else { Address::NONE }

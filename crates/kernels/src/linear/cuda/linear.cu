@@ -3,8 +3,8 @@
 // Every multiprocessor has one block of sixteen warps. The units of all tiles, one after the other,
 // are cut into as many equal runs as there are warps, so that few long rows feed all of them as
 // well as many short ones. A warp keeps a ring of units on their way into shared memory: while it
-// multiplies one, the others arrive. The ring is filled before the kernel waits for its
-// predecessor.
+// multiplies one, the others arrive. Part of the ring is filled before the kernel waits for its
+// predecessor; all of it would keep the activations waiting behind weights.
 //
 // A tile that lies within a run is written at once. Of a tile that runs share, each warp leaves its
 // part in shared memory, and once, at the end, the warp that has the tile's beginning adds the
@@ -357,10 +357,11 @@ __device__ __forceinline__ void combine(
     Tile tile = {};
     tile.find(job, end - 1);
     if (tile.begin < begin || tile.end <= end) return;
+    int others = blockIdx.x + 1;
+    while (others < gridDim.x && Runs::cut(job.units, others) < tile.end) others++;
     for (int at = lane; at < parts.size; at += WARP) {
         float sum = parts.of(warp, true)[at] + parts.rest(runs, warp + 1, tile.end, at);
-        for (int next = blockIdx.x + 1;
-             next < gridDim.x && Runs::cut(job.units, next) < tile.end; next++) {
+        for (int next = blockIdx.x + 1; next < others; next++) {
             sum += take_share(job, block + next, at);
         }
         put(job, job.parts[tile.part], tile.row + at % TILE_ROWS, first_row + at / TILE_ROWS, sum);

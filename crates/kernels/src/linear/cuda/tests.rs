@@ -117,8 +117,7 @@ fn rows_do_not_depend_on_one_another_on_a_card() {
     }
 }
 
-/// Parts of several formats, whose last tiles are not full, after a norm and added to what is
-/// there.
+/// Parts of several formats, whose last tiles are not full, after a norm, written and added.
 #[test]
 fn parts_lie_side_by_side_on_a_card() {
     use WeightType::{BF16, F32, Q4_K, Q6_K, Q8_0};

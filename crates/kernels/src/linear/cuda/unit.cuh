@@ -184,8 +184,8 @@ struct MultiplyK {
         for (int run = 0; run < 4; run++) {
             const uint4 words = *reinterpret_cast<const uint4*>(unit + 512 * run + 16 * lane);
             const uint32_t word[4] = {words.x, words.y, words.z, words.w};
-            const uint32_t upper =
-                run == 0 ? fifth.x : run == 1 ? fifth.y : run == 2 ? fifth.z : fifth.w;
+            const uint32_t upper = run < 2 ? (run == 0 ? fifth.x : fifth.y)
+                                           : (run == 2 ? fifth.z : fifth.w);
 #pragma unroll
             for (int in_run = 0; in_run < 2; in_run++) {
                 const int group = 2 * run + in_run;
