@@ -31,7 +31,8 @@ pub fn load(
     Ok(Box::new(engine))
 }
 
-/// A thread for each core, but one for a model so small that handing work over costs more than doing it.
+/// A thread for each core, but one for a model so small that handing work over costs more than
+/// doing it.
 fn threads_for(info: &EngineInfo) -> u32 {
     let weights: u64 = info.ranks.iter().map(|rank| rank.weights).sum();
     if weights < SMALL_MODEL_BYTES {

@@ -2,8 +2,9 @@
 //!
 //! `y[t][c] = silu(sum over j of taps[j][c] * x[t - (taps - 1) + j][c])`. Inputs before the first
 //! token are zero. The state is a ring of the last `taps` raw inputs of every channel, so that a
-//! sequence may be cut anywhere. The ring has one row more than the formula looks back: the row that
-//! a token writes is none that it reads, so threads that share a channel need not wait for another.
+//! sequence may be cut anywhere. The ring has one row more than the formula looks back: the row
+//! that a token writes is none that it reads, so threads that share a channel need not wait for
+//! another.
 
 pub mod cpu;
 pub mod reference;

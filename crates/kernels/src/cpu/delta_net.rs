@@ -1,6 +1,6 @@
-//! A delta-rule layer between its projections, in one operation of the pool: a task takes a key head
-//! of a sequence, with the value heads that read it, through convolution, recurrence and norm. What
-//! a token needs of them stays in the nearest cache.
+//! A delta-rule layer between its projections, in one operation of the pool: a task takes a key
+//! head of a sequence, with the value heads that read it, through convolution, recurrence and norm.
+//! What a token needs of them stays in the nearest cache.
 
 use std::cell::RefCell;
 

@@ -1,8 +1,8 @@
 //! Attention on the CPU: one task a key-value head and a few rows, keys in order.
 //!
 //! The query heads that share keys, of a few rows, are computed together: keys and values are read
-//! once for up to eight queries, block by block, and widened in the registers. Each query's sums are
-//! taken in the same order whoever is beside it.
+//! once for up to eight queries, block by block, and widened in the registers. Each query's sums
+//! are taken in the same order whoever is beside it.
 
 use super::cache::{Blocks, Element, Head};
 pub use super::cache::{KvCache, KvPrecision};
