@@ -52,5 +52,6 @@ fn tools() -> Vec<ToolSpec> {
         name: "f".into(),
         description: Some("Does it.".into()),
         parameters: Some(dialog::Json(parameters.to_owned())),
+        strict: false,
     }]
 }

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use engine::{Device, Engine, EngineInfo, EngineSpec, Sampling, TokenEngine, TokenRequest};
-use kernels::KV_ELEMENT_BYTES;
-use model::{LayerKind, Source, TensorName};
+use model::{KV_ELEMENT_BYTES, LayerKind, Source, TensorName};
 
 use super::{Decode, Options, Prefill, Report, origin, stall};
 

@@ -29,6 +29,7 @@ source = "/s"
 [harness.native]
 max_running = 3
 token_budget = 64
+stall_ms = 100
 threads = 2
 prefix_cache = false
 host_cache_mb = 64
@@ -42,6 +43,7 @@ fn a_full_file_is_read() {
     let config = parse(FULL).unwrap();
     assert_eq!(config.default_models[0].context, Some(10));
     assert_eq!(config.harness.native.threads, Some(2));
+    assert_eq!(config.harness.native.stall_ms, 100);
     assert_eq!(parse("").unwrap(), Config::default());
 }
 
