@@ -23,6 +23,10 @@ use crate::weight::Weight;
 /// Rows of one launch; more are several launches over the same weights.
 const MOST_ROWS: usize = 64;
 
+/// Weights below which the library, for which they are decoded first, is no faster than launches of
+/// the kernels. These round activations of float weights less, so small models stay exact.
+const LIBRARY_WEIGHTS: usize = 1 << 18;
+
 /// Blocks of the file on their way to a card.
 const STAGING_BYTES: usize = 64 << 20;
 
@@ -225,7 +229,8 @@ pub(crate) fn linear(
     let outputs: usize = parts.iter().map(|part| part.rows).sum();
     assert!(place.first_col + outputs <= out.cols, "outputs of a linear layer");
     let mut first_col = place.first_col;
-    if let (Some(library), true) = (&cuda.linear.library, rows > MOST_ROWS) {
+    let many = rows > MOST_ROWS && outputs * input.cols >= LIBRARY_WEIGHTS;
+    if let (Some(library), true) = (&cuda.linear.library, many) {
         return multiply_many(cuda, library, input, rows, parts, out, place);
     }
     for parts in parts.chunks(MOST_PARTS) {

@@ -42,14 +42,16 @@ fn equals_its_reference_on_a_card() {
             let x = noise.values(rows * hidden, 1.5);
             let want = reference::moe(&shape, &weights, &widen(&x));
             cuda.begin_step(on_card::step(&[(rows, 0)], 16));
-            let mixture = Mixture::new(&cuda, &shape, &weights);
+            let mixture = cuda.mixture(&shape, &weights);
+            assert_eq!(cuda.ready(), Ok(()));
             let mut scratch = mixture.scratch(&cuda.context, rows);
             let x = on_card::buffer(&cuda, &x);
             let mut out = on_card::poisoned(&cuda, rows, hidden);
             moe(&cuda, &mixture, &x, &mut scratch, &mut out);
             let error = error_ratio(&on_card::values(&cuda, &out), &want);
-            // Quantised weights may meet inputs that are rounded to 8 bits.
-            let bound = if ty == WeightType::BF16 { 1e-5 } else { 2e-2 };
+            // The router and the shared expert multiply floats as sums of two bfloat16, and meet
+            // quantised weights with inputs of 11 bits.
+            let bound = if ty == WeightType::BF16 { 1e-4 } else { 2e-3 };
             assert!(error <= bound, "{ty}, {shape:?}, {rows} rows: {error}");
         }
     }
