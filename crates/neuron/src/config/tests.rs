@@ -31,6 +31,7 @@ max_running = 3
 token_budget = 64
 stall_ms = 100
 threads = 2
+device = "cpu"
 prefix_cache = false
 host_cache_mb = 64
 cache_isolation = "caller"

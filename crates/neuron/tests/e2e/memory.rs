@@ -152,7 +152,8 @@ fn write_gguf(path: &Path) {
 fn spec(source: &Path, quant: Option<&str>) -> EngineSpec {
     EngineSpec {
         quant: quant.map(str::to_owned),
-        kv_blocks: Some(512),
+        // Enough that the program itself, which no plan counts, is little beside it.
+        kv_blocks: Some(1024),
         max_running: 4,
         threads: Some(2),
         ..EngineSpec::new(source)
