@@ -31,6 +31,9 @@ max_running = 3
 token_budget = 64
 threads = 2
 prefix_cache = false
+host_cache_mb = 7
+cache_isolation = "caller"
+device = "cpu"
 step_timeout_secs = 9
 engine_command = ["/e", "engine"]
 "#;
