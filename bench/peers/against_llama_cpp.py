@@ -1,18 +1,24 @@
-"""Measures llama.cpp and `bench engine` on the same GGUF files, in turns, and prints medians.
+"""Measures llama.cpp and `bench engine` on the same GGUF files, in turns, and keeps the medians.
 
     python -m venv v
     CMAKE_ARGS="-DGGML_NATIVE=ON" v/bin/pip install --no-binary llama-cpp-python llama-cpp-python
-    v/bin/python bench/peers/against_llama_cpp.py --bench target/release/bench \\
-        --threads 2 MODEL.gguf ...
+    cargo build --release -p bench
+    v/bin/python bench/peers/against_llama_cpp.py --threads 2 \\
+        --snapshot bench/peers/llama_cpp.json --table docs/cpu.md A.gguf B.gguf
 
 Both get token ids, compute prompts in steps of at most 512 tokens and decode greedily. A figure is
-the median over the rounds; each round runs llama.cpp and then the engine, so that both see the same
-machine. `spread` is half the distance between the quartiles over the median.
+the median over the rounds, and a ratio the median of the rounds' ratios; each round runs llama.cpp
+and then the engine, so that both see the same machine. `spread` is half the distance between the
+quartiles over the median. `--snapshot` writes every round as JSON; `--table` puts the table between
+two marks of a document.
 """
 
 import argparse
 import ctypes
 import json
+import os
+import pathlib
+import platform
 import statistics
 import subprocess
 import time
@@ -21,6 +27,7 @@ import llama_cpp as llama
 
 PREFILL = 512
 DEPTHS = (0, 1024)
+MARKS = ("<!-- figures against llama.cpp -->\n", "<!-- end of figures -->\n")
 
 
 class Peer:
@@ -105,19 +112,65 @@ def spread(values):
 def compare(args, path):
     peer = Peer(path, args.threads)
     peer_rates(args, peer)
-    rounds = [(peer_rates(args, peer), engine_rates(args, path)) for _ in range(args.rounds)]
-    print(path)
-    for name in rounds[0][0]:
-        theirs = [theirs[name] for theirs, _ in rounds]
-        ours = [ours[name] for _, ours in rounds]
-        ratio = statistics.median(o / t for o, t in zip(ours, theirs))
-        print(
-            f"  {name:16} llama.cpp {statistics.median(theirs):8.1f} tok/s (spread "
-            f"{spread(theirs):.0%})  engine {statistics.median(ours):8.1f} tok/s (spread "
-            f"{spread(ours):.0%})  ratio {ratio:.2f}"
-        )
+    rounds = []
+    for _ in range(args.rounds):
+        load = os.getloadavg()[0]
+        theirs, ours = peer_rates(args, peer), engine_rates(args, path)
+        rounds.append({"load": load, "llama_cpp": theirs, "engine": ours})
     llama.llama_free(peer.context)
     llama.llama_model_free(peer.model)
+    figures = []
+    for name in rounds[0]["engine"]:
+        theirs = [one["llama_cpp"][name] for one in rounds]
+        ours = [one["engine"][name] for one in rounds]
+        figures.append(
+            {
+                "figure": name,
+                "llama_cpp_tok_s": statistics.median(theirs),
+                "llama_cpp_spread": spread(theirs),
+                "engine_tok_s": statistics.median(ours),
+                "engine_spread": spread(ours),
+                "ratio": statistics.median(o / t for o, t in zip(ours, theirs)),
+            }
+        )
+    return {"model": pathlib.Path(path).name, "figures": figures, "rounds": rounds}
+
+
+def processor():
+    for line in open("/proc/cpuinfo", encoding="utf-8"):
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def table(report):
+    loads = [one["load"] for model in report["models"] for one in model["rounds"]]
+    lines = [
+        f"{report['date']}, {report['processor']}, {report['threads']} threads, "
+        f"{report['rounds']} rounds, load average {min(loads):.1f} to {max(loads):.1f}, "
+        f"llama-cpp-python {report['llama_cpp_python']}:",
+        "",
+        "| model | figure | llama.cpp, tok/s (spread) | engine, tok/s (spread) | ratio |",
+        "|---|---|---|---|---|",
+    ]
+    for model in report["models"]:
+        name = model["model"]
+        for row in model["figures"]:
+            lines.append(
+                f"| {name} | {row['figure']} "
+                f"| {row['llama_cpp_tok_s']:.1f} ({row['llama_cpp_spread']:.0%}) "
+                f"| {row['engine_tok_s']:.1f} ({row['engine_spread']:.0%}) "
+                f"| {row['ratio']:.2f} |"
+            )
+            name = ""
+    return "\n".join(lines) + "\n"
+
+
+def put_between_marks(path, text):
+    document = pathlib.Path(path)
+    before, rest = document.read_text(encoding="utf-8").split(MARKS[0], 1)
+    after = rest.split(MARKS[1], 1)[1]
+    document.write_text(before + MARKS[0] + text + MARKS[1] + after, encoding="utf-8")
 
 
 def main():
@@ -127,10 +180,26 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--snapshot", metavar="JSON")
+    parser.add_argument("--table", metavar="DOCUMENT")
     args = parser.parse_args()
-    print(llama.llama_print_system_info().decode().strip())
-    for path in args.models:
-        compare(args, path)
+    report = {
+        "date": time.strftime("%Y-%m-%d"),
+        "processor": processor(),
+        "threads": args.threads,
+        "rounds": args.rounds,
+        "decoded_tokens": args.tokens,
+        "llama_cpp_python": llama.__version__,
+        "llama_cpp_build": llama.llama_print_system_info().decode().strip(),
+        "models": [compare(args, path) for path in args.models],
+    }
+    text = table(report)
+    print(text, end="")
+    if args.snapshot:
+        text_of = json.dumps(report, indent=1) + "\n"
+        pathlib.Path(args.snapshot).write_text(text_of, encoding="utf-8")
+    if args.table:
+        put_between_marks(args.table, text)
 
 
 if __name__ == "__main__":

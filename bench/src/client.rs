@@ -23,6 +23,16 @@ pub(crate) struct Client {
     pool: Pool<HttpConnector, Full<Bytes>>,
 }
 
+/// A streamed chat.
+pub(crate) struct Told {
+    /// From the request to the first content.
+    pub(crate) first_content: Duration,
+    /// The answer without its reasoning.
+    pub(crate) content: String,
+    /// The usage, null when it was not told.
+    pub(crate) usage: Value,
+}
+
 impl Client {
     pub(crate) fn new() -> Self {
         let mut connector = HttpConnector::new();
@@ -55,25 +65,55 @@ impl Client {
     /// Streams a chat to its end and gives the time from the request to the first content, be it
     /// reasoning or text (Requirement 114); an incomplete stream is an error.
     pub(crate) async fn first_content(&self, url: &str, body: &Value) -> Result<Duration> {
+        Ok(self.told(url, body).await?.first_content)
+    }
+
+    /// Streams a chat to its end; an incomplete stream is an error.
+    pub(crate) async fn told(&self, url: &str, body: &Value) -> Result<Told> {
         let begin = Instant::now();
+        let (mut first, mut content, mut usage) = (None, String::new(), Value::Null);
+        let each = |data: &str, now: Instant| {
+            let mut chunk = chunk(data)?;
+            if first.is_none() && says_something(&chunk) {
+                first = Some(now - begin);
+            }
+            let delta = &chunk["choices"][0]["delta"];
+            content.push_str(delta["content"].as_str().unwrap_or_default());
+            if chunk["usage"].is_object() {
+                usage = chunk["usage"].take();
+            }
+            Ok(())
+        };
+        self.stream(url, body, each).await?;
+        let first_content = first.with_context(|| format!("{url} streamed no text"))?;
+        Ok(Told { first_content, content, usage })
+    }
+
+    /// Gives each event's data, with the time it came, to `each`, up to `[DONE]`, which must come.
+    pub(crate) async fn stream(
+        &self,
+        url: &str,
+        body: &Value,
+        mut each: impl FnMut(&str, Instant) -> Result<()>,
+    ) -> Result<()> {
         let mut incoming = limited(url, self.send(url, body)).await??.into_body();
         let mut lines = Lines::default();
-        let (mut first, mut done) = (None, false);
+        let mut done = false;
         while let Some(frame) = limited(url, incoming.frame()).await? {
             let frame = frame.with_context(|| format!("{url} broke off"))?;
             let now = Instant::now();
             for data in lines.take(frame.data_ref().map_or(&[], |data| &data[..]))? {
-                done |= data == "[DONE]";
-                if first.is_none() && says_something(&data)? {
-                    first = Some(now - begin);
+                if data == "[DONE]" {
+                    done = true;
+                } else {
+                    each(&data, now)?;
                 }
             }
         }
-        let Some(first) = first else { bail!("{url} streamed no text") };
         if !done {
             bail!("{url} ended its stream without [DONE]");
         }
-        Ok(first)
+        Ok(())
     }
 
     /// Sends a POST; any other status than 2xx is an error with the body's text.
@@ -101,19 +141,21 @@ async fn limited<F: Future>(url: &str, work: F) -> Result<F::Output> {
     limited.with_context(|| format!("{url} was silent for {} s", SILENCE_LIMIT.as_secs()))
 }
 
-/// Whether an event carries text; an error event ends the measure.
-fn says_something(data: &str) -> Result<bool> {
-    if data == "[DONE]" {
-        return Ok(false);
-    }
+/// An event's JSON; an error event ends the measure.
+fn chunk(data: &str) -> Result<Value> {
     let chunk: Value =
         serde_json::from_str(data).with_context(|| format!("a chunk is no JSON: {data}"))?;
     if let Some(error) = chunk.get("error") {
         bail!("the stream ended with an error: {error}");
     }
+    Ok(chunk)
+}
+
+/// Whether a chunk carries text.
+fn says_something(chunk: &Value) -> bool {
     let delta = &chunk["choices"][0]["delta"];
     let text = |field: &str| delta[field].as_str().is_some_and(|text| !text.is_empty());
-    Ok(text("content") || text("reasoning_content"))
+    text("content") || text("reasoning_content")
 }
 
 /// A base URL with the chat route behind it.
@@ -127,11 +169,11 @@ mod tests {
 
     #[test]
     fn the_role_chunk_is_not_the_first_token() {
-        let says = |text| says_something(text).expect("a chunk");
+        let says = |text| says_something(&chunk(text).expect("a chunk"));
         assert!(!says(r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#));
         assert!(says(r#"{"choices":[{"delta":{"content":"a"}}]}"#));
         assert!(says(r#"{"choices":[{"delta":{"reasoning_content":"a"}}]}"#));
         assert!(!says(r#"{"choices":[],"usage":{}}"#));
-        assert!(says_something(r#"{"error":{"message":"gone"}}"#).is_err());
+        assert!(chunk(r#"{"error":{"message":"gone"}}"#).is_err());
     }
 }

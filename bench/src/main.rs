@@ -1,14 +1,17 @@
 //! Measures an engine, or a server that runs: its speed, how many held-out questions it answers
-//! right, what the gateway adds to the time to first token, and whether a long day leaves a trace.
-//! Every figure in the documents names its command here.
+//! right, what the gateway adds to the time to first token, what the second turn of a conversation
+//! costs, and whether a long day leaves a trace. Every figure in the documents names its command
+//! here.
 #![forbid(unsafe_code)]
 
 mod client;
 mod engine;
+mod quartiles;
 mod score;
 mod soak;
 mod sse;
 mod ttft;
+mod turns;
 
 use std::process::ExitCode;
 
@@ -34,16 +37,19 @@ enum Measure {
     Soak(soak::Options),
     /// Time to first token, directly and through the gateway, in turns.
     Ttft(ttft::Options),
+    /// The second turn of a long conversation beside the first.
+    Turns(turns::Options),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let outcome = match Arguments::parse().measure {
-        Measure::Engine(options) => engine::run(&options).map(|()| true),
+        Measure::Engine(options) => engine::run(&options).await.map(|()| true),
         Measure::Compare(options) => engine::compare::run(&options),
         Measure::Score(options) => score::run(options).await,
         Measure::Soak(options) => soak::run(options).await,
         Measure::Ttft(options) => ttft::run(options).await,
+        Measure::Turns(options) => turns::run(options).await,
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,

@@ -1,10 +1,12 @@
 //! Stand-ins for the tests of other crates: a neuron that answers by a script, an engine that
-//! follows one instead of a model, and a model directory small enough to be written by each test.
+//! follows one instead of a model, model directories small enough to be written by each test.
 #![forbid(unsafe_code)]
 
 pub mod fake_neuron;
 mod model_dir;
+mod random_model;
 mod scripted;
 
 pub use model_dir::{END_OF_TURN, byte_token, byte_tokens, vocabulary, write_model_dir};
+pub use random_model::write_random_model;
 pub use scripted::{FailedLoad, Script, ScriptedEngine};

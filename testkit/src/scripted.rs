@@ -6,8 +6,9 @@ use std::time::Duration;
 use std::{fs, io, thread};
 
 use engine::{
-    Device, End, EngineInfo, Fault, Gauges, PrefixCacheInfo, RankBytes, Refusal, RequestId,
-    Started, StepReport, TokenEngine, TokenRequest, TokenUpdate,
+    Admission, Device, End, EngineInfo, Fault, Gauges, PrefixCacheInfo, RankBytes, Refusal,
+    RequestId, Started, StepReport, TokenEngine, TokenLogprobs, TokenRequest, TokenUpdate,
+    Vocabulary,
 };
 use serde::{Deserialize, Serialize};
 
@@ -148,7 +149,7 @@ impl ScriptedEngine {
 fn advance(script: &Script, entry: &mut Running) -> TokenUpdate {
     let id = entry.request.id;
     if script.not_finite_after == Some(entry.generated) {
-        return TokenUpdate { id, tokens: vec![], end: Some(End::NotFinite) };
+        return TokenUpdate { id, tokens: vec![], logprobs: vec![], end: Some(End::NotFinite) };
     }
     let tokens = script.answer.as_ref().unwrap_or(&entry.request.prompt);
     let token = tokens[entry.generated as usize % tokens.len()];
@@ -162,7 +163,13 @@ fn advance(script: &Script, entry: &mut Running) -> TokenUpdate {
     } else {
         None
     };
-    TokenUpdate { id, tokens: vec![token], end }
+    // Each token is as probable as the first of its rivals, and the next ones half as much each.
+    let top = |count: u8| {
+        let rival = |at: u8| (token + u32::from(at), -0.5 - std::f32::consts::LN_2 * f32::from(at));
+        TokenLogprobs { chosen: -0.5, top: (0..count).map(rival).collect() }
+    };
+    let logprobs = entry.request.top_logprobs.map(top).into_iter().collect();
+    TokenUpdate { id, tokens: vec![token], logprobs, end }
 }
 
 impl TokenEngine for ScriptedEngine {
@@ -170,7 +177,10 @@ impl TokenEngine for ScriptedEngine {
         &self.info
     }
 
-    fn submit(&mut self, request: TokenRequest) -> Result<(), Refusal> {
+    /// It follows its script, whatever grammar a request has.
+    fn set_vocabulary(&mut self, _: Vocabulary) {}
+
+    fn submit(&mut self, request: TokenRequest) -> Result<Admission, Refusal> {
         let prompt = request.prompt.len() as u32;
         if prompt == 0 {
             return Err(Refusal::Invalid("the prompt is empty".into()));
@@ -184,7 +194,7 @@ impl TokenEngine for ScriptedEngine {
             return Err(Refusal::QueueFull { waiting });
         }
         self.waiting.push_back(request);
-        Ok(())
+        Ok(Admission::Accepted)
     }
 
     fn abort(&mut self, id: RequestId) {
@@ -225,6 +235,7 @@ impl TokenEngine for ScriptedEngine {
             self.running.retain(|entry| entry.request.id != update.id);
         }
         Ok(StepReport {
+            settled: Vec::new(),
             started,
             decode_tokens: updates.iter().map(|update| update.tokens.len() as u32).sum(),
             updates,

@@ -6,6 +6,7 @@ wrong kind is a failure here, as it is in the programs that people really use.
 """
 
 import argparse
+import json
 import sys
 
 import openai
@@ -56,6 +57,123 @@ def length(client, model):
     answer = client.chat.completions.create(model=model, messages=QUESTION, max_tokens=2)
     assert answer.choices[0].finish_reason == "length", answer.choices[0]
     assert answer.usage.completion_tokens == 2, answer.usage
+
+
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "count": {"type": "integer", "minimum": 1, "maximum": 9},
+        "unit": {"type": "string", "enum": ["C", "F"]},
+    },
+    "required": ["count", "unit"],
+    "additionalProperties": False,
+}
+
+
+def fits_schema(text):
+    value = json.loads(text)
+    assert set(value) == {"count", "unit"}, value
+    assert value["count"] in range(1, 10) and value["unit"] in ("C", "F"), value
+
+
+def response_format(client, model):
+    form = {"type": "json_schema", "json_schema": {"name": "n", "strict": True, "schema": SCHEMA}}
+    answer = client.chat.completions.create(
+        model=model, messages=QUESTION, max_tokens=200, response_format=form
+    )
+    assert answer.choices[0].finish_reason == "stop", answer.choices[0]
+    fits_schema(answer.choices[0].message.content)
+    answer = client.chat.completions.create(
+        model=model,
+        messages=QUESTION,
+        max_tokens=300,
+        temperature=0,
+        response_format={"type": "json_object"},
+    )
+    text = answer.choices[0].message.content
+    assert text.startswith("{"), text
+    if answer.choices[0].finish_reason == "stop":
+        assert isinstance(json.loads(text), dict), text
+
+
+def unsupported_schema(client, model):
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"not": {}}}}
+    refused = refusal(
+        openai.BadRequestError,
+        lambda: client.chat.completions.create(
+            model=model, messages=QUESTION, response_format=form
+        ),
+    )
+    assert "not" in refused.message and refused.param == "response_format", refused
+
+
+def responses_format(client, model):
+    answer = client.responses.create(
+        model=model,
+        input="How warm is it?",
+        max_output_tokens=200,
+        text={"format": {"type": "json_schema", "name": "n", "schema": SCHEMA}},
+    )
+    assert answer.status == "completed", answer
+    fits_schema(answer.output_text)
+
+
+def required_tool(client, model):
+    tool = {"type": "function", "function": {"name": "weather", "parameters": SCHEMA}}
+    for choice in ("required", {"type": "function", "function": {"name": "weather"}}):
+        answer = client.chat.completions.create(
+            model=model,
+            messages=QUESTION,
+            max_tokens=300,
+            tools=[tool],
+            tool_choice=choice,
+            parallel_tool_calls=False,
+        ).choices[0]
+        assert answer.finish_reason == "tool_calls", answer
+        (call,) = answer.message.tool_calls
+        assert call.function.name == "weather", call
+        fits_schema(call.function.arguments)
+
+
+def logprobs(client, model):
+    ask = {"model": model, "messages": QUESTION, "temperature": 0, "max_tokens": 8}
+    ask |= {"logprobs": True, "top_logprobs": 2}
+    choice = client.chat.completions.create(**ask).choices[0]
+    tokens = choice.logprobs.content
+    assert b"".join(bytes(t.bytes) for t in tokens).decode() == choice.message.content, tokens
+    for token in tokens:
+        assert token.logprob <= 0 and len(token.top_logprobs) == 2, token
+        assert token.top_logprobs[0].token == token.token, "greedy takes the best"
+    chunks = client.chat.completions.create(**ask, stream=True)
+    streamed = [
+        token
+        for chunk in chunks
+        for choice in chunk.choices
+        if choice.logprobs
+        for token in choice.logprobs.content
+    ]
+    assert streamed == tokens, streamed
+    legacy = client.completions.create(
+        model=model, prompt="A neuron is", max_tokens=4, temperature=0, logprobs=2
+    )
+    lists = legacy.choices[0].logprobs
+    assert len(lists.tokens) == len(lists.token_logprobs) == len(lists.text_offset) == 4, lists
+
+
+def several_answers(client, model):
+    ask = {"model": model, "messages": QUESTION, "n": 3, "seed": 5, "temperature": 1.5}
+    ask |= {"max_tokens": 12}
+    answer = client.chat.completions.create(**ask)
+    assert [choice.index for choice in answer.choices] == [0, 1, 2], answer.choices
+    texts = [choice.message.content for choice in answer.choices]
+    single = client.chat.completions.create(**(ask | {"n": 1}))
+    assert answer.usage.prompt_tokens == single.usage.prompt_tokens, answer.usage
+    assert single.choices[0].message.content == texts[0], "the first has the request's seed"
+    streamed = ["", "", ""]
+    for chunk in client.chat.completions.create(**ask, stream=True):
+        for choice in chunk.choices:
+            streamed[choice.index] += choice.delta.content or ""
+    assert streamed == texts, (streamed, texts)
 
 
 def list_models(client, model):
@@ -116,6 +234,12 @@ CHECKS = [
     stream,
     usage_only_when_asked,
     length,
+    response_format,
+    unsupported_schema,
+    responses_format,
+    required_tool,
+    logprobs,
+    several_answers,
     list_models,
     retrieve_model,
     unknown_model,

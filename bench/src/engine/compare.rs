@@ -32,7 +32,13 @@ struct Pair {
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let (old, new) = (read(&options.old)?, read(&options.new)?);
     let device = (&old.device, &new.device);
-    ensure!(device.0 == device.1, "{} and {} are not the same device", device.0, device.1);
+    let name = |device: &Option<String>| device.clone().unwrap_or_else(|| "a server".to_owned());
+    ensure!(
+        device.0 == device.1,
+        "{} and {} are not the same device",
+        name(device.0),
+        name(device.1)
+    );
     let pairs = pairs(&old, &new);
     ensure!(!pairs.is_empty(), "the reports have no figure in common");
     let mut out = std::io::stdout().lock();

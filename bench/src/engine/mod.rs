@@ -7,25 +7,37 @@
 pub(crate) mod compare;
 mod origin;
 mod run;
+mod server;
+mod stall;
 mod stream;
 mod table;
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use engine::Device;
 use serde::{Deserialize, Serialize};
 
+use stall::Stall;
+
 /// What to measure.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// A GGUF file or a model directory.
-    model: PathBuf,
+    /// A GGUF file or a model directory. With a server it may be left out; then no memory traffic
+    /// is implied.
+    #[arg(required_unless_present = "against_server")]
+    model: Option<PathBuf>,
+    /// Measure a server with an OpenAI API instead of an engine of our own.
+    #[arg(long, value_name = "URL", requires = "id", conflicts_with_all = ["threads", "stall"])]
+    against_server: Option<String>,
+    /// The model's id on that server.
+    #[arg(long = "model", value_name = "ID", requires = "against_server")]
+    id: Option<String>,
     /// `cpu`, or a card: `cuda` or `cuda:1`.
     #[arg(long, default_value = "cpu", value_parser = device)]
     device: Device,
-    /// Threads of the CPU; all cores by default.
+    /// Threads of the CPU; as many as physical cores by default.
     #[arg(long)]
     threads: Option<u32>,
     /// Tokens of a step: prompts are computed in chunks of at most this. 512 on the CPU, 4096 on a
@@ -47,6 +59,12 @@ pub(crate) struct Options {
     /// Measurements of each figure; the median is reported.
     #[arg(long, default_value_t = 3)]
     repeat: usize,
+    /// Also a stream's waits while a prompt of this many tokens is computed beside it.
+    #[arg(long, value_name = "TOKENS")]
+    stall: Option<u32>,
+    /// What such a step may take, in milliseconds.
+    #[arg(long, default_value_t = 250)]
+    stall_ms: u32,
     /// The commit that was built; that of the checkout around by default.
     #[arg(long)]
     sha: Option<String>,
@@ -55,23 +73,26 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// All figures of a run.
+/// All figures of a run; those that only the machine or the files tell are missing for a server of
+/// which no file was given.
 #[derive(Serialize, Deserialize)]
 struct Report {
     model: String,
-    architecture: String,
-    quant: String,
+    architecture: Option<String>,
+    quant: Option<String>,
     /// What it ran on.
-    device: String,
-    threads: u32,
-    weight_bytes: u64,
+    device: Option<String>,
+    threads: Option<u32>,
+    weight_bytes: Option<u64>,
     command: String,
     /// Of the sources.
     sha: String,
     date: String,
-    stream_gb_s: f64,
+    stream_gb_s: Option<f64>,
     prefill: Vec<Prefill>,
     decode: Vec<Decode>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stall: Option<Stall>,
 }
 
 /// A prompt's speed.
@@ -89,9 +110,19 @@ struct Decode {
     /// Over all sequences.
     tok_s: f64,
     /// Weights, keys, values and state that the steps read or wrote.
-    gb_s: f64,
+    gb_s: Option<f64>,
     /// Of the stream's speed.
-    share: f64,
+    share: Option<f64>,
+}
+
+impl Options {
+    /// Depth and batch of each decode figure: all batches at the first depth, then one sequence at
+    /// the others.
+    fn decodes(&self) -> impl Iterator<Item = (u32, u32)> {
+        let first = self.depth.first().copied().unwrap_or(0);
+        let batches = self.batch.iter().map(move |batch| (first, *batch));
+        batches.chain(self.depth.iter().skip(1).map(|depth| (*depth, 1)))
+    }
 }
 
 /// `cpu`, `cuda` or `cuda:1`.
@@ -108,31 +139,32 @@ fn device(text: &str) -> Result<Device, String> {
 }
 
 /// Measures and prints. An implied memory speed above the measured one is an error.
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) async fn run(options: &Options) -> Result<()> {
     ensure!(options.repeat > 0 && options.tokens > 0, "--repeat and --tokens must be at least 1");
-    let threads = match options.threads {
-        Some(threads) => threads,
-        None => std::thread::available_parallelism()?.get() as u32,
+    let threads = options.threads.unwrap_or_else(|| engine::cores() as u32);
+    let report = if let (Some(url), Some(id)) = (&options.against_server, &options.id) {
+        server::measure(options, url, id).await?
+    } else {
+        let path = options.model.as_deref().context("no model was named")?;
+        let (device, stream) = match options.device {
+            Device::Cpu => ("cpu".to_owned(), stream::read_bandwidth(threads as usize)),
+            Device::Cuda(ordinal) => {
+                let context = kernels::cuda::Context::open(ordinal)?;
+                (context.card().name.clone(), context.read_bandwidth()?)
+            }
+        };
+        run::measure(options, path, device, threads, stream)?
     };
-    let (device, stream) = match options.device {
-        Device::Cpu => ("cpu".to_owned(), stream::read_bandwidth(threads as usize)),
-        Device::Cuda(ordinal) => {
-            let context = kernels::cuda::Context::open(ordinal)?;
-            (context.card().name.clone(), context.read_bandwidth()?)
-        }
-    };
-    let report = run::measure(options, device, threads, stream)?;
     table::print(&report, options.json)?;
-    for figure in &report.decode {
-        ensure!(
-            figure.share <= 1.0,
-            "depth {}, batch {}: {:.1} GB/s is {:.0} % of what the memory can deliver; \
-             the measurement is wrong",
-            figure.depth,
-            figure.batch,
-            figure.gb_s,
-            100.0 * figure.share,
-        );
+    for Decode { depth, batch, gb_s, share, .. } in &report.decode {
+        if let (Some(gb_s), Some(share)) = (gb_s, share) {
+            ensure!(
+                *share <= 1.0,
+                "depth {depth}, batch {batch}: {gb_s:.1} GB/s is {:.0} % of what the memory can \
+                 deliver; the measurement is wrong",
+                100.0 * share,
+            );
+        }
     }
     Ok(())
 }

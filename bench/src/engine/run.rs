@@ -1,93 +1,106 @@
 //! Drives an engine and takes the times.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use engine::{Device, Engine, EngineInfo, EngineSpec, Sampling, TokenEngine, TokenRequest};
-use model::{LayerKind, Source, TensorName};
+use model::{KV_ELEMENT_BYTES, LayerKind, Source, TensorName};
 
-use super::{Decode, Options, Prefill, Report, origin};
+use super::{Decode, Options, Prefill, Report, origin, stall};
 
 pub(super) fn measure(
     options: &Options,
+    path: &Path,
     device: String,
     threads: u32,
     stream_gb_s: f64,
 ) -> Result<Report> {
-    let source = Source::open(&options.model)?;
-    let traffic = Traffic::of(&source, options.device)?;
-    let spec = spec(options, threads);
+    let source = Source::open(path)?;
+    let traffic = Traffic::of(&source)?;
+    let spec = spec(options, path, threads);
     let mut engine = engine::load(&spec, &mut |_, _| {})
-        .with_context(|| format!("cannot load {}", options.model.display()))?;
+        .with_context(|| format!("cannot load {}", path.display()))?;
     let info = engine.info().clone();
-    let mut bench = Bench { engine: &mut engine, next: 0, vocab: info.vocab_size };
+    let mut bench =
+        Bench { engine: &mut engine, next: 0, vocab: info.vocab_size, stall_ms: options.stall_ms };
     let mut prefill = Vec::new();
     for &tokens in &options.prefill {
         let times = (0..options.repeat).map(|_| bench.prefill(tokens));
         let seconds = median(times.collect::<Result<_>>()?);
         prefill.push(Prefill { tokens, tok_s: f64::from(tokens) / seconds });
     }
-    let first_depth = options.depth.first().copied().unwrap_or(0);
-    let batches = options.batch.iter().map(|batch| (first_depth, *batch));
-    let depths = options.depth.iter().skip(1).map(|depth| (*depth, 1));
     let mut decode = Vec::new();
-    for (depth, batch) in batches.chain(depths) {
+    for (depth, batch) in options.decodes() {
         let times = (0..options.repeat).map(|_| bench.decode(depth, batch, options.tokens));
         let seconds = median(times.collect::<Result<_>>()?) / f64::from(options.tokens);
         let gb_s = traffic.bytes(depth + options.tokens / 2, batch) / seconds / 1e9;
         let tok_s = f64::from(batch) / seconds;
-        decode.push(Decode { depth, batch, tok_s, gb_s, share: gb_s / stream_gb_s });
+        let share = Some(gb_s / stream_gb_s);
+        decode.push(Decode { depth, batch, tok_s, gb_s: Some(gb_s), share });
     }
+    let stall = match options.stall {
+        Some(prompt) => Some(bench.stall(prompt)?),
+        None => None,
+    };
     let EngineInfo { architecture, quant, .. } = info;
     Ok(Report {
-        model: options.model.display().to_string(),
-        architecture,
-        quant,
-        device,
-        threads,
-        weight_bytes: traffic.weights,
+        model: path.display().to_string(),
+        architecture: Some(architecture),
+        quant: Some(quant),
+        device: Some(device),
+        threads: Some(threads),
+        weight_bytes: Some(traffic.weights),
         command: origin::command(),
         sha: options.sha.clone().unwrap_or_else(origin::sha),
         date: origin::today(),
-        stream_gb_s,
+        stream_gb_s: Some(stream_gb_s),
         prefill,
         decode,
+        stall,
     })
 }
 
-fn spec(options: &Options, threads: u32) -> EngineSpec {
-    let longest_prompt = options.prefill.iter().max().copied().unwrap_or(0);
+fn spec(options: &Options, path: &Path, threads: u32) -> EngineSpec {
+    let prompts = options.prefill.iter().chain(&options.stall);
+    let longest_prompt = prompts.max().copied().unwrap_or(0);
     let deepest = options.depth.iter().max().copied().unwrap_or(0);
     let first_depth = options.depth.first().copied().unwrap_or(0);
     let widest = options.batch.iter().max().copied().unwrap_or(1);
     // A prompt has a token even at depth 0, and a sequence begins with one more step than is timed.
     let tokens = options.tokens + 2;
-    let context = longest_prompt.max(deepest + tokens) + 1;
+    let context = longest_prompt.max(deepest + tokens).max(stall::STREAM) + 1;
     let block = 16;
+    let batches = widest * (first_depth + tokens).div_ceil(block);
+    let beside = options.stall.map_or(0, |_| (stall::STREAM + 1).div_ceil(block));
+    let blocks = (context.div_ceil(block) + beside).max(batches);
     let budget = if options.device == Device::Cpu { 512 } else { 4096 };
-    let blocks = context.div_ceil(block).max(widest * (first_depth + tokens).div_ceil(block));
     EngineSpec {
         context: Some(context),
-        max_running: widest,
+        // A stream and the prompt beside it.
+        max_running: widest.max(2),
+        stall_ms: options.stall_ms,
         token_budget: options.token_budget.unwrap_or(budget),
         device: options.device,
         kv_blocks: Some(blocks),
         threads: Some(threads),
         // Every prompt is to be computed.
         prefix_cache: false,
-        ..EngineSpec::new(&options.model)
+        ..EngineSpec::new(path)
     }
 }
 
-struct Bench<'a> {
-    engine: &'a mut Engine,
+pub(super) struct Bench<'a> {
+    pub(super) engine: &'a mut Engine,
     /// Numbers requests and, so that no two prompts share a beginning, their tokens.
     next: u64,
     vocab: u32,
+    pub(super) stall_ms: u32,
 }
 
 impl Bench<'_> {
-    fn submit(&mut self, prompt: u32, max_tokens: u32) -> Result<()> {
+    /// A request of its own; its id.
+    pub(super) fn submit(&mut self, prompt: u32, max_tokens: u32) -> Result<u64> {
         self.next += 1;
         let mix = |at: u32| (u64::from(at) * 7919 + self.next * 104_729) % u64::from(self.vocab);
         self.engine.submit(TokenRequest {
@@ -99,8 +112,10 @@ impl Bench<'_> {
             stop_tokens: Vec::new(),
             boundaries: Vec::new(),
             isolation: 0,
+            top_logprobs: None,
+            grammar: None,
         })?;
-        Ok(())
+        Ok(self.next)
     }
 
     fn prefill(&mut self, tokens: u32) -> Result<Duration> {
@@ -134,14 +149,14 @@ impl Bench<'_> {
     }
 }
 
-fn median(mut times: Vec<Duration>) -> f64 {
+pub(super) fn median(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
     times[times.len() / 2].as_secs_f64()
 }
 
 /// Bytes that a decode step must move.
-struct Traffic {
-    weights: u64,
+pub(super) struct Traffic {
+    pub(super) weights: u64,
     /// Per token of context.
     kv: u64,
     /// Read and written, per sequence.
@@ -149,7 +164,7 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn of(source: &Source, device: Device) -> Result<Self> {
+    pub(super) fn of(source: &Source) -> Result<Self> {
         let config = source.config();
         let mut weights = model::weight_bytes(source)?;
         if !config.tied {
@@ -157,9 +172,7 @@ impl Traffic {
             weights -= source.tensor(TensorName::Embedding)?.bytes.len() as u64;
         }
         let layers = |kind| config.layers.iter().filter(|layer| **layer == kind).count() as u64;
-        // f32 in main memory, f16 on a card.
-        let element = if device == Device::Cpu { 4 } else { 2 };
-        let kv = 2 * config.kv_heads as u64 * config.head_dim as u64 * element;
+        let kv = 2 * config.kv_heads as u64 * config.head_dim as u64 * KV_ELEMENT_BYTES;
         let state = config.delta.map_or(0, |delta| {
             let memory = delta.value_heads * delta.value_dim * delta.key_dim;
             let conv = delta.channels() * (delta.conv_kernel - 1);
@@ -172,7 +185,7 @@ impl Traffic {
         })
     }
 
-    fn bytes(&self, context: u32, batch: u32) -> f64 {
+    pub(super) fn bytes(&self, context: u32, batch: u32) -> f64 {
         let sequence = self.kv * u64::from(context) + self.state;
         (self.weights + u64::from(batch) * sequence) as f64
     }

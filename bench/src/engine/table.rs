@@ -4,27 +4,72 @@ use std::io::Write;
 
 use anyhow::Result;
 
-use super::Report;
+use super::stall::{Gaps, Stall};
+use super::{Decode, Report};
 
 pub(super) fn print(report: &Report, json: bool) -> Result<()> {
     let mut out = std::io::stdout().lock();
     if json {
         serde_json::to_writer_pretty(&mut out, report)?;
         writeln!(out)?;
-        return Ok(());
-    }
-    let Report { model, architecture, quant, device, stream_gb_s, .. } = report;
-    writeln!(out, "{model}: {architecture}, {quant}, on {device}, {} threads", report.threads)?;
-    writeln!(out, "memory reads {stream_gb_s:.1} GB/s\n")?;
-    writeln!(out, "{:>8} {:>12}", "prefill", "tok/s")?;
-    for row in &report.prefill {
-        writeln!(out, "{:>8} {:>12.1}", row.tokens, row.tok_s)?;
-    }
-    writeln!(out, "\n{:>8} {:>6} {:>12} {:>9} {:>7}", "depth", "batch", "tok/s", "GB/s", "share")?;
-    for row in &report.decode {
-        let share = 100.0 * row.share;
-        let (depth, batch) = (row.depth, row.batch);
-        writeln!(out, "{depth:>8} {batch:>6} {:>12.1} {:>9.2} {share:>6.1}%", row.tok_s, row.gb_s)?;
+    } else {
+        write!(out, "{}", table(report))?;
     }
     Ok(())
+}
+
+fn table(report: &Report) -> String {
+    let mut lines = vec![title(report)];
+    if let Some(stream) = report.stream_gb_s {
+        lines.push(format!("memory reads {stream:.1} GB/s"));
+    }
+    lines.push(format!("\n{:>8} {:>12}", "prefill", "tok/s"));
+    for row in &report.prefill {
+        lines.push(format!("{:>8} {:>12.1}", row.tokens, row.tok_s));
+    }
+    lines.push(format!(
+        "\n{:>8} {:>6} {:>12} {:>9} {:>7}",
+        "depth", "batch", "tok/s", "GB/s", "share"
+    ));
+    lines.extend(report.decode.iter().map(decode));
+    if let Some(stall) = &report.stall {
+        lines.extend(waits(stall));
+    }
+    lines.join("\n") + "\n"
+}
+
+fn title(report: &Report) -> String {
+    let Report { model, architecture, quant, device, threads, .. } = report;
+    match (architecture, quant, device, threads) {
+        (Some(architecture), Some(quant), Some(device), Some(threads)) => {
+            format!("{model}: {architecture}, {quant}, on {device}, {threads} threads")
+        }
+        _ => model.clone(),
+    }
+}
+
+fn decode(row: &Decode) -> String {
+    let known = |figure: Option<f64>, unit: &str, digits| match figure {
+        Some(figure) => format!("{figure:.digits$}{unit}"),
+        None => "-".to_owned(),
+    };
+    let Decode { depth, batch, tok_s, gb_s, share } = row;
+    let (gb_s, share) = (known(*gb_s, "", 2), known(share.map(|share| 100.0 * share), "%", 1));
+    format!("{depth:>8} {batch:>6} {tok_s:>12.1} {gb_s:>9} {share:>7}")
+}
+
+fn waits(stall: &Stall) -> [String; 4] {
+    let Stall { prompt_tokens, allowed_ms, alone, beside, tok_s } = stall;
+    let row = |name: &str, Gaps { p50_ms, p99_ms, max_ms }: &Gaps| {
+        format!("{name:>8} {p50_ms:>12.1} {p99_ms:>12.1} {max_ms:>12.1}")
+    };
+    [
+        format!(
+            "\na stream beside a prompt of {prompt_tokens} tokens ({tok_s:.1} tok/s), at most \
+             {allowed_ms} ms a step"
+        ),
+        format!("{:>8} {:>12} {:>12} {:>12}", "gap, ms", "p50", "p99", "max"),
+        row("alone", alone),
+        row("beside", beside),
+    ]
 }

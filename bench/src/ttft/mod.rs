@@ -4,8 +4,6 @@
 //! both, and the spread is printed beside the medians, so that nobody believes a difference that is
 //! smaller than the noise.
 
-mod quartiles;
-
 use std::io::Write;
 
 use anyhow::Result;
@@ -14,7 +12,7 @@ use futures_util::future::try_join_all;
 use serde_json::{Value, json};
 
 use crate::client::{Client, chat_url};
-use quartiles::Quartiles;
+use crate::quartiles::Quartiles;
 
 /// What `bench ttft` can be told.
 #[derive(Args)]

@@ -35,6 +35,17 @@ pub struct CacheMiss {
     pub role: Role,
 }
 
+/// One token of an answer, and what the model thought of it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenLogprob {
+    /// What it spells; a character may be spread over several tokens.
+    pub bytes: Vec<u8>,
+    /// The natural logarithm of its probability, by the model's own distribution.
+    pub logprob: f32,
+    /// The most probable tokens in its place, best first.
+    pub top: Vec<(Vec<u8>, f32)>,
+}
+
 /// Where the time went.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Timings {
@@ -59,6 +70,8 @@ pub enum FailureKind {
     Overloaded,
     /// This request's own numbers are broken (a NaN row, say); others go on.
     Numerical,
+    /// The answer could not be kept in the form that was asked for; others go on.
+    FormatLost,
 }
 
 /// A failure after the answer began.
@@ -85,6 +98,9 @@ pub enum Event {
     Reasoning(String),
     /// More text; whole UTF-8 characters.
     Text(String),
+    /// The tokens of words that come next, or whose last letters are still held back. Only in
+    /// answers to requests that ask for them, and only of words, not of reasoning or calls.
+    Logprobs(Vec<TokenLogprob>),
     /// The model begins to call a function.
     ToolCall {
         /// Counts from 0 in the order of the calls.

@@ -8,8 +8,11 @@ mod event;
 mod message;
 mod request;
 
-pub use event::{CacheMiss, Event, Failure, FailureKind, FinishReason, Timings, Usage};
+pub use event::{
+    CacheMiss, Event, Failure, FailureKind, FinishReason, Timings, TokenLogprob, Usage,
+};
 pub use message::{Json, Message, Part, Role, ToolCall};
 pub use request::{
-    Defaults, GenerateRequest, Prompt, Reasoning, SamplingParams, Sharing, ToolChoice, ToolSpec,
+    AnswerFormat, Defaults, GenerateRequest, Prompt, Reasoning, SamplingParams, Sharing,
+    ToolChoice, ToolSpec,
 };

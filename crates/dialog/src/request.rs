@@ -22,6 +22,17 @@ pub struct ToolSpec {
     pub description: Option<String>,
     /// JSON Schema of its arguments.
     pub parameters: Option<Json>,
+    /// Whether every call of it must have arguments that its schema allows.
+    pub strict: bool,
+}
+
+/// The form that an answer must have; calls of tools stand beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AnswerFormat {
+    /// Some JSON object.
+    JsonObject,
+    /// A JSON value that this JSON Schema allows.
+    JsonSchema(Json),
 }
 
 /// Whether the model may, must or must not call.
@@ -109,6 +120,10 @@ pub struct GenerateRequest {
     pub tools: Vec<ToolSpec>,
     /// See [`ToolChoice`].
     pub tool_choice: ToolChoice,
+    /// Whether one answer may call several times.
+    pub parallel_tool_calls: bool,
+    /// The form of the answer; `None` is free text.
+    pub format: Option<AnswerFormat>,
     /// See [`Reasoning`].
     pub reasoning: Reasoning,
     /// Extra variables for the chat template: a JSON object.
@@ -127,6 +142,10 @@ pub struct GenerateRequest {
     pub ignore_eos: bool,
     /// See [`Sharing`].
     pub sharing: Sharing,
+    /// Independent answers to the same prompt; at least 1.
+    pub choices: u32,
+    /// Tell log-probabilities: of each token and of this many of its most probable rivals.
+    pub top_logprobs: Option<u8>,
 }
 
 impl GenerateRequest {
@@ -137,6 +156,8 @@ impl GenerateRequest {
             prompt,
             tools: Vec::new(),
             tool_choice: ToolChoice::default(),
+            parallel_tool_calls: true,
+            format: None,
             reasoning: Reasoning::default(),
             template_arguments: None,
             sampling: SamplingParams::default(),
@@ -146,6 +167,8 @@ impl GenerateRequest {
             stop: Vec::new(),
             ignore_eos: false,
             sharing: Sharing::default(),
+            choices: 1,
+            top_logprobs: None,
         }
     }
 }

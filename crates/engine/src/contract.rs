@@ -16,6 +16,7 @@ pub enum Device {
     Cuda(u32),
 }
 use crate::cache::{CacheCounts, PrefixCacheInfo};
+use crate::grammar::{Grammar, Vocabulary};
 
 /// What to load and how much room it may take.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,9 @@ pub struct EngineSpec {
     pub max_running: u32,
     /// Tokens that one step may compute.
     pub token_budget: u32,
+    /// The longest that a step may take while streams wait for its end, in milliseconds: it bounds
+    /// the share of prompts in a step that also decodes.
+    pub stall_ms: u32,
     /// KV blocks; by default enough for `max_running` requests of `context` tokens, within reason.
     pub kv_blocks: Option<u32>,
     /// Ranks that share the model.
@@ -60,6 +64,7 @@ impl EngineSpec {
             context: None,
             max_running: 16,
             token_budget: 512,
+            stall_ms: 250,
             kv_blocks: None,
             world_size: 1,
             threads: None,
@@ -172,6 +177,10 @@ pub struct TokenRequest {
     pub boundaries: Vec<u32>,
     /// Requests reuse what was computed for the same key alone.
     pub isolation: u64,
+    /// Report log-probabilities: of each token and of this many of its most probable rivals.
+    pub top_logprobs: Option<u8>,
+    /// The form of the answer. It needs a stop token, by which the answer ends when it is whole.
+    pub grammar: Option<Grammar>,
 }
 
 impl TokenRequest {
@@ -186,6 +195,8 @@ impl TokenRequest {
             stop_tokens: Vec::new(),
             boundaries: Vec::new(),
             isolation: 0,
+            top_logprobs: None,
+            grammar: None,
         }
     }
 }
@@ -199,15 +210,29 @@ pub enum End {
     Length,
     /// The logits of this row were not finite; other rows go on.
     NotFinite,
+    /// The grammar could not be followed any further; other rows go on.
+    Grammar,
+}
+
+/// Log-probabilities of one token, by the model's own distribution: parameters and masks leave
+/// them as they are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprobs {
+    /// Of the token.
+    pub chosen: f32,
+    /// The most probable tokens, best first.
+    pub top: Vec<(u32, f32)>,
 }
 
 /// What a step did for one request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokenUpdate {
     /// The request.
     pub id: RequestId,
     /// New tokens, in order; empty when the step only worked on the prompt.
     pub tokens: Vec<u32>,
+    /// One for each token, or none where the request does not ask.
+    pub logprobs: Vec<TokenLogprobs>,
     /// Set once, with the last tokens.
     pub end: Option<End>,
 }
@@ -222,6 +247,15 @@ pub struct Started {
     /// The first token of its prompt that differs from the longest cached one, whether what comes
     /// before it could be used or not; `None` when nothing differs.
     pub diverged_at: Option<u32>,
+}
+
+/// What became of a request whose submission was [`Admission::Pending`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// The request.
+    pub id: RequestId,
+    /// Why it was not taken.
+    pub refusal: Option<Refusal>,
 }
 
 /// Counts after a step, cheap enough to send with each.
@@ -240,8 +274,10 @@ pub struct Gauges {
 }
 
 /// One step, for everybody who took part: one frame carries all of it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepReport {
+    /// Requests whose grammar is done: in line from now on, or refused.
+    pub settled: Vec<Settled>,
     /// Requests that this step worked on for the first time.
     pub started: Vec<Started>,
     /// Requests with news.
@@ -280,6 +316,18 @@ pub enum Refusal {
     /// The request is malformed.
     #[error("{0}")]
     Invalid(String),
+    /// Its grammar cannot be followed here.
+    #[error("{0}")]
+    Grammar(String),
+}
+
+/// How far a submission has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// No check can refuse it any more.
+    Accepted,
+    /// Its grammar is looked at first; a step's [`StepReport::settled`] tells the outcome.
+    Pending,
 }
 
 /// The engine cannot go on: its process must end.
@@ -291,8 +339,10 @@ pub struct Fault(pub String);
 pub trait TokenEngine {
     /// What was loaded.
     fn info(&self) -> &EngineInfo;
+    /// Says what the tokens spell, before the first request that has a grammar.
+    fn set_vocabulary(&mut self, vocabulary: Vocabulary);
     /// Takes a request into the waiting line.
-    fn submit(&mut self, request: TokenRequest) -> Result<(), Refusal>;
+    fn submit(&mut self, request: TokenRequest) -> Result<Admission, Refusal>;
     /// Forgets a request; unknown ids are fine, since an end and an abort may cross.
     fn abort(&mut self, id: RequestId);
     /// Whether a step would do nothing.
@@ -301,4 +351,7 @@ pub trait TokenEngine {
     fn gauges(&self) -> Gauges;
     /// Advances every request that this step has room for.
     fn step(&mut self) -> Result<StepReport, Fault>;
+    /// Hears from its driver, who has a clock, how long the last step took, and plans the next ones
+    /// by it. An engine that nobody tells computes prompts as fast as it can.
+    fn pace(&mut self, _step_micros: u64) {}
 }

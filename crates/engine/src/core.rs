@@ -1,33 +1,59 @@
 //! The loop: `schedule -> StepPlan -> step -> apply`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
+use kernels::sample::{Choice, SampleRow};
 use scheduler::{NewRequest, Occupancy, Refused, Sampled, Scheduler, StepPlan, Update};
 
 use crate::contract::{
-    End, EngineInfo, Fault, Gauges, Refusal, RequestId, Started, StepReport, TokenEngine,
-    TokenRequest, TokenUpdate,
+    Admission, End, EngineInfo, Fault, Gauges, Refusal, RequestId, Settled, Started, StepReport,
+    TokenEngine, TokenLogprobs, TokenRequest, TokenUpdate,
 };
 use crate::executor::Execute;
+use crate::grammar::Vocabulary;
 use crate::inputs::{checkpoint_positions, step_work};
-use crate::sampler::RequestSampler;
+use crate::mask::{Compiled, Compiler, GrammarState, NothingDone};
+use crate::masks;
+use crate::pace::Pace;
+use crate::sampler::{RequestSampler, restrict};
+
+/// Requests whose grammars may wait for the compiler.
+const MAX_PENDING: usize = 256;
+/// With nothing else to do, a step waits so long for a grammar, and new requests with it.
+const PENDING_PAUSE: Duration = Duration::from_millis(5);
 
 /// An engine with its model loaded.
 pub struct Engine {
     info: EngineInfo,
     scheduler: Scheduler,
     executor: Box<dyn Execute>,
-    samplers: HashMap<RequestId, LiveRequest>,
+    live: HashMap<RequestId, LiveRequest>,
+    /// `None` until somebody says what the tokens spell.
+    compiler: Option<Compiler>,
+    /// Requests that wait for their grammar.
+    pending: BTreeMap<RequestId, TokenRequest>,
+    pace: Pace,
+    /// Tokens of prompts that the last step computed.
+    last_prompt_tokens: u32,
 }
 
-struct LiveRequest {
-    sampler: RequestSampler,
+pub(crate) struct LiveRequest {
+    pub(crate) sampler: RequestSampler,
+    pub(crate) grammar: Option<GrammarState>,
     started: bool,
 }
 
 impl Engine {
-    pub(crate) fn new(info: EngineInfo, scheduler: Scheduler, executor: Box<dyn Execute>) -> Self {
-        Self { info, scheduler, executor, samplers: HashMap::new() }
+    pub(crate) fn new(
+        info: EngineInfo,
+        scheduler: Scheduler,
+        executor: Box<dyn Execute>,
+        pace: Pace,
+    ) -> Self {
+        let (live, pending) = (HashMap::new(), BTreeMap::new());
+        let (compiler, last_prompt_tokens) = (None, 0);
+        Self { info, scheduler, executor, live, compiler, pending, pace, last_prompt_tokens }
     }
 
     fn check(&self, request: &TokenRequest) -> Result<(), Refusal> {
@@ -44,7 +70,7 @@ impl Engine {
     fn started(&mut self, plan: &StepPlan) -> Vec<Started> {
         let mut started = Vec::new();
         for admitted in &plan.admitted {
-            if let Some(live) = self.samplers.get_mut(&admitted.request)
+            if let Some(live) = self.live.get_mut(&admitted.request)
                 && !live.started
             {
                 live.started = true;
@@ -58,32 +84,37 @@ impl Engine {
         started
     }
 
-    fn book(&mut self, update: &Update) -> TokenUpdate {
-        if let (Some(token), Some(live)) = (update.token, self.samplers.get_mut(&update.request)) {
-            live.sampler.accept(token);
+    /// `choice` is what the step chose for the request, if it chose anything.
+    fn book(&mut self, update: &Update, choice: Option<Choice>) -> TokenUpdate {
+        let mut failed = false;
+        if let Some(live) = self.live.get_mut(&update.request) {
+            if let Some(token) = update.token {
+                live.accept(token);
+            }
+            failed = live.grammar.as_ref().is_some_and(GrammarState::failed);
         }
         if update.end.is_some() {
-            self.samplers.remove(&update.request);
+            self.live.remove(&update.request);
         }
+        let logprobs = choice.and_then(|choice| choice.logprobs).filter(|_| update.token.is_some());
         TokenUpdate {
             id: update.request,
             tokens: update.token.into_iter().collect(),
+            logprobs: logprobs
+                .map(|it| TokenLogprobs { chosen: it.chosen, top: it.top })
+                .into_iter()
+                .collect(),
             end: update.end.map(|end| match end {
                 scheduler::End::Stop => End::Stop,
                 scheduler::End::Length => End::Length,
+                scheduler::End::NotFinite if failed => End::Grammar,
                 scheduler::End::NotFinite => End::NotFinite,
             }),
         }
     }
-}
 
-impl TokenEngine for Engine {
-    fn info(&self) -> &EngineInfo {
-        &self.info
-    }
-
-    fn submit(&mut self, request: TokenRequest) -> Result<(), Refusal> {
-        self.check(&request)?;
+    /// Puts a request into the scheduler's line.
+    fn add(&mut self, request: TokenRequest, grammar: Option<GrammarState>) -> Result<(), Refusal> {
         let sampler = RequestSampler::new(&request);
         let (id, prompt, max_tokens) =
             (request.id, request.prompt.len() as u32, request.max_tokens);
@@ -100,54 +131,153 @@ impl TokenEngine for Engine {
             Refused::QueueFull { waiting } => Refusal::QueueFull { waiting },
             Refused::Invalid(reason) => Refusal::Invalid(reason.to_owned()),
         })?;
-        self.samplers.insert(id, LiveRequest { sampler, started: false });
+        self.live.insert(id, LiveRequest { sampler, grammar, started: false });
         Ok(())
     }
 
+    /// Takes in the grammars that are done; waits for one when there is nothing else to do.
+    fn settle(&mut self) -> Vec<Settled> {
+        let mut settled = Vec::new();
+        while let Some(compiler) = self.compiler.as_ref().filter(|_| !self.pending.is_empty()) {
+            let is_idle = settled.is_empty() && self.scheduler.is_idle();
+            let next = if is_idle { compiler.wait(PENDING_PAUSE) } else { compiler.next() };
+            match next {
+                Ok(Compiled { id, result }) => {
+                    // Without its request it was aborted in the meantime.
+                    let Some(request) = self.pending.remove(&id) else { continue };
+                    let taken = result
+                        .map_err(Refusal::Grammar)
+                        .and_then(|grammar| self.add(request, Some(grammar)));
+                    settled.push(Settled { id, refusal: taken.err() });
+                }
+                Err(NothingDone::Yet) => break,
+                Err(NothingDone::Ever) => {
+                    self.compiler = None;
+                    let refusal = || Some(Refusal::Grammar("grammars cannot be compiled".into()));
+                    let pending = std::mem::take(&mut self.pending).into_keys();
+                    settled.extend(pending.map(|id| Settled { id, refusal: refusal() }));
+                }
+            }
+        }
+        settled
+    }
+
+    /// Computes a plan's rows and chooses their tokens; masks are made in the meantime.
+    fn compute(&mut self, plan: &StepPlan) -> Result<Vec<Option<Choice>>, Fault> {
+        let sampling: Vec<_> = plan.entries.iter().filter(|entry| entry.sample).collect();
+        let mut rows: Vec<SampleRow> = sampling
+            .iter()
+            .map(|entry| {
+                let position = u64::from(entry.start) + entry.tokens.len() as u64;
+                self.live[&entry.request].sampler.row(position)
+            })
+            .collect();
+        let ids: Vec<RequestId> = sampling.iter().map(|entry| entry.request).collect();
+        let work = step_work(plan);
+        let (done, masks) = masks::meanwhile(&mut self.live, &ids, || self.executor.forward(&work));
+        done?;
+        for (row, mask) in rows.iter_mut().zip(masks) {
+            if let Some(mask) = mask {
+                restrict(row, mask);
+            }
+        }
+        self.executor.sample(&rows)
+    }
+}
+
+impl LiveRequest {
+    fn accept(&mut self, token: u32) {
+        self.sampler.accept(token);
+        if let Some(grammar) = &mut self.grammar {
+            grammar.accept(token, self.sampler.stop_tokens());
+        }
+    }
+}
+
+impl TokenEngine for Engine {
+    fn info(&self) -> &EngineInfo {
+        &self.info
+    }
+
+    fn set_vocabulary(&mut self, vocabulary: Vocabulary) {
+        self.compiler = Some(Compiler::start(vocabulary));
+    }
+
+    fn submit(&mut self, mut request: TokenRequest) -> Result<Admission, Refusal> {
+        self.check(&request)?;
+        let Some(grammar) = request.grammar.take() else {
+            return self.add(request, None).map(|()| Admission::Accepted);
+        };
+        let Some(compiler) = &self.compiler else {
+            let reason = "this engine was not told what its tokens spell";
+            return Err(Refusal::Grammar(reason.to_owned()));
+        };
+        if request.stop_tokens.is_empty() {
+            let reason = "an answer with a grammar needs a token by which it ends";
+            return Err(Refusal::Grammar(reason.to_owned()));
+        }
+        if self.pending.len() >= MAX_PENDING {
+            return Err(Refusal::QueueFull { waiting: self.pending.len() as u32 });
+        }
+        compiler.compile(request.id, grammar);
+        self.pending.insert(request.id, request);
+        Ok(Admission::Pending)
+    }
+
     fn abort(&mut self, id: RequestId) {
+        self.pending.remove(&id);
         self.scheduler.abort(id);
-        self.samplers.remove(&id);
+        self.live.remove(&id);
     }
 
     fn is_idle(&self) -> bool {
-        self.scheduler.is_idle()
+        self.scheduler.is_idle() && self.pending.is_empty()
     }
 
     fn gauges(&self) -> Gauges {
         let Occupancy { running, waiting, kv_blocks_free, state_slots_free } =
             self.scheduler.occupancy();
+        let waiting = waiting + self.pending.len() as u32;
         let cache = self.scheduler.cache_counts().into();
         Gauges { running, waiting, kv_blocks_free, state_slots_free, cache }
     }
 
     fn step(&mut self) -> Result<StepReport, Fault> {
+        let settled = self.settle();
         let Some(plan) = self.scheduler.schedule() else {
-            return Ok(StepReport { gauges: self.gauges(), ..StepReport::default() });
+            return Ok(StepReport { settled, gauges: self.gauges(), ..StepReport::default() });
         };
         let started = self.started(&plan);
+        let chosen = self.compute(&plan)?;
+        let token = |choice: &Option<Choice>| {
+            choice.as_ref().map_or(Sampled::NotFinite, |choice| Sampled::Token(choice.token))
+        };
+        let sampled: Vec<_> = chosen.iter().map(token).collect();
+        let decoded = sampled.len() as u32;
         let sampling = plan.entries.iter().filter(|entry| entry.sample);
-        let rows: Vec<_> = sampling
-            .map(|entry| {
-                let position = u64::from(entry.start) + entry.tokens.len() as u64;
-                self.samplers[&entry.request].sampler.row(position)
-            })
-            .collect();
-        self.executor.forward(&step_work(&plan))?;
-        let chosen = self.executor.sample(&rows)?;
-        let sampled: Vec<_> = chosen
-            .into_iter()
-            .map(|choice| choice.map_or(Sampled::NotFinite, |choice| Sampled::Token(choice.token)))
+        let mut chosen: HashMap<RequestId, Choice> = sampling
+            .zip(chosen)
+            .filter_map(|(entry, choice)| Some((entry.request, choice?)))
             .collect();
         let updates = self.scheduler.apply(&plan, &sampled);
-        let updates: Vec<_> = updates.iter().map(|update| self.book(update)).collect();
-        let decoded = plan.entries.iter().filter(|entry| entry.sample).count() as u32;
+        let book = |update: &Update| self.book(update, chosen.remove(&update.request));
+        let updates = updates.iter().map(book).collect();
+        self.last_prompt_tokens = plan.tokens() - decoded;
         Ok(StepReport {
+            settled,
             started,
             updates,
-            prefill_tokens: plan.tokens() - decoded,
+            prefill_tokens: self.last_prompt_tokens,
             decode_tokens: decoded,
             step_micros: 0,
             gauges: self.gauges(),
         })
+    }
+
+    fn pace(&mut self, step_micros: u64) {
+        self.pace.observe(self.last_prompt_tokens, step_micros);
+        if let Some(tokens) = self.pace.prompt_tokens() {
+            self.scheduler.limit_prompts(tokens);
+        }
     }
 }

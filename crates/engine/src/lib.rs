@@ -10,17 +10,22 @@ mod cache;
 mod contract;
 mod core;
 mod executor;
+mod grammar;
 mod host;
 mod inputs;
 mod load;
+mod mask;
+mod masks;
+mod pace;
 mod probe;
 mod rank;
 mod sampler;
 
 pub use cache::{ByTier, CacheCounts, PrefixCacheInfo};
 pub use contract::{
-    Device, End, EngineInfo, EngineSpec, Fault, Gauges, RankBytes, Refusal, RequestId, Sampling,
-    Started, StepReport, TokenEngine, TokenRequest, TokenUpdate,
+    Admission, Device, End, EngineInfo, EngineSpec, Fault, Gauges, RankBytes, Refusal, RequestId,
+    Sampling, Settled, Started, StepReport, TokenEngine, TokenLogprobs, TokenRequest, TokenUpdate,
 };
 pub use core::Engine;
-pub use load::{LoadError, load, plan};
+pub use grammar::{Grammar, Vocabulary};
+pub use load::{LoadError, cores, load, plan};

@@ -1,6 +1,6 @@
 //! From a path to an engine that runs.
 
-use kernels::cpu::Cpu;
+use kernels::cpu::{Cpu, cores};
 use kernels::cuda::{Context, Cuda, StepCapacity};
 use kernels::{Backend, DeviceFault};
 use model::comm::{Comm, LocalGroup};
@@ -11,6 +11,7 @@ use crate::cache::PrefixCacheInfo;
 use crate::contract::{Device, EngineInfo, EngineSpec, Fault, RankBytes};
 use crate::core::Engine;
 use crate::executor::Executor;
+use crate::pace::Pace;
 use crate::probe;
 use crate::rank::Rank;
 
@@ -73,7 +74,7 @@ pub fn load(spec: &EngineSpec, progress: &mut dyn FnMut(u64, u64)) -> Result<Eng
         Device::Cpu => {
             let room = room(spec, &source)?;
             let executor = executor(spec, &source, &room, progress)?;
-            engine(executor, room)
+            engine(spec, executor, room)
         }
         Device::Cuda(ordinal) => on_card(spec, &source, ordinal, progress),
     }
@@ -97,14 +98,19 @@ fn on_card(
         sequences: room.limits.max_running as usize,
         blocks: room.limits.context.div_ceil(BLOCK_SIZE) as usize,
     };
-    let executor = ranks(source, &room, progress, || Cuda::new(&context, capacity))?;
-    engine(executor, room)
+    let executor = ranks(source, &room, progress, |_| Cuda::new(&context, capacity))?;
+    engine(spec, executor, room)
 }
 
 /// An engine whose prefix cache has proved itself.
-fn engine<B: Backend>(mut executor: Executor<B>, mut room: Room) -> Result<Engine, LoadError> {
+fn engine<B: Backend>(
+    spec: &EngineSpec,
+    mut executor: Executor<B>,
+    mut room: Room,
+) -> Result<Engine, LoadError> {
     probe::settle(&mut executor, &mut room.info, &mut room.limits)?;
-    Ok(Engine::new(room.info, Scheduler::new(room.limits), Box::new(executor)))
+    let (scheduler, pace) = (Scheduler::new(room.limits), Pace::new(spec.stall_ms));
+    Ok(Engine::new(room.info, scheduler, Box::new(executor), pace))
 }
 
 /// All ranks on the CPU with their weights in place.
@@ -114,8 +120,9 @@ pub(crate) fn executor(
     room: &Room,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<Executor<Cpu>, LoadError> {
-    let threads = spec.threads.unwrap_or(1).max(1) / spec.world_size;
-    ranks(source, room, progress, || Cpu::new(threads.max(1) as usize))
+    let world_size = spec.world_size as usize;
+    let threads = (spec.threads.unwrap_or(1) as usize / world_size).max(1);
+    ranks(source, room, progress, |rank| backend(rank, threads, world_size))
 }
 
 /// Every rank on a device of its own.
@@ -123,7 +130,7 @@ fn ranks<B: Backend>(
     source: &Source,
     room: &Room,
     progress: &mut dyn FnMut(u64, u64),
-    mut device: impl FnMut() -> B,
+    mut device: impl FnMut(usize) -> B,
 ) -> Result<Executor<B>, LoadError> {
     let world_size = room.info.ranks.len();
     let total: u64 = room.info.ranks.iter().map(|rank| rank.weights).sum();
@@ -136,11 +143,27 @@ fn ranks<B: Backend>(
     let mut done = 0;
     for (rank, comm) in comms.into_iter().enumerate() {
         let shard = Shard { rank, world_size };
-        ranks.push(Rank::load(device(), source, shard, comm, &room.capacity)?);
+        ranks.push(Rank::load(device(rank), source, shard, comm, &room.capacity)?);
         done += room.info.ranks[rank].weights;
         progress(done, total);
     }
     Ok(Executor::new(ranks))
+}
+
+/// The physical cores that this process may use: more threads than that gain a rank nothing.
+pub fn cores() -> usize {
+    cores::physical().len()
+}
+
+/// A rank's device. Where the ranks together take every core, each thread is bound to one: nobody
+/// would gain by moving. With fewer threads, the system finds the cores that are free.
+fn backend(rank: usize, threads: usize, world_size: usize) -> Cpu {
+    let cores = cores::physical();
+    if threads * world_size == cores.len() {
+        Cpu::bound(&cores[rank * threads..(rank + 1) * threads])
+    } else {
+        Cpu::new(threads)
+    }
 }
 
 /// The sizes of an engine.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kernels::sample::SampleRow;
+use kernels::sample::{SampleRow, TokenMask};
 
 use crate::contract::{Sampling, TokenRequest};
 
@@ -11,6 +11,7 @@ pub(crate) struct RequestSampler {
     sampling: Sampling,
     stop_tokens: Vec<u32>,
     min_tokens: u32,
+    top_logprobs: Option<u8>,
     generated_tokens: u32,
     /// Tokens of prompt and answer; kept only for the repetition penalty.
     seen: BTreeSet<u32>,
@@ -24,6 +25,7 @@ impl RequestSampler {
             sampling: request.sampling.clone(),
             stop_tokens: request.stop_tokens.clone(),
             min_tokens: request.min_tokens,
+            top_logprobs: request.top_logprobs,
             generated_tokens: 0,
             seen: BTreeSet::new(),
             counts: BTreeMap::new(),
@@ -64,13 +66,33 @@ impl RequestSampler {
             logit_bias: sampling.logit_bias.clone(),
             banned: if too_early { self.stop_tokens.clone() } else { Vec::new() },
             allowed: None,
-            top_logprobs: None,
+            top_logprobs: self.top_logprobs,
         }
+    }
+
+    /// The tokens by which the answer may end.
+    pub(crate) fn stop_tokens(&self) -> &[u32] {
+        &self.stop_tokens
     }
 
     fn repeats(&self) -> bool {
         self.sampling.repetition_penalty != 1.0
     }
+}
+
+/// Lets a grammar have its say in how a row's token is chosen. Where it allows nothing but the
+/// end, the answer ends, however short.
+pub(crate) fn restrict(row: &mut SampleRow, mask: TokenMask) {
+    let mut words = mask.words().to_vec();
+    for id in &row.banned {
+        if let Some(word) = words.get_mut(*id as usize / 32) {
+            *word &= !(1 << (id % 32));
+        }
+    }
+    if words.iter().all(|word| *word == 0) {
+        row.banned.clear();
+    }
+    row.allowed = Some(mask);
 }
 
 #[cfg(test)]
@@ -79,14 +101,10 @@ mod tests {
 
     fn request(sampling: Sampling, min_tokens: u32) -> TokenRequest {
         TokenRequest {
-            id: 1,
-            prompt: vec![5, 6, 5],
             sampling,
-            max_tokens: 9,
             min_tokens,
             stop_tokens: vec![2],
-            boundaries: vec![],
-            isolation: 0,
+            ..TokenRequest::new(1, vec![5, 6, 5], 9)
         }
     }
 
@@ -96,6 +114,16 @@ mod tests {
         assert_eq!(sampler.row(3).banned, [2]);
         sampler.accept(9);
         assert!(sampler.row(4).banned.is_empty());
+    }
+
+    #[test]
+    fn an_answer_that_is_whole_ends_before_its_least_number_of_tokens() {
+        let sampler = RequestSampler::new(&request(Sampling::greedy(), 5));
+        let mut row = sampler.row(3);
+        restrict(&mut row, [2, 7].into_iter().collect());
+        assert_eq!(row.banned, [2], "there is another way to go on");
+        restrict(&mut row, [2].into_iter().collect());
+        assert!(row.banned.is_empty());
     }
 
     #[test]

@@ -51,6 +51,8 @@ fn requests() -> Vec<TokenRequest> {
                 stop_tokens: vec![],
                 boundaries: vec![],
                 isolation: 0,
+                top_logprobs: None,
+                grammar: None,
             }
         })
         .collect()
@@ -176,6 +178,8 @@ fn turn_request(id: u64, turns: &[Vec<u32>]) -> TokenRequest {
         stop_tokens: vec![],
         boundaries,
         isolation: 0,
+        top_logprobs: None,
+        grammar: None,
     }
 }
 
@@ -357,6 +361,8 @@ fn answers_end_where_they_should() {
         stop_tokens: stop_tokens.to_vec(),
         boundaries: vec![],
         isolation: 0,
+        top_logprobs: None,
+        grammar: None,
     };
     for model in MODELS {
         let mut engine = load(&spec(model));
@@ -385,6 +391,8 @@ fn impossible_requests_are_refused() {
         stop_tokens: vec![],
         boundaries: vec![],
         isolation: 0,
+        top_logprobs: None,
+        grammar: None,
     };
     let error = engine.submit(request(vec![1; 250], 7)).unwrap_err();
     assert!(error.to_string().contains("context of 256"), "{error}");

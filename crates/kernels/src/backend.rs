@@ -41,6 +41,10 @@ impl StepInputs {
     }
 }
 
+/// Bytes that a backend keeps of an element of a key or value: half precision, unless it was told
+/// otherwise.
+pub const KV_ELEMENT_BYTES: u64 = 2;
+
 /// What is left to do of a step that has begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Begun {

@@ -1,5 +1,7 @@
 //! How kernels are held against their references.
 
+pub mod allocations;
+
 /// Relative root-mean-square error of `got` against `want`: `|got - want| / |want|`.
 ///
 /// Not finite when any element of `got` is not; callers compare with `<=`, which then fails.

@@ -34,6 +34,7 @@ pub use convert::convert;
 pub use decoder::{Capacity, Decoder, Scratch};
 pub use error::Error;
 pub use footprint::{Footprint, footprint, held_bytes, weight_bytes};
+pub use kernels::KV_ELEMENT_BYTES;
 pub use load::{MtpRole, Role, Source, TensorName, TensorView};
 pub use recipe::Recipe;
 pub use shard::Shard;

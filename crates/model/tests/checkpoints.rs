@@ -69,5 +69,4 @@ fn the_checkpoints_with_experts_open() {
     let whole = hybrid.tensor(TensorName::Layer(0, Role::ExpertsGateUp)).unwrap();
     assert_eq!((up.rows, up.cols), (16, 64));
     assert_eq!(up.row(0), whole.row(2 * 16 + 16), "up follows gate");
-    assert_eq!(up.row(0).as_ptr(), whole.row(48).as_ptr(), "experts are mapped, not copied");
 }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kernels::cpu::Cpu;
+use kernels::paged_attention::cpu::KvPrecision;
 use kernels::sample::SampleRow;
 use kernels::{Backend, SequenceRows, StepInputs};
 use model::comm::Comm;
@@ -47,9 +48,14 @@ struct Runner {
 }
 
 impl Runner {
+    /// Transformers keeps keys and values in single precision, so the comparison does.
     fn new(path: &Path) -> Self {
+        Self::with_kv(path, KvPrecision::Single)
+    }
+
+    fn with_kv(path: &Path, precision: KvPrecision) -> Self {
         let source = Source::open(path).expect("the model opens");
-        let mut backend = Cpu::new(1);
+        let mut backend = Cpu::new(1).with_kv_precision(precision);
         let decoder = model::arch::load(&mut backend, &source, Shard::SOLO).expect("it loads");
         let capacity = Capacity {
             max_rows: 64,
@@ -119,6 +125,21 @@ fn check(model: &str, path: &Path) {
 fn safetensors_equal_transformers() {
     for model in MODELS {
         check(model, &fixture(model));
+    }
+}
+
+/// Keys and values in half precision, as engines keep them: the rounding moves logits by a
+/// thousandth of their size, and greedy text only where two tokens are that close.
+#[test]
+fn half_precision_keys_and_values_stay_close_to_transformers() {
+    for model in MODELS {
+        let expected = expected(model);
+        let mut runner = Runner::with_kv(&fixture(model), KvPrecision::Half);
+        let logits = runner.logits(&expected.prompt);
+        let difference = largest_difference(&logits, &expected.logits);
+        let largest = expected.logits.iter().fold(0.0f32, |most, it| most.max(it.abs()));
+        assert!(difference <= 2e-3 * largest, "{model}: {difference} of {largest}");
+        assert_ne!(logits, Runner::new(&fixture(model)).logits(&expected.prompt), "{model}");
     }
 }
 

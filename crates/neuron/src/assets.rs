@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::{fs, str};
 
+use engine::Vocabulary;
 use text::{HuggingFaceFiles, TextError, TextModel};
 
 use crate::gguf_text;
@@ -44,6 +45,13 @@ impl Assets {
         if let Some(text) = Arc::get_mut(&mut self.text) {
             text.max_prompt_tokens = Some(context);
         }
+    }
+
+    /// What the tokens spell, for the engine's grammars.
+    pub(crate) fn vocabulary(&self) -> Vocabulary {
+        let tokenizer = &self.text.tokenizer;
+        let bytes = (0..tokenizer.vocab_size()).map(|id| tokenizer.token_bytes(id).to_vec());
+        Vocabulary { bytes: bytes.collect(), specials: tokenizer.added().collect() }
     }
 
     /// What callers may rely on.

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
-use engine::{EngineSpec, TokenEngine};
+use engine::{Admission, EngineSpec, TokenEngine};
 
 use crate::link::{self, FromChild, LinkError, LoadFailure, ToChild};
 
@@ -80,6 +80,7 @@ fn serve(mut socket: UnixStream, load: impl Loader) -> Result<(), Ending> {
             Ok(mut report) => {
                 // Libraries read no clock; the process around them does.
                 report.step_micros = began.elapsed().as_micros() as u64;
+                engine.pace(report.step_micros);
                 link::write_frame(&mut socket, &FromChild::Step(report))?;
             }
             Err(fault) => {
@@ -149,7 +150,9 @@ fn take_messages(
             Ok(ToChild::Submit(request)) => {
                 let id = request.id;
                 let answer = match engine.submit(request) {
-                    Ok(()) => FromChild::Accepted(id),
+                    Ok(Admission::Accepted) => FromChild::Accepted(id),
+                    // A step tells what becomes of it.
+                    Ok(Admission::Pending) => continue,
                     Err(refusal) => FromChild::Refused { id, refusal },
                 };
                 link::write_frame(socket, &answer)?;
@@ -158,6 +161,7 @@ fn take_messages(
                 engine.abort(id);
                 report_abort(engine, socket)?;
             }
+            Ok(ToChild::Vocabulary(vocabulary)) => engine.set_vocabulary(vocabulary),
             Ok(ToChild::Load(_)) => tracing::error!("a second load was asked for; ignored"),
             Ok(ToChild::Shutdown) | Err(TryRecvError::Disconnected) => return Ok(false),
             Err(TryRecvError::Empty) => return Ok(true),

@@ -19,7 +19,7 @@ use crate::spelling::edit_distance;
 pub const DEFAULT_PATH: &str = "/etc/neuron/neuron.toml";
 
 /// Every key that a file may have; `default_models` is a list of tables.
-const KEYS: [&str; 27] = [
+const KEYS: [&str; 28] = [
     "listen",
     "api_key_file",
     "advertise_url",
@@ -40,6 +40,7 @@ const KEYS: [&str; 27] = [
     "harness.candle",
     "harness.*.max_running",
     "harness.*.token_budget",
+    "harness.*.stall_ms",
     "harness.*.threads",
     "harness.*.device",
     "harness.*.prefix_cache",
@@ -88,6 +89,8 @@ pub struct Native {
     pub max_running: u32,
     /// Tokens that one step may compute; 512 on the CPU and 2048 on a card by default.
     pub token_budget: Option<u32>,
+    /// How long a prompt may hold up the streams that are being answered, in milliseconds.
+    pub stall_ms: u32,
     /// What models run on where their load does not say: a card if there is one, or always the CPU.
     pub device: DevicePolicy,
     /// Threads of a model on the CPU; all cores by default, 1 for a small model.
@@ -145,6 +148,7 @@ impl Default for Native {
         Self {
             max_running: 16,
             token_budget: None,
+            stall_ms: 250,
             device: DevicePolicy::Auto,
             threads: None,
             prefix_cache: true,
@@ -251,10 +255,11 @@ impl Config {
         let native = &self.harness.native;
         let refuse = |key, value: String, problem| Err(ConfigError::Value { key, value, problem });
         let budget = native.token_budget.unwrap_or(1);
-        let limits: [(&'static str, u64, Range<u64>); 4] = [
+        let limits: [(&'static str, u64, Range<u64>); 5] = [
             ("body_limit_mb", self.body_limit_mb.into(), 1..1025),
             ("harness.native.max_running", native.max_running.into(), 1..4097),
             ("harness.native.token_budget", budget.into(), 1..1_048_577),
+            ("harness.native.stall_ms", native.stall_ms.into(), 1..60_001),
             ("harness.native.step_timeout_secs", native.step_timeout_secs, 1..86_401),
         ];
         for (key, value, range) in limits {

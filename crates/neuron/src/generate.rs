@@ -70,9 +70,9 @@ async fn tell(admitted: Admitted, asker: &Asker) -> Result<Response, ErrorBody> 
         Projector::Stream(projector) => return Ok(stream(answer, projector)),
         Projector::Body(collector) => collector,
     };
-    while let Some(events) = answer.next().await {
+    while let Some((choice, events)) = answer.next().await {
         for event in &events {
-            collector.event(event);
+            collector.choice(choice, event);
         }
     }
     Ok(json(collector.finish()?))
@@ -106,8 +106,9 @@ async fn next_frames(sse: &mut Sse) -> Option<Bytes> {
             sse.keep_alive_at = Instant::now() + NEXT_KEEP_ALIVE;
             return Some(Bytes::from_static(sse.projector.keep_alive()));
         };
-        let events = next?;
-        let frames: Vec<u8> = events.iter().flat_map(|event| sse.projector.event(event)).collect();
+        let (choice, events) = next?;
+        let frames: Vec<u8> =
+            events.iter().flat_map(|event| sse.projector.choice(choice, event)).collect();
         // Tokens that are held back, as half a character is, leave nothing to say yet.
         if !frames.is_empty() {
             sse.keep_alive_at = Instant::now() + FIRST_KEEP_ALIVE;

@@ -31,6 +31,7 @@ pub(crate) fn read(file: &Path) -> Result<TextModel, LoadFailure> {
         );
         return Err(LoadFailure::new(LoadCode::BadModelFile, message));
     }
+    check(metadata, &raw).map_err(bad)?;
     let vocabulary = Vocabulary {
         tokens: owned(&raw.tokens),
         merges: owned(&raw.merges),
@@ -53,6 +54,30 @@ pub(crate) fn read(file: &Path) -> Result<TextModel, LoadFailure> {
             .filter_map(|token| tokenizer.id(token).filter(|id| tokenizer.is_special(*id))),
     );
     Ok(TextModel::new(tokenizer, template.map_err(|error| unusable(&error))?, ends, raw.defaults))
+}
+
+/// Refuses lists that contradict each other, which a tokenizer would not notice (bad file 109).
+fn check(metadata: Metadata<'_>, raw: &Raw<'_>) -> Result<(), model::Error> {
+    let wrong = |key: &str, expected: String, found: String| {
+        let (file, key) = (metadata.file().to_path_buf(), key.to_owned());
+        Err(model::Error::BadConfig { file, key, expected, found })
+    };
+    let tokens = raw.tokens.len();
+    for key in ["tokenizer.ggml.token_type", "tokenizer.ggml.scores"] {
+        let found = metadata.find::<Array<'_>>(key)?.map_or(tokens, |list| list.len());
+        if found != tokens {
+            return wrong(key, format!("{tokens} entries, one a token"), found.to_string());
+        }
+    }
+    let special = ["bos_token_id", "padding_token_id", "unknown_token_id"];
+    let special = special.map(|name| format!("tokenizer.ggml.{name}"));
+    for key in END_KEYS.into_iter().chain(special.iter().map(String::as_str)) {
+        let id = metadata.find::<u32>(key)?.filter(|id| *id as usize >= tokens);
+        if let Some(id) = id {
+            return wrong(key, format!("the id of one of {tokens} tokens"), id.to_string());
+        }
+    }
+    Ok(())
 }
 
 fn owned(words: &[&str]) -> Vec<String> {

@@ -7,7 +7,9 @@
 
 use std::io::{self, Read, Write};
 
-use engine::{EngineInfo, EngineSpec, Gauges, Refusal, RequestId, StepReport, TokenRequest};
+use engine::{
+    EngineInfo, EngineSpec, Gauges, Refusal, RequestId, StepReport, TokenRequest, Vocabulary,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -22,6 +24,8 @@ pub const MAX_FRAME_BYTES: usize = 32 << 20;
 pub enum ToChild {
     /// Sent once, before anything else.
     Load(EngineSpec),
+    /// Sent once, right behind it: what the model's tokens spell.
+    Vocabulary(Vocabulary),
     /// One generation to begin.
     Submit(TokenRequest),
     /// A generation that nobody waits for any more.
@@ -136,7 +140,7 @@ fn checked_length(length: [u8; 4]) -> Result<usize, LinkError> {
 mod tests {
     use std::io::Cursor;
 
-    use engine::{End, Sampling, Started, TokenUpdate};
+    use engine::{End, Sampling, Settled, Started, TokenLogprobs, TokenUpdate};
     use proptest::prelude::*;
 
     use super::*;
@@ -154,6 +158,8 @@ mod tests {
                 stop_tokens: vec![2, 7],
                 boundaries: vec![1, 9],
                 isolation: seed,
+                top_logprobs: Some(id as u8),
+                grammar: Some(engine::Grammar("start: \"é\"".into())),
             },
         )
     }
@@ -162,6 +168,8 @@ mod tests {
         prop_oneof![
             "[a-z/é]{0,20}".prop_map(|source| ToChild::Load(EngineSpec::new(source))),
             request().prop_map(ToChild::Submit),
+            prop::collection::vec(prop::collection::vec(any::<u8>(), 0..4), 0..9)
+                .prop_map(|bytes| ToChild::Vocabulary(Vocabulary { bytes, specials: vec![1, 5] })),
             any::<u64>().prop_map(ToChild::Abort),
             Just(ToChild::Shutdown),
         ]
@@ -173,11 +181,17 @@ mod tests {
             Just(Some(End::Stop)),
             Just(Some(End::Length)),
             Just(Some(End::NotFinite)),
+            Just(Some(End::Grammar)),
         ];
-        let update = (any::<u64>(), prop::collection::vec(any::<u32>(), 0..5), end)
-            .prop_map(|(id, tokens, end)| TokenUpdate { id, tokens, end });
+        let update = (any::<u64>(), prop::collection::vec(any::<u32>(), 0..5), end).prop_map(
+            |(id, tokens, end)| {
+                let logprobs = vec![TokenLogprobs { chosen: -1.5, top: vec![(7, -0.5)] }];
+                TokenUpdate { id, tokens, logprobs, end }
+            },
+        );
         (prop::collection::vec(update, 0..20), any::<u32>(), any::<u64>()).prop_map(
             |(updates, running, step_micros)| StepReport {
+                settled: vec![Settled { id: step_micros, refusal: None }],
                 started: updates
                     .iter()
                     .map(|update| Started { id: update.id, cached_tokens: 5, diverged_at: Some(7) })

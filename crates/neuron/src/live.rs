@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dialog::{Failure, FailureKind};
-use engine::{End, Refusal, RequestId, StepReport, TokenRequest};
+use engine::{End, Refusal, RequestId, StepReport, TokenLogprobs, TokenRequest, TokenUpdate};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, OwnedPermit};
@@ -61,6 +61,7 @@ struct Queue {
 struct News {
     accepted: bool,
     tokens: Vec<u32>,
+    logprobs: Vec<TokenLogprobs>,
     ending: Option<Ending>,
     times: Times,
 }
@@ -81,10 +82,12 @@ pub(crate) struct Times {
 }
 
 /// What [`Ticket::next`] brings.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Batch {
     /// Everything since the last call, in order.
     pub(crate) tokens: Vec<u32>,
+    /// One for each token, or none where they are not asked for.
+    pub(crate) logprobs: Vec<TokenLogprobs>,
     /// Set once, with the last tokens.
     pub(crate) ending: Option<Ending>,
 }
@@ -192,10 +195,16 @@ impl Live {
         }
         for update in &report.updates {
             if let Some(queue) = table.requests.get(&update.id) {
-                queue.push(&update.tokens, now);
+                queue.push(update, now);
             }
         }
         drop(table);
+        for settled in &report.settled {
+            match &settled.refusal {
+                None => self.accepted(settled.id),
+                Some(refusal) => self.refused(settled.id, refusal.clone()),
+            }
+        }
         for update in &report.updates {
             if let Some(end) = update.end {
                 self.end(update.id, Ending::Done(end));
@@ -235,13 +244,14 @@ impl Queue {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, tokens: &[u32], now: Instant) {
-        if tokens.is_empty() {
+    fn push(&self, update: &TokenUpdate, now: Instant) {
+        if update.tokens.is_empty() {
             return;
         }
         let mut news = self.news();
         news.accepted = true;
-        news.tokens.extend_from_slice(tokens);
+        news.tokens.extend_from_slice(&update.tokens);
+        news.logprobs.extend_from_slice(&update.logprobs);
         news.times.first_token.get_or_insert(now);
         news.times.last_token = Some(now);
         self.wake.notify_one();
@@ -290,7 +300,8 @@ impl Ticket {
                 let mut news = self.queue.news();
                 if !news.tokens.is_empty() || news.ending.is_some() {
                     let tokens = std::mem::take(&mut news.tokens);
-                    return Batch { tokens, ending: news.ending.clone() };
+                    let logprobs = std::mem::take(&mut news.logprobs);
+                    return Batch { tokens, logprobs, ending: news.ending.clone() };
                 }
             }
             self.queue.wake.notified().await;
@@ -315,7 +326,7 @@ impl Drop for Ticket {
 
 #[cfg(test)]
 mod tests {
-    use engine::{Started, TokenUpdate};
+    use engine::Started;
 
     use super::*;
 
@@ -324,7 +335,7 @@ mod tests {
     }
 
     fn report(id: RequestId, tokens: &[u32], end: Option<End>) -> StepReport {
-        let updates = vec![TokenUpdate { id, tokens: tokens.to_vec(), end }];
+        let updates = vec![TokenUpdate { id, tokens: tokens.to_vec(), logprobs: vec![], end }];
         StepReport {
             started: vec![Started { id, cached_tokens: 3, diverged_at: Some(5) }],
             updates,

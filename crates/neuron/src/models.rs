@@ -229,6 +229,7 @@ impl Models {
             context: request.context.or_else(|| of_config(|m| m.context)),
             max_running: max_running.unwrap_or(native.max_running),
             token_budget: device::token_budget(device, native.token_budget),
+            stall_ms: native.stall_ms,
             world_size: ranks,
             threads: native.threads,
             prefix_cache: native.prefix_cache,

@@ -39,13 +39,14 @@ pub fn load(
     Ok(Box::new(engine))
 }
 
-/// All cores, but one for a model so small that handing work over costs more than doing it.
+/// A thread for each core, but one for a model so small that handing work over costs more than
+/// doing it.
 fn threads_for(info: &EngineInfo) -> u32 {
     let weights: u64 = info.ranks.iter().map(|rank| rank.weights).sum();
     if weights < SMALL_MODEL_BYTES {
         return 1;
     }
-    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
+    engine::cores() as u32
 }
 
 /// A refusal before a byte is taken.

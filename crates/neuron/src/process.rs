@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{io, os::unix::process::ExitStatusExt};
 
-use engine::{EngineInfo, EngineSpec, Refusal};
+use engine::{EngineInfo, EngineSpec, Refusal, Vocabulary};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -70,11 +70,12 @@ impl Drop for EngineProcess {
     }
 }
 
-/// Starts a child and tells it what to load. Events carry `generation`, so that the last words of
-/// one child are not taken for those of the next.
+/// Starts a child and tells it what to load and what the tokens spell. Events carry `generation`,
+/// so that the last words of one child are not taken for those of the next.
 pub(crate) fn spawn(
     program: &EngineProgram,
     spec: EngineSpec,
+    vocabulary: Vocabulary,
     served: Arc<Served>,
     generation: u64,
     events: mpsc::Sender<(u64, ChildEvent)>,
@@ -99,6 +100,7 @@ pub(crate) fn spawn(
     tokio::spawn(write(writer, messages, Arc::clone(&served)));
     // The channel is empty and its receiver was just made: nothing can fail here.
     let _ = outbox.try_send(ToChild::Load(spec));
+    let _ = outbox.try_send(ToChild::Vocabulary(vocabulary));
     let kill = Arc::new(Notify::new());
     let process = EngineProcess { pid: child.id(), outbox, kill: Arc::clone(&kill) };
     let step_timeout = program.step_timeout;

@@ -43,22 +43,22 @@ pub(crate) struct Story {
 }
 
 impl Story {
-    /// Where the time went so far (requirement 114).
-    pub(crate) fn timings(&self) -> Timings {
+    /// Where the time went for an answer with these milestones (requirement 114).
+    pub(crate) fn timings(&self, times: &Times) -> Timings {
         let between = |from: Option<Instant>, to: Option<Instant>| match (from, to) {
             (Some(from), Some(to)) => to.saturating_duration_since(from).as_secs_f64() * 1e3,
             _ => 0.0,
         };
         Timings {
-            queue_ms: between(Some(self.arrived), self.times.started),
-            prompt_ms: between(self.times.started, self.times.first_token),
-            predicted_ms: between(self.times.first_token, self.times.last_token),
-            cache_miss: self.cache_miss(),
+            queue_ms: between(Some(self.arrived), times.started),
+            prompt_ms: between(times.started, times.first_token),
+            predicted_ms: between(times.first_token, times.last_token),
+            cache_miss: self.cache_miss(times),
         }
     }
 
-    fn cache_miss(&self) -> Option<CacheMiss> {
-        let turn = text::turn_at(&self.turns, self.times.diverged_at?)?;
+    fn cache_miss(&self, times: &Times) -> Option<CacheMiss> {
+        let turn = text::turn_at(&self.turns, times.diverged_at?)?;
         Some(CacheMiss { message: turn.message, role: turn.role })
     }
 }
@@ -83,7 +83,7 @@ impl Drop for Story {
             Some(Outcome::Failed(kind)) => format!("{kind:?}"),
             None => "ClientGone".to_owned(),
         };
-        let timings = self.timings();
+        let timings = self.timings(&self.times);
         tracing::info!(
             request_id = &*self.request_id,
             model = self.served.id,

@@ -158,7 +158,9 @@ impl Supervisor {
         match event {
             ChildEvent::Ready(info) => {
                 let mut view = self.served.view();
-                if let Some(failure) = wrong_format(&self.spec, &view.request, &info) {
+                let unfit = wrong_format(&self.spec, &view.request, &info)
+                    .or_else(|| view.assets.as_ref().and_then(|text| too_many_tokens(text, &info)));
+                if let Some(failure) = unfit {
                     return Event::LoadFailed(failure);
                 }
                 view.progress = None;
@@ -285,10 +287,12 @@ impl Supervisor {
                 Err(failure) => return Some(Event::LoadFailed(failure)),
             }
         }
+        let vocabulary = self.served.view().assets.as_ref().map(Assets::vocabulary);
         self.generation += 1;
         let started = process::spawn(
             &self.program,
             self.spec.clone(),
+            vocabulary.unwrap_or_default(),
             Arc::clone(&self.served),
             self.generation,
             self.events.clone(),
@@ -333,6 +337,19 @@ fn wrong_format(
     let (available, nearest) = (vec![info.quant.clone()], Some(info.quant.clone()));
     let details = LoadDetails::Quant { available, nearest };
     Some(LoadFailure::new(LoadCode::QuantNotFound, message).with(details))
+}
+
+/// A tokenizer that knows more tokens than the model has rows for (bad file 123).
+fn too_many_tokens(assets: &Assets, info: &EngineInfo) -> Option<LoadFailure> {
+    let (tokens, rows) = (assets.text.tokenizer.vocab_size(), info.vocab_size);
+    if tokens <= rows {
+        return None;
+    }
+    let reason = format!("has ids up to {}, and the model has {rows} rows", tokens - 1);
+    let (file, item) = ("tokenizer.json".to_owned(), "vocabulary".to_owned());
+    let message = format!("{file}: {item}: {reason}");
+    let details = LoadDetails::File { file, item, reason };
+    Some(LoadFailure::new(LoadCode::BadModelFile, message).with(details))
 }
 
 /// The first setting that a caller states and that is not the one in force.

@@ -91,6 +91,8 @@ pub struct Scheduler {
     blocks: BlockPool,
     slots: StateSlots,
     prefix: PrefixCache,
+    /// Tokens of prompts in a step that also answers somebody.
+    prompt_share: u32,
 }
 
 impl Scheduler {
@@ -104,6 +106,7 @@ impl Scheduler {
             blocks: BlockPool::new(limits.kv_blocks),
             slots: StateSlots::new(limits.state_slots, limits.checkpoint_slots),
             prefix: PrefixCache::new(limits.block_size, limits.host),
+            prompt_share: limits.token_budget,
         }
     }
 
@@ -174,12 +177,24 @@ impl Scheduler {
         counts
     }
 
+    /// From now on, a step that answers somebody computes at most this many tokens of prompts.
+    ///
+    /// # Panics
+    /// When it is 0: prompts would stand still while anybody is answered.
+    pub fn limit_prompts(&mut self, tokens: u32) {
+        assert!(tokens > 0, "a prompt gets some of every step");
+        self.prompt_share = tokens;
+    }
+
     /// Plans a step: requests that wait for their next token first, then prompts from the oldest
     /// on, then new requests from the line. `None` when there is nothing to do.
     pub fn schedule(&mut self) -> Option<StepPlan> {
         let mut plan = StepPlan::default();
         let mut budget = self.limits.token_budget;
         self.plan_running(&mut plan, &mut budget, |missing| missing == 1);
+        if !plan.entries.is_empty() {
+            budget = budget.min(self.prompt_share);
+        }
         self.plan_running(&mut plan, &mut budget, |missing| missing > 1);
         self.admit(&mut plan, &mut budget);
         assert!(plan.tokens() <= self.limits.token_budget, "the plan exceeds its budget");

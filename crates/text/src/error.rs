@@ -38,6 +38,16 @@ pub enum TextError {
     /// The conversation is so strange that its text cannot be told from control tokens.
     #[error("the conversation uses every private-use character of Unicode")]
     NoFreeSentinel,
+    /// The form that the answer must have is one that cannot be enforced.
+    #[error("{path}: {reason}")]
+    Format {
+        /// What asks for it.
+        part: FormatPart,
+        /// Where in it, as a JSON pointer; of a tool, behind its name.
+        path: String,
+        /// What is wrong there, and what to do.
+        reason: String,
+    },
     /// A prompt of token ids holds one that the model does not know.
     #[error("token {token} is outside of the vocabulary of {vocab_size}")]
     UnknownToken {
@@ -57,4 +67,13 @@ pub enum TextError {
     /// There is nothing to continue.
     #[error("the prompt is empty")]
     EmptyPrompt,
+}
+
+/// What of a request asks for a form of the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormatPart {
+    /// The format of the answer.
+    Answer,
+    /// The tools and whether they must be called.
+    Tools,
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! request ─► conversation ─► template ─► tokenizer ─► prompt tokens            (prompt.rs)
+//! format, tools ─► grammar of the answer                                      (grammar/)
 //! tokens  ─► detokenize ─► reasoning ─► stop ─► tool_call ─► dialog::Event     (stream.rs)
 //! ```
 //!
@@ -11,6 +12,7 @@
 mod conversation;
 mod detokenize;
 mod error;
+mod grammar;
 mod guard;
 mod model;
 mod prompt;
@@ -19,18 +21,19 @@ mod reasoning;
 mod stop;
 mod stream;
 mod template;
+mod template_limits;
 mod tokenizer;
 mod tool_call;
 mod turns;
 
 pub use detokenize::Detokenizer;
-pub use error::TextError;
+pub use error::{FormatPart, TextError};
 pub use model::{HuggingFaceFiles, TextModel};
 pub use prompt::Prepared;
 pub use reasoning::{ReasoningMarkers, ReasoningSplitter, Thought};
 pub use stop::{StopMatcher, Stopped};
-pub use stream::{StreamOptions, TextStream};
+pub use stream::{Scores, StreamOptions, TextStream};
 pub use template::{RenderOptions, SpecialTokens, Template};
 pub use tokenizer::{Specials, Tokenizer, Vocabulary};
-pub use tool_call::{ParsedCall, Said, ToolCallParser};
+pub use tool_call::{CallForm, ParsedCall, Said, ToolCallParser};
 pub use turns::{Turn, turn_at};

@@ -3,7 +3,7 @@
 use dialog::Defaults;
 use serde_json::Value;
 
-use crate::{ReasoningMarkers, SpecialTokens, Template, TextError, Tokenizer};
+use crate::{CallForm, ReasoningMarkers, SpecialTokens, Template, TextError, Tokenizer};
 
 /// The text side of a model.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub struct TextModel {
     pub defaults: Defaults,
     /// How the model marks its reasoning.
     pub reasoning: ReasoningMarkers,
+    /// How the model writes its calls, as its template teaches it.
+    pub call_form: CallForm,
     /// Longer prompts are refused without being tokenised to their end; the model's context.
     pub max_prompt_tokens: Option<u32>,
 }
@@ -50,8 +52,16 @@ impl TextModel {
         stop_tokens.sort_unstable();
         stop_tokens.dedup();
         let reasoning = ReasoningMarkers::default();
-        let max_prompt_tokens = None;
-        Self { tokenizer, template, stop_tokens, defaults, reasoning, max_prompt_tokens }
+        let call_form = template.as_ref().map(Template::call_form).unwrap_or_default();
+        Self {
+            tokenizer,
+            template,
+            stop_tokens,
+            defaults,
+            reasoning,
+            call_form,
+            max_prompt_tokens: None,
+        }
     }
 
     /// Reads the files of a Hugging Face model directory.

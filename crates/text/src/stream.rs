@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dialog::{Event, FinishReason, GenerateRequest, ToolSpec};
+use dialog::{Event, FinishReason, GenerateRequest, TokenLogprob, ToolSpec};
 
 use crate::prompt::offered;
 use crate::tool_call::{CLOSE, OPEN};
@@ -17,6 +17,8 @@ pub struct StreamOptions {
     pub stop: Vec<String>,
     /// Tools on offer; without any, nothing is taken for a call.
     pub tools: Vec<ToolSpec>,
+    /// Whether the answer ends with its first call.
+    pub one_call: bool,
     /// Whether the prompt ended inside the reasoning.
     pub reasoning_open: bool,
     /// Makes the ids of calls unique: the call with index 0 is `call_{prefix}0`.
@@ -33,10 +35,20 @@ impl StreamOptions {
         Self {
             stop: request.stop.clone(),
             tools: offered(request).to_vec(),
+            one_call: !request.parallel_tool_calls,
             reasoning_open: prepared.reasoning_open,
             call_id_prefix: call_id_prefix.into(),
         }
     }
+}
+
+/// Log-probabilities of one token.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scores {
+    /// Of the token.
+    pub chosen: f32,
+    /// The most probable tokens in its place.
+    pub top: Vec<(u32, f32)>,
 }
 
 /// Turns the tokens of one answer into events.
@@ -50,6 +62,7 @@ pub struct TextStream {
     stop: StopMatcher,
     tools: ToolCallParser,
     call_id_prefix: String,
+    one_call: bool,
     calls: u32,
     stopped: bool,
     stop_text: Option<String>,
@@ -67,6 +80,7 @@ impl TextStream {
             stop: StopMatcher::new(options.stop),
             tools: ToolCallParser::new(options.tools),
             call_id_prefix: options.call_id_prefix,
+            one_call: options.one_call,
             calls: 0,
             stopped: false,
             stop_text: None,
@@ -76,18 +90,40 @@ impl TextStream {
 
     /// Takes the next tokens. Neighbouring pieces of text come as one event.
     pub fn push(&mut self, tokens: &[u32]) -> Vec<Event> {
+        self.push_scored(tokens, &[])
+    }
+
+    /// The same with the log-probabilities of the tokens, or of none of them: those of words come
+    /// as an event before the words.
+    pub fn push_scored(&mut self, tokens: &[u32], scores: &[Scores]) -> Vec<Event> {
         let mut events = Vec::new();
-        for &token in tokens {
+        let mut told = Vec::new();
+        for (at, &token) in tokens.iter().enumerate() {
             if self.stopped {
                 break;
             }
             let was_open = self.reasoning.is_open();
-            self.token(token, &mut events);
-            if was_open || self.reasoning.is_open() {
+            let was_call = self.tools.in_call();
+            let is_shown = self.token(token, &mut events);
+            let is_reasoning = was_open || self.reasoning.is_open();
+            if is_reasoning {
                 self.reasoning_tokens += 1;
             }
+            let is_call = was_call || self.tools.in_call();
+            if let Some(scores) = scores.get(at).filter(|_| is_shown && !is_reasoning && !is_call) {
+                told.push(self.told(token, scores));
+            }
+        }
+        if !told.is_empty() {
+            events.insert(0, Event::Logprobs(told));
         }
         events
+    }
+
+    fn told(&self, token: u32, scores: &Scores) -> TokenLogprob {
+        let bytes = |id| self.model.tokenizer.token_bytes(id).to_vec();
+        let top = scores.top.iter().map(|(id, logprob)| (bytes(*id), *logprob)).collect();
+        TokenLogprob { bytes: bytes(token), logprob: scores.chosen, top }
     }
 
     /// Whether a stop text has come: the answer is over, and the engine's request is to be
@@ -127,17 +163,19 @@ impl TextStream {
         (events, reason, self.reasoning_tokens)
     }
 
-    fn token(&mut self, token: u32, events: &mut Vec<Event>) {
+    /// Whether a reader is shown the token.
+    fn token(&mut self, token: u32, events: &mut Vec<Event>) -> bool {
         let model = Arc::clone(&self.model);
         if model.stop_tokens.binary_search(&token).is_ok() {
-            return;
+            return false;
         }
         let bytes = model.tokenizer.token_bytes(token);
         if model.tokenizer.is_special(token) && !self.is_marker(bytes) {
-            return;
+            return false;
         }
         let text = self.detokenizer.push(bytes);
         self.text(&text, events);
+        true
     }
 
     /// The parsers look for these, however the tokenizer marks them.
@@ -173,6 +211,10 @@ impl TextStream {
 
     fn said(&mut self, pieces: Vec<Said>, events: &mut Vec<Event>) {
         for piece in pieces {
+            if self.one_call && self.calls > 0 {
+                self.stopped = true;
+                return;
+            }
             match piece {
                 Said::Text(text) => append(events, Event::Text(text)),
                 Said::Call(call) => {
@@ -181,6 +223,7 @@ impl TextStream {
                     let id = format!("call_{}{index}", self.call_id_prefix);
                     events.push(Event::ToolCall { index, id, name: call.name });
                     events.push(Event::ToolArguments { index, delta: call.arguments });
+                    self.stopped |= self.one_call;
                 }
             }
         }

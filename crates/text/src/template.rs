@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::thread;
 
 use dialog::{Json, Message, ToolSpec};
 use minijinja::syntax::SyntaxConfig;
@@ -9,6 +10,8 @@ use minijinja::value::{Kwargs, Serde};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Value};
 
 use crate::conversation::Conversation;
+use crate::template_limits::{self, LONGEST_SOURCE_BYTES};
+use crate::tool_call::CallForm;
 use crate::{TextError, python_json};
 
 /// Instructions and 64-byte pieces that one rendering may cost: seconds at worst, where a
@@ -17,6 +20,9 @@ const FUEL: u64 = 20_000_000;
 /// Far above what any context holds.
 const LONGEST_OUTPUT_BYTES: usize = 64 << 20;
 const DEEPEST_RECURSION: usize = 100;
+/// The compiler goes down a level with every link of a chain, and so at most once a byte; it was
+/// seen to take half a kilobyte for each.
+const COMPILER_STACK_BYTES: usize = LONGEST_SOURCE_BYTES << 10;
 const NAME: &str = "chat_template";
 
 /// Variables that the server passes itself.
@@ -60,6 +66,7 @@ pub struct RenderOptions<'a> {
 #[derive(Debug)]
 pub struct Template {
     environment: Environment<'static>,
+    call_form: CallForm,
     special_tokens: BTreeMap<&'static str, String>,
 }
 
@@ -68,7 +75,7 @@ impl Template {
     ///
     /// # Errors
     ///
-    /// [`TextError::BadTemplate`] with the line of the mistake.
+    /// [`TextError::BadTemplate`] with the line of the mistake, or if it is too long.
     pub fn new(source: &str, special_tokens: SpecialTokens) -> Result<Self, TextError> {
         let mut environment = Environment::new();
         let bad = |error: Error| TextError::BadTemplate(error.to_string());
@@ -88,12 +95,18 @@ impl Template {
         });
         environment.add_filter("tojson", tojson);
         environment.add_function("raise_exception", raise_exception);
-        environment.add_template_owned(NAME, source.to_owned()).map_err(bad)?;
+        compile(&mut environment, source)?;
         let SpecialTokens { bos, eos, pad, unk } = special_tokens;
         let named =
             [("bos_token", bos), ("eos_token", eos), ("pad_token", pad), ("unk_token", unk)];
         let known = named.into_iter().filter_map(|(name, token)| Some((name, token?)));
-        Ok(Self { environment, special_tokens: known.collect() })
+        let call_form = CallForm::of_template(source);
+        Ok(Self { environment, call_form, special_tokens: known.collect() })
+    }
+
+    /// How the template teaches the model to write its calls.
+    pub fn call_form(&self) -> CallForm {
+        self.call_form
     }
 
     /// Renders a conversation; system messages become one, at the front.
@@ -144,6 +157,24 @@ impl Template {
             .map_err(|error| failure(&error))?;
         String::from_utf8(output.0).map_err(|error| TextError::RenderFailed(error.to_string()))
     }
+}
+
+/// Adds the template, on a stack that no template of this length exhausts: a model file must not
+/// be able to end the process that reads it.
+fn compile(environment: &mut Environment<'static>, source: &str) -> Result<(), TextError> {
+    let bad = |reason: String| TextError::BadTemplate(reason);
+    template_limits::check(source)?;
+    thread::scope(|scope| {
+        let compiler = thread::Builder::new().stack_size(COMPILER_STACK_BYTES);
+        let compiled = compiler
+            .spawn_scoped(scope, || environment.add_template_owned(NAME, source.to_owned()));
+        let compiled =
+            compiled.map_err(|error| bad(format!("no thread to compile it: {error}")))?;
+        match compiled.join() {
+            Ok(compiled) => compiled.map_err(|error| bad(error.to_string())),
+            Err(_) => Err(bad("it made its compiler panic".to_owned())),
+        }
+    })
 }
 
 /// A buffer that takes no more than any prompt needs.

@@ -8,8 +8,8 @@ use dialog::{
 };
 use proptest::prelude::*;
 use text::{
-    HuggingFaceFiles, SpecialTokens, Specials, StreamOptions, Template, TextError, TextModel,
-    TextStream, Tokenizer, turn_at,
+    HuggingFaceFiles, Scores, SpecialTokens, Specials, StreamOptions, Template, TextError,
+    TextModel, TextStream, Tokenizer, turn_at,
 };
 
 fn fixture(name: &str) -> String {
@@ -30,7 +30,7 @@ fn chat(messages: Vec<Message>) -> GenerateRequest {
 }
 
 fn tool() -> ToolSpec {
-    ToolSpec { name: "now".to_owned(), description: None, parameters: None }
+    ToolSpec { name: "now".to_owned(), description: None, parameters: None, strict: false }
 }
 
 fn shown(model: &TextModel, tokens: &[u32]) -> String {
@@ -332,6 +332,37 @@ const PARTS: &[&str] = &[
     "<|im_start|>",
 ];
 
+#[test]
+fn an_answer_of_one_call_ends_with_it() {
+    let options = StreamOptions { tools: vec![tool()], one_call: true, ..StreamOptions::default() };
+    let call = "<tool_call>\n{\"name\": \"now\", \"arguments\": {}}\n</tool_call>";
+    let got = said(&format!("So:{call}\n{call} and"), &options, FinishReason::Stop);
+    assert_eq!((got.calls.len(), got.text.as_str()), (1, "So:"));
+    assert_eq!(got.reason, Some(FinishReason::ToolCalls));
+}
+
+/// Tokens of reasoning, of calls, and those that nobody is shown have no log-probabilities.
+#[test]
+fn logprobs_are_those_of_the_words() {
+    let model = model();
+    let text = "<think>Hm.</think>\n\nSo é<tool_call>\n{\"name\": \"now\"}\n</tool_call><|im_end|>";
+    let tokens = model.tokenizer.encode(text, Specials::Parse).expect("it encodes");
+    let options = StreamOptions { tools: vec![tool()], ..StreamOptions::default() };
+    let mut stream = TextStream::new(Arc::clone(&model), options);
+    let mut told = Vec::new();
+    for token in &tokens {
+        let scores = Scores { chosen: -1.0, top: vec![(*token, -1.0)] };
+        for event in stream.push_scored(&[*token], &[scores]) {
+            if let Event::Logprobs(logprobs) = event {
+                told.extend(logprobs);
+            }
+        }
+    }
+    let bytes: Vec<u8> = told.iter().flat_map(|token| token.bytes.clone()).collect();
+    assert_eq!(String::from_utf8(bytes).unwrap().trim_start(), "So é");
+    assert!(told.iter().all(|token| token.top == [(token.bytes.clone(), -1.0)]));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -354,7 +385,7 @@ proptest! {
             stop: vec!["STOP".to_owned()],
             tools: if with_tools { vec![tool()] } else { Vec::new() },
             reasoning_open,
-            call_id_prefix: String::new(),
+            ..StreamOptions::default()
         };
         let run = |size: usize| {
             answer(&model, options.clone(), tokens.chunks(size), FinishReason::Stop)
@@ -390,7 +421,7 @@ proptest! {
             stop: vec!["STOP".to_owned()],
             tools: vec![tool()],
             reasoning_open,
-            call_id_prefix: String::new(),
+            ..StreamOptions::default()
         };
         let run = |tokens: &[u32]| Answer {
             reasoning_tokens: 0,

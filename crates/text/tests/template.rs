@@ -40,6 +40,7 @@ fn tool(tool: &Value) -> ToolSpec {
         name: text(&function["name"]),
         description: function["description"].as_str().map(str::to_owned),
         parameters: function.get("parameters").map(|schema| Json(schema.to_string())),
+        strict: false,
     }
 }
 

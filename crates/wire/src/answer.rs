@@ -3,17 +3,19 @@
 //! Streams that announce blocks and bodies that list them both read this, so that they cannot
 //! differ (equality E8).
 
-use dialog::{Event, FinishReason, Timings, Usage};
+use dialog::{Event, FinishReason, Timings, TokenLogprob, Usage};
 
 use crate::ErrorBody;
 
 /// What an answer consists of, in order. Neighbours of one kind are one block, except for calls.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Block {
     /// What it is.
     pub(crate) kind: Kind,
     /// The words; of a call, its arguments.
     pub(crate) text: String,
+    /// Of its tokens, where they are asked for.
+    pub(crate) logprobs: Vec<TokenLogprob>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +51,10 @@ pub(crate) struct Answer {
     /// Whether the last block may still grow.
     is_open: bool,
     stop_text: Option<String>,
+    /// Of tokens whose words have not come yet.
+    pending: Vec<TokenLogprob>,
+    /// How many log-probabilities the last event brought to the last block.
+    fresh: usize,
     end: Option<Result<End, ErrorBody>>,
 }
 
@@ -59,10 +65,12 @@ impl Answer {
         if self.ended() {
             return changes;
         }
+        self.fresh = 0;
         match event {
             Event::Started { .. } => {}
             Event::Reasoning(words) => self.say(Kind::Reasoning, words, &mut changes),
             Event::Text(words) => self.say(Kind::Text, words, &mut changes),
+            Event::Logprobs(logprobs) => self.pending.extend_from_slice(logprobs),
             Event::ToolCall { id, name, .. } => {
                 let kind = Kind::Call { id: id.clone(), name: name.clone() };
                 self.open(kind, &mut changes);
@@ -70,6 +78,7 @@ impl Answer {
             Event::ToolArguments { delta, .. } => self.argue(delta, &mut changes),
             Event::StopText(text) => self.stop_text = Some(text.clone()),
             Event::Finished { reason, usage, timings } => {
+                self.settle_logprobs();
                 self.close(&mut changes);
                 let (reason, usage, timings) = (*reason, *usage, *timings);
                 self.end = Some(Ok(End { reason, usage, timings }));
@@ -82,6 +91,12 @@ impl Answer {
     /// The blocks so far.
     pub(crate) fn blocks(&self) -> &[Block] {
         &self.blocks
+    }
+
+    /// What the last event brought to the block that it made longer.
+    pub(crate) fn fresh_logprobs(&self) -> &[TokenLogprob] {
+        let all = self.blocks.last().map_or(&[][..], |block| &block.logprobs);
+        &all[all.len() - self.fresh..]
     }
 
     /// The text by which the answer was stopped.
@@ -127,14 +142,26 @@ impl Answer {
     fn open<'e>(&mut self, kind: Kind, changes: &mut Vec<(usize, Change<'e>)>) {
         self.close(changes);
         changes.push((self.blocks.len(), Change::Open));
-        self.blocks.push(Block { kind, text: String::new() });
+        self.blocks.push(Block { kind, text: String::new(), logprobs: Vec::new() });
         self.is_open = true;
     }
 
     fn grow<'e>(&mut self, words: &'e str, changes: &mut Vec<(usize, Change<'e>)>) {
         if let Some(block) = self.blocks.last_mut() {
             block.text.push_str(words);
+            if block.kind == Kind::Text {
+                self.fresh = self.pending.len();
+                block.logprobs.append(&mut self.pending);
+            }
             changes.push((self.blocks.len() - 1, Change::Delta(words)));
+        }
+    }
+
+    /// Tokens whose words never came, as those of a stop text, belong to the last words.
+    fn settle_logprobs(&mut self) {
+        let last = self.blocks.iter_mut().rfind(|block| block.kind == Kind::Text);
+        if let Some(block) = last {
+            block.logprobs.append(&mut self.pending);
         }
     }
 

@@ -107,6 +107,15 @@ impl Dialect {
         }
     }
 
+    /// The field that says which form an answer must have, for errors about it.
+    pub fn format_field(self) -> &'static str {
+        match self {
+            Self::OpenaiChat | Self::OpenaiCompletions => "response_format",
+            Self::OpenaiResponses => "text.format",
+            Self::Anthropic => "output_config.format",
+        }
+    }
+
     /// Status and body of a refusal.
     pub fn error(self, error: &ErrorBody, request_id: &str) -> (u16, Vec<u8>) {
         match self {
@@ -195,15 +204,16 @@ impl Reply {
                         id, model, created, &options,
                     ))),
                     false => {
-                        Projector::Body(Box::new(openai_chat::Collector::new(id, model, created)))
+                        let body = openai_chat::Collector::new(id, model, created, &options);
+                        Projector::Body(Box::new(body))
                     }
                 }
             }
             Self::OpenaiCompletions(options) if is_stream => {
                 Projector::Stream(Box::new(openai_completions::Stream::new(stamp, &options)))
             }
-            Self::OpenaiCompletions(_) => {
-                Projector::Body(Box::new(openai_completions::Collector::new(stamp)))
+            Self::OpenaiCompletions(options) => {
+                Projector::Body(Box::new(openai_completions::Collector::new(stamp, &options)))
             }
             Self::OpenaiResponses(options) if is_stream => {
                 Projector::Stream(Box::new(openai_responses::Stream::new(stamp, *options)))

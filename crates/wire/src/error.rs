@@ -230,6 +230,9 @@ impl ErrorBody {
             dialog::FailureKind::Numerical => {
                 Self::refusal(500, "server_error", Some("numerical_error"), message)
             }
+            dialog::FailureKind::FormatLost => {
+                Self::refusal(500, "server_error", Some("format_lost"), message)
+            }
         }
     }
 

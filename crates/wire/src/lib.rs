@@ -13,6 +13,8 @@ pub mod anthropic;
 mod dialect;
 pub mod error;
 mod fields;
+mod format;
+mod logprobs;
 pub mod models;
 pub mod openai_chat;
 pub mod openai_completions;

@@ -23,6 +23,13 @@ pub trait EventStream: Send {
     /// of the answer give nothing, so that an end is written exactly once.
     fn event(&mut self, event: &Event) -> Vec<u8>;
 
+    /// The same for one of several answers, in dialects that have a place for more than the first;
+    /// they end together.
+    fn choice(&mut self, choice: u32, event: &Event) -> Vec<u8> {
+        debug_assert_eq!(choice, 0, "this dialect tells one answer");
+        self.event(event)
+    }
+
     /// What to send after a silence.
     fn keep_alive(&self) -> &'static [u8];
 
@@ -34,6 +41,12 @@ pub trait EventStream: Send {
 pub trait EventCollector: Send {
     /// Takes the next event; events after the end change nothing.
     fn event(&mut self, event: &Event);
+
+    /// The same for one of several answers, in dialects that have a place for more than the first.
+    fn choice(&mut self, choice: u32, event: &Event) {
+        debug_assert_eq!(choice, 0, "this dialect tells one answer");
+        self.event(event);
+    }
 
     /// The body of a complete answer.
     ///

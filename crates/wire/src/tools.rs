@@ -38,13 +38,14 @@ impl Offer {
         if !self.names.insert(name.clone()) {
             return Err(function.wrong("name", "must be unique among the tools"));
         }
-        self.tools.push(ToolSpec { name, description, parameters });
+        let strict = function.flag("strict")?.unwrap_or(false);
+        self.tools.push(ToolSpec { name, description, parameters, strict });
         Ok(())
     }
 }
 
 /// The schema's text as it came; read once, so that a broken or bottomless one is refused here.
-fn checked_schema(function: &Object<'_>, name: &str) -> Result<Json, WireError> {
+pub(crate) fn checked_schema(function: &Object<'_>, name: &str) -> Result<Json, WireError> {
     let Some(raw) = function.raw(name) else { return Err(function.missing(name)) };
     match serde_json::from_str::<serde_json::Value>(raw.get()) {
         Ok(_) => Ok(Json(raw.get().to_owned())),
@@ -66,7 +67,7 @@ pub(crate) enum Wish {
     Foreign,
 }
 
-/// Holds a wish against the tools on offer and against what is served.
+/// Holds a wish against the tools on offer.
 pub(crate) fn choose(
     body: &Object<'_>,
     tools: &[ToolSpec],
@@ -81,8 +82,11 @@ pub(crate) fn choose(
         Wish::Named(name) if tools.iter().all(|tool| tool.name != name) => {
             Err(body.wrong("tool_choice", "must name one of the tools"))
         }
-        Wish::Required | Wish::Named(_) | Wish::Foreign => {
-            Err(body.unsupported("tool_choice", "only auto and none are served"))
+        Wish::Required => Ok(ToolChoice::Required),
+        Wish::Named(name) => Ok(ToolChoice::Named(name)),
+        Wish::Foreign => {
+            let advice = "only auto, none, required and functions are served";
+            Err(body.unsupported("tool_choice", advice))
         }
     }
 }

@@ -3,6 +3,15 @@
 use dialog::{CacheMiss, Role, Timings, Usage};
 use serde::Serialize;
 
+/// Adds the counts of one of several answers to the same prompt, which counts once.
+pub(crate) fn add_choice(total: &mut Usage, choice: u32, usage: &Usage) {
+    if choice == 0 {
+        (total.prompt_tokens, total.cached_tokens) = (usage.prompt_tokens, usage.cached_tokens);
+    }
+    total.completion_tokens += usage.completion_tokens;
+    total.reasoning_tokens += usage.reasoning_tokens;
+}
+
 /// Requirement 24: the details are parts of the totals, and left out when zero.
 #[derive(Clone, Copy, Serialize)]
 pub(crate) struct UsageBody {

@@ -8,7 +8,6 @@ use crate::fields::Object;
 /// Fields that other servers know, in whatever dialect, with the values that ask for nothing
 /// (requirement 106).
 pub(crate) const NOT_DONE: &[(&str, &[&str])] = &[
-    ("top_logprobs", &["0"]),
     ("prompt_logprobs", &["0"]),
     ("echo", &["false"]),
     ("suffix", &["\"\""]),
@@ -47,7 +46,7 @@ pub(crate) fn refuse(body: &Object<'_>, wishes: &[(&str, &[&str])]) -> Result<()
     Ok(())
 }
 
-/// One answer a request.
+/// One answer a request, in dialects that have no place for several.
 pub(crate) fn one_choice(body: &Object<'_>) -> Result<(), WireError> {
     if body.integer("n", 1..=128)?.unwrap_or(1) > 1 {
         return Err(body.unsupported("n", "values above 1 are not served, send several requests"));
@@ -55,15 +54,9 @@ pub(crate) fn one_choice(body: &Object<'_>) -> Result<(), WireError> {
     Ok(())
 }
 
-/// The format that an answer must have, as `response_format` or `text.format` says it.
-pub(crate) fn text_format(parent: &Object<'_>, name: &str) -> Result<(), WireError> {
-    let Some(format) = parent.object(name)? else { return Ok(()) };
-    match format.text("type")?.as_deref() {
-        None => Err(format.missing("type")),
-        Some("text") => Ok(()),
-        Some("json_object" | "json_schema") => {
-            Err(parent.unsupported(name, "only the type text is served"))
-        }
-        Some(_) => Err(format.wrong("type", "must be text, json_object or json_schema")),
-    }
+/// How many answers are wanted.
+pub(crate) fn choices(body: &Object<'_>) -> Result<u32, WireError> {
+    const MOST: i64 = 8;
+    let choices = body.integer("n", 1..=MOST)?.unwrap_or(1);
+    Ok(u32::try_from(choices).unwrap_or(1))
 }

@@ -63,6 +63,15 @@ async fn the_commands_print_tables_and_json() {
     let json: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
     assert_eq!(json["nodes"][0]["models"][0]["id"], "m");
 
+    let rate = json["nodes"][0]["models"][0]["prefix_hit_rate"].as_f64();
+    assert_eq!(rate, Some(0.75));
+    let metrics = gateway.metrics().await;
+    for (name, value) in [("looked_up", 40), ("hit", 30)] {
+        let labels = "{node=\"n0\",model=\"m\"}";
+        let line = format!("cortex_node_prefix_{name}_tokens_total{labels} {value}\n");
+        assert!(metrics.contains(&line), "{line:?} is not in\n{metrics}");
+    }
+
     // What operators see is not on the clients' port, which other hosts may reach.
     assert_eq!(gateway.get("/admin/fleet").await.status, 404);
     let error = print_status("http://127.0.0.1:1", false, &mut Vec::new()).await;

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 
 use super::parts::Parts;
 use super::{Cpu, SMALL_STEP, Tensor};
-use crate::paged_attention::cpu::{KvCache, TASK_ROWS};
+use crate::paged_attention::cache::{Blocks, Element, Kept};
+use crate::paged_attention::cpu::{KvCache, TASK_ROWS, attend};
 use crate::paged_attention::{AttentionLayer, AttentionShape};
 use crate::{paged_attention, rope_kv};
 
@@ -49,7 +50,7 @@ impl Cpu {
         cache: &mut KvCache,
     ) {
         let AttentionLayer { shape, q_norm, k_norm } = layer;
-        let (rows, sequences) = (&self.rows, &self.step.sequences);
+        let rows = &self.rows;
         let pairs = self.rotations.of(shape, rows);
         let (cols, norms) = (qkv.cols, (&q_norm[..], &k_norm[..]));
         let parts = Parts::new(qkv.rows_mut(rows.len()), cols);
@@ -60,12 +61,20 @@ impl Cpu {
             let rotation = &pairs[row * half..(row + 1) * half];
             rope_kv::cpu::norm_and_rotate(shape, out, norms, rotation);
         });
+        match &mut cache.0 {
+            Kept::Half(blocks) => self.put(shape, qkv, blocks),
+            Kept::Single(blocks) => self.put(shape, qkv, blocks),
+        }
+    }
+
+    /// Puts the keys and values of the step's rows into their blocks.
+    fn put<T: Element>(&self, shape: &AttentionShape, qkv: &Tensor, cache: &mut Blocks<T>) {
         let cache = cache.parts();
-        let tasks = if rows.len() < SMALL_STEP { 1 } else { shape.kv_heads };
+        let tasks = if self.rows.len() < SMALL_STEP { 1 } else { shape.kv_heads };
         self.pool.run(tasks, |task| {
-            for (at, (position, sequence)) in rows.iter().enumerate() {
+            for (at, (position, sequence)) in self.rows.iter().enumerate() {
+                let blocks = &self.step.sequences[*sequence].blocks;
                 for head in (task..shape.kv_heads).step_by(tasks) {
-                    let blocks = &sequences[*sequence].blocks;
                     // SAFETY: each task has its own heads.
                     unsafe { cache.put(shape, head, qkv.row(at), blocks, *position) };
                 }
@@ -96,8 +105,9 @@ impl Cpu {
             }
             let (blocks, position) = (&sequence.blocks, sequence.start + first);
             let rows = &mut rows[..count];
-            ATTENTION.with_borrow_mut(|scratch| {
-                paged_attention::cpu::attend(shape, cache, blocks, position, head, rows, scratch);
+            ATTENTION.with_borrow_mut(|scratch| match &cache.0 {
+                Kept::Half(kv) => attend(shape, kv, blocks, position, head, rows, scratch),
+                Kept::Single(kv) => attend(shape, kv, blocks, position, head, rows, scratch),
             });
         });
     }

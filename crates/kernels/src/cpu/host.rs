@@ -1,21 +1,49 @@
-//! Floats as the bytes that lie in host memory, and back: a copy, every bit as it was.
-
-const BYTES: usize = size_of::<f32>();
+//! Numbers as the bytes that lie in host memory, and back: a copy, every bit as it was.
 
 /// Writes `values` over all of `bytes`.
-pub(super) fn save(values: &[f32], bytes: &mut [u8]) {
-    assert_eq!(bytes.len(), values.len() * BYTES, "the room is not that of the values");
-    for (bytes, value) in bytes.chunks_exact_mut(BYTES).zip(values) {
-        bytes.copy_from_slice(&value.to_ne_bytes());
+pub(super) fn save<T: Copy, const N: usize>(
+    values: &[T],
+    to_bytes: impl Fn(T) -> [u8; N],
+    bytes: &mut [u8],
+) {
+    assert_eq!(bytes.len(), values.len() * N, "the room is not that of the values");
+    for (bytes, value) in bytes.as_chunks_mut().0.iter_mut().zip(values) {
+        *bytes = to_bytes(*value);
     }
 }
 
 /// Reads all of `values` back.
-pub(super) fn load(bytes: &[u8], values: &mut [f32]) {
-    assert_eq!(bytes.len(), values.len() * BYTES, "the bytes are not those of the values");
-    for (bytes, value) in bytes.as_chunks::<BYTES>().0.iter().zip(values) {
-        *value = f32::from_ne_bytes(*bytes);
+pub(super) fn load<T, const N: usize>(
+    bytes: &[u8],
+    from_bytes: impl Fn([u8; N]) -> T,
+    values: &mut [T],
+) {
+    assert_eq!(bytes.len(), values.len() * N, "the bytes are not those of the values");
+    for (bytes, value) in bytes.as_chunks().0.iter().zip(values) {
+        *value = from_bytes(*bytes);
     }
+}
+
+/// [`save`] of two runs that are equally long, one behind the other.
+pub(super) fn save_both<T: Copy, const N: usize>(
+    [first, second]: [&[T]; 2],
+    to_bytes: impl Fn(T) -> [u8; N],
+    bytes: &mut [u8],
+) {
+    let (first_bytes, second_bytes) = bytes.split_at_mut(bytes.len() / 2);
+    save(first, &to_bytes, first_bytes);
+    save(second, &to_bytes, second_bytes);
+}
+
+/// Reads both runs back.
+pub(super) fn load_both<T, const N: usize>(
+    bytes: &[u8],
+    from_bytes: impl Fn([u8; N]) -> T,
+    [first, second]: [&mut [T]; 2],
+) {
+    let (first_bytes, second_bytes) = bytes.split_at(bytes.len() / 2);
+    load(first_bytes, &from_bytes, first);
+    load(second_bytes, &from_bytes, second);
 }
 
 #[cfg(test)]
@@ -24,6 +52,8 @@ mod tests {
     use crate::backend::KvShape;
     use crate::check::Noise;
     use crate::cpu::Cpu;
+    use crate::paged_attention::cache::Kept;
+    use crate::paged_attention::cpu::KvCache;
 
     /// Another block and another slot hold the same bits afterwards, and their neighbours what
     /// they held; bits that are no number come back like all others.
@@ -32,16 +62,21 @@ mod tests {
         let mut cpu = Cpu::new(1);
         let shape = KvShape { blocks: 3, block_size: 4, kv_heads: 2, head_dim: 8 };
         let mut cache = cpu.kv_cache(shape);
+        let all_of = |cache: &KvCache| {
+            let Kept::Half(blocks) = &cache.0 else { panic!("half precision is the default") };
+            [&blocks.keys[..], &blocks.values].concat()
+        };
         let mut noise = Noise::new(7);
-        cache.keys.fill_with(|| noise.value());
-        cache.values.fill_with(|| noise.value());
-        cache.keys[2] = f32::from_bits(0x7fc0_1234);
-        let before: Vec<_> = cache.keys.iter().chain(&cache.values).map(|v| v.to_bits()).collect();
+        if let Kept::Half(blocks) = &mut cache.0 {
+            blocks.keys.fill_with(|| noise.bits() as u16);
+            blocks.values.fill_with(|| noise.bits() as u16);
+        }
+        let before = all_of(&cache);
         let mut bytes = vec![0; cpu.block_bytes(&cache)];
         cpu.save_block(&cache, 0, &mut bytes);
         cpu.load_block(&mut cache, 2, &bytes);
-        let after: Vec<_> = cache.keys.iter().chain(&cache.values).map(|v| v.to_bits()).collect();
-        let (all, size) = (cache.keys.len(), cache.keys.len() / 3);
+        let after = all_of(&cache);
+        let (all, size) = (after.len() / 2, after.len() / 6);
         for half in [0, all] {
             assert_eq!(after[half + 2 * size..half + all], before[half..half + size]);
             assert_eq!(after[half..half + 2 * size], before[half..half + 2 * size]);

@@ -1,9 +1,10 @@
-//! The CPU as a backend: f32 activations, weights as the file holds them, a pool of threads.
+//! The CPU as a backend: f32 activations, f16 keys and values, weights in tiles, a pool of threads.
 
 mod attention;
 pub mod cores;
 mod delta_net;
 mod host;
+pub(crate) mod lanes;
 pub(crate) mod memory;
 pub mod parts;
 pub mod pool;
@@ -15,7 +16,8 @@ use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::linear::cpu::{Inputs, Matrix, Rounded, linear};
 use crate::moe::{self, MoeShape, MoeWeights};
 use crate::paged_attention::AttentionLayer;
-use crate::paged_attention::cpu::{KvCache, TASK_ROWS};
+use crate::paged_attention::cache::Kept;
+use crate::paged_attention::cpu::{KvCache, KvPrecision, TASK_ROWS};
 use crate::quant::WeightType;
 use crate::rms_norm::cpu::rms_norm;
 use crate::sample::{Choice, SampleRow, choose};
@@ -28,6 +30,7 @@ use pool::Pool;
 /// See the module.
 pub struct Cpu {
     pool: Pool,
+    kv_precision: KvPrecision,
     step: StepInputs,
     /// Of each row: its position, and its sequence's place in the step.
     rows: Vec<(usize, usize)>,
@@ -111,9 +114,15 @@ impl Cpu {
         Self::with(Pool::bound(cores))
     }
 
+    /// The same with keys and values of another precision, as far as caches are still to be made.
+    pub fn with_kv_precision(self, kv_precision: KvPrecision) -> Self {
+        Self { kv_precision, ..self }
+    }
+
     fn with(pool: Pool) -> Self {
         Self {
             pool,
+            kv_precision: KvPrecision::default(),
             step: StepInputs::default(),
             rows: Vec::new(),
             runs: Vec::new(),
@@ -185,7 +194,7 @@ impl Backend for Cpu {
     }
 
     fn kv_cache(&mut self, shape: KvShape) -> KvCache {
-        KvCache::new(shape)
+        KvCache::new(shape, self.kv_precision)
     }
 
     fn state(&mut self, slots: usize, elements: usize) -> State {
@@ -193,7 +202,10 @@ impl Backend for Cpu {
     }
 
     fn copy_block(&mut self, cache: &mut KvCache, from: usize, to: usize) {
-        cache.copy_block(from, to);
+        match &mut cache.0 {
+            Kept::Half(blocks) => blocks.copy_block(from, to),
+            Kept::Single(blocks) => blocks.copy_block(from, to),
+        }
     }
 
     fn copy_state(&mut self, state: &mut State, from: usize, to: usize) {
@@ -202,7 +214,10 @@ impl Backend for Cpu {
     }
 
     fn block_bytes(&self, cache: &KvCache) -> usize {
-        2 * size_of::<f32>() * cache.block_elements()
+        match &cache.0 {
+            Kept::Half(blocks) => 2 * size_of::<u16>() * blocks.block_elements(),
+            Kept::Single(blocks) => 2 * size_of::<f32>() * blocks.block_elements(),
+        }
     }
 
     fn state_bytes(&self, state: &State) -> usize {
@@ -210,27 +225,28 @@ impl Backend for Cpu {
     }
 
     fn save_block(&mut self, cache: &KvCache, block: usize, bytes: &mut [u8]) {
-        let (keys, values) = cache.block(block);
-        let (key_bytes, value_bytes) = bytes.split_at_mut(bytes.len() / 2);
-        host::save(keys, key_bytes);
-        host::save(values, value_bytes);
+        match &cache.0 {
+            Kept::Half(blocks) => host::save_both(blocks.block(block), u16::to_ne_bytes, bytes),
+            Kept::Single(blocks) => host::save_both(blocks.block(block), f32::to_ne_bytes, bytes),
+        }
     }
 
     fn load_block(&mut self, cache: &mut KvCache, block: usize, bytes: &[u8]) {
-        let (keys, values) = cache.block_mut(block);
-        let (key_bytes, value_bytes) = bytes.split_at(bytes.len() / 2);
-        host::load(key_bytes, keys);
-        host::load(value_bytes, values);
+        match &mut cache.0 {
+            Kept::Half(to) => host::load_both(bytes, u16::from_ne_bytes, to.block_mut(block)),
+            Kept::Single(to) => host::load_both(bytes, f32::from_ne_bytes, to.block_mut(block)),
+        }
     }
 
     fn save_state(&mut self, state: &State, slot: usize, bytes: &mut [u8]) {
         let size = state.elements;
-        host::save(&state.values[slot * size..(slot + 1) * size], bytes);
+        host::save(&state.values[slot * size..(slot + 1) * size], f32::to_ne_bytes, bytes);
     }
 
     fn load_state(&mut self, state: &mut State, slot: usize, bytes: &[u8]) {
         let size = state.elements;
-        host::load(bytes, &mut state.values[slot * size..(slot + 1) * size]);
+        let values = &mut state.values[slot * size..(slot + 1) * size];
+        host::load(bytes, f32::from_ne_bytes, values);
     }
 
     fn begin_step(&mut self, inputs: StepInputs) -> Begun {

@@ -47,41 +47,50 @@ pub(crate) fn fused<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 /// Whether the portable body fuses: where every processor of the architecture can.
 pub(crate) const PORTABLE_FMA: bool = cfg!(target_arch = "aarch64");
 
-/// Defines a function whose plain loops are compiled once for each [`Level`]. The body may name
-/// `FMA`, which says whether [`fused`] is one instruction.
+/// Defines a function whose loops are compiled once for each [`Level`]. The body may name `FMA`,
+/// which says whether [`fused`] is one instruction, and `L`, the level's
+/// [`Lanes`](super::lanes::Lanes).
 macro_rules! widest {
     ($(
         $(#[$meta:meta])*
-        $vis:vis fn $name:ident$(<$(const $n:ident: usize),+>)?
+        $vis:vis fn $name:ident$(<$($t:ident: $bound:path;)? $(const $n:ident: usize),+>)?
             ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block
     )*) => {$(
         $(#[$meta])*
-        $vis fn $name$(<$(const $n: usize),+>)?($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name$(<$($t: $bound,)? $(const $n: usize),+>)?($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn body<const FMA: bool $($(, const $n: usize)+)?>($($arg: $ty),*) $(-> $ret)? $body
+            fn body<
+                L: $crate::cpu::lanes::Lanes,
+                $($($t: $bound,)?)?
+                const FMA: bool,
+                $($(const $n: usize),+)?
+            >($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
+                use $crate::cpu::lanes::x86::{Avx2, Avx512};
                 use $crate::cpu::widest::{Level, level};
 
                 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-                fn avx512$(<$(const $n: usize),+>)?($($arg: $ty),*) $(-> $ret)? {
-                    body::<true $($(, $n)+)?>($($arg),*)
+                fn avx512$(<$($t: $bound,)? $(const $n: usize),+>)?($($arg: $ty),*) $(-> $ret)? {
+                    body::<Avx512, $($($t,)?)? true, $($($n),+)?>($($arg),*)
                 }
 
                 #[target_feature(enable = "avx2,fma,f16c")]
-                fn avx2$(<$(const $n: usize),+>)?($($arg: $ty),*) $(-> $ret)? {
-                    body::<true $($(, $n)+)?>($($arg),*)
+                fn avx2$(<$($t: $bound,)? $(const $n: usize),+>)?($($arg: $ty),*) $(-> $ret)? {
+                    body::<Avx2, $($($t,)?)? true, $($($n),+)?>($($arg),*)
                 }
 
                 // SAFETY: the level says that the processor has the features.
                 match level() {
-                    Level::Avx512 => return unsafe { avx512$(::<$($n),+>)?($($arg),*) },
-                    Level::Avx2 => return unsafe { avx2$(::<$($n),+>)?($($arg),*) },
+                    Level::Avx512 => return unsafe { avx512$(::<$($t,)? $($n),+>)?($($arg),*) },
+                    Level::Avx2 => return unsafe { avx2$(::<$($t,)? $($n),+>)?($($arg),*) },
                     Level::Portable => {}
                 }
             }
-            body::<{ $crate::cpu::widest::PORTABLE_FMA } $($(, $n)+)?>($($arg),*)
+            use $crate::cpu::widest::PORTABLE_FMA;
+            type Portable = $crate::cpu::lanes::Portable;
+            body::<Portable, $($($t,)?)? PORTABLE_FMA, $($($n),+)?>($($arg),*)
         }
     )*};
 }

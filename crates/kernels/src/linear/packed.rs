@@ -10,6 +10,7 @@ use std::sync::Mutex;
 
 use super::formats::{Layout, layout};
 use super::unpack::{self, Fields};
+use crate::cpu::memory::large;
 use crate::cpu::pool::Pool;
 use crate::quant::WeightType;
 use crate::weight::Weight;
@@ -75,10 +76,11 @@ impl Packed {
             rows: weight.rows,
             cols: weight.cols,
             layout,
-            quants: vec![Line([0; 64]); tiles * lines],
+            quants: large(tiles * lines),
             scales: vec![0; tiles * scales],
             halves: vec![0; tiles * halves],
         };
+        packed.quants.resize(tiles * lines, Line([0; 64]));
         let mut scale_tiles = packed.scales.chunks_exact_mut(scales.max(1));
         let tiles: Vec<_> = (packed.quants.chunks_exact_mut(lines))
             .zip(packed.halves.chunks_exact_mut(halves))

@@ -7,11 +7,13 @@
 //! Queries are those of [`crate::rope_kv`], in the projection's columns `[rows, q | k | v]`, where
 //! with a gate each head's query is followed by its gate: `[q₀ | gate₀ | q₁ | gate₁ | …]`.
 
-mod cache;
+pub(crate) mod cache;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 pub mod reference;
+mod score;
+mod weigh;
 
 #[cfg(test)]
 mod tests;

@@ -3,7 +3,7 @@ use super::reference::rotate;
 use crate::backend::KvShape;
 use crate::check::{Noise, error_ratio, widen};
 use crate::paged_attention::AttentionShape;
-use crate::paged_attention::cpu::KvCache;
+use crate::paged_attention::cache::Blocks;
 use crate::rms_norm::reference::rms_norm;
 
 fn shape(gated: bool, rotary_dim: usize) -> AttentionShape {
@@ -23,7 +23,7 @@ fn check(shape: AttentionShape, token: usize) {
     let row = noise.values(shape.cols(), 1.0);
     let (q_norm, k_norm) = (noise.values(32, 2.0), noise.values(32, 2.0));
     let kv = KvShape { blocks: 4, block_size: 4, kv_heads: 2, head_dim: 32 };
-    let mut cache = KvCache::new(kv);
+    let mut cache = Blocks::<u16>::new(kv);
     let mut blocks = vec![0; token / 4];
     blocks.push(3);
     let mut got = row.clone();
@@ -52,9 +52,11 @@ fn check(shape: AttentionShape, token: usize) {
         let start = shape.query_cols() + at * 32;
         let (stored_key, stored_value) = cache.token(&blocks, at, token);
         let error = error_ratio(&stored_key, &head(start, &k_norm));
-        assert!(error <= 1e-6, "key {at} of {shape:?} at {token}: {error}");
+        assert!(error <= 5e-4, "key {at} of {shape:?} at {token}: {error}");
         let value = start + shape.kv_cols();
-        assert_eq!(stored_value, row[value..value + 32]);
+        // Half precision rounds by at most 2^-11 of a number.
+        let error = error_ratio(&stored_value, &widen(&row[value..value + 32]));
+        assert!(error <= 5e-4, "value {at} of {shape:?} at {token}: {error}");
     }
 }
 

@@ -208,6 +208,7 @@ fn impossible_mixtures_are_refused() {
 }
 
 // Requirement 38
+// Bad files 107 and 123
 #[test]
 fn an_unknown_architecture_names_the_known_ones() {
     refused(
@@ -221,6 +222,7 @@ fn an_unknown_architecture_names_the_known_ones() {
     refused(qwen3(), "/model_type", Value::Null, "`model_type` is missing");
 }
 
+// Bad file 123
 #[test]
 fn impossible_sizes_are_refused() {
     let dense = |key: &str, value: Value, part: &str| {
@@ -264,6 +266,7 @@ fn impossible_hybrids_are_refused() {
 }
 
 // Requirement 106, for settings of a model
+// Bad file 123
 #[test]
 fn what_is_not_implemented_is_refused_by_name() {
     refused(qwen3(), "/hidden_act", "gelu".into(), "hidden_act: expected `silu`");

@@ -333,6 +333,7 @@ fn refused(directory: &tempfile::TempDir, part: &str) {
     assert!(!out.exists() && !directory.path().join("out.gguf.part").exists());
 }
 
+// Bad files 109 and 123
 #[test]
 fn tokenizers_that_contradict_themselves_are_refused() {
     let tokenizer = |edit: &dyn Fn(&mut Value), part: &str| {
@@ -391,6 +392,7 @@ fn formats_that_are_only_read_are_refused() {
 }
 
 // The way by which a damaged GGUF file of a good kind is found out.
+// Bad files 107, 108 and 110
 #[test]
 fn a_gguf_whose_parts_disagree_is_refused() {
     let directory = tempfile::tempdir().unwrap();
@@ -430,6 +432,7 @@ fn a_gguf_whose_parts_disagree_is_refused() {
     check("qwen3.rope.freq_base", nan, "rope.freq_base: expected at least 1, found NaN");
 }
 
+// Bad files 108 and 110
 #[test]
 fn a_gguf_whose_experts_cannot_be_is_refused() {
     let directory = tempfile::tempdir().unwrap();

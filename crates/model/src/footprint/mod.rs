@@ -2,6 +2,8 @@
 
 mod weights;
 
+use kernels::KV_ELEMENT_BYTES;
+
 pub use weights::held_bytes;
 
 use crate::Error;
@@ -26,7 +28,7 @@ pub struct Footprint {
     pub workspace_bytes: u64,
 }
 
-/// The footprint of a rank with f32 caches and activations.
+/// The footprint of a rank with f32 states and activations.
 pub fn footprint(
     config: &ModelConfig,
     shard: &Shard,
@@ -53,7 +55,11 @@ pub fn footprint(
         + mixture_cols(&widths);
     let logits = capacity.max_logit_rows * (widths.vocab + widths.vocab_part);
     let workspace = (capacity.max_rows * row + logits) as u64;
-    Ok(Footprint { kv_bytes: kv * F32, state_bytes: state * F32, workspace_bytes: workspace * F32 })
+    Ok(Footprint {
+        kv_bytes: kv * KV_ELEMENT_BYTES,
+        state_bytes: state * F32,
+        workspace_bytes: workspace * F32,
+    })
 }
 
 /// What a mixture of experts holds of a row on its way: it comes and goes with the operation, and

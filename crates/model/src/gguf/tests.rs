@@ -81,6 +81,7 @@ fn a_good_file_reads_back() {
     }
 }
 
+// Bad file 86
 #[test]
 fn a_file_cut_anywhere_is_refused() {
     let bytes = good();
@@ -105,6 +106,7 @@ fn a_file_with_one_byte_changed_never_panics() {
     }
 }
 
+// Bad files 87 and 112
 #[test]
 fn other_kinds_of_file_are_named() {
     let cases: [(&[u8], &str); 8] = [
@@ -122,6 +124,7 @@ fn other_kinds_of_file_are_named() {
     }
 }
 
+// Bad file 88
 #[test]
 fn versions_other_than_2_and_3_are_refused() {
     check(&Bytes::header(0, 0, 0).refused(), "version 0");
@@ -130,6 +133,7 @@ fn versions_other_than_2_and_3_are_refused() {
     check(&Bytes::header(3_u32.swap_bytes(), 0, 0).refused(), "big-endian");
 }
 
+// Bad files 89 and 90
 #[test]
 fn counts_and_lengths_beyond_the_file_are_refused() {
     for count in [u64::MAX, 1_000_000, 2] {
@@ -147,6 +151,7 @@ fn counts_and_lengths_beyond_the_file_are_refused() {
     }
 }
 
+// Bad file 91
 #[test]
 fn nested_arrays_are_bounded() {
     let nest = |levels: usize| {
@@ -159,6 +164,7 @@ fn nested_arrays_are_bounded() {
     check(&nest(100_000).refused(), "nested more than 4");
 }
 
+// Bad files 92 and 93
 #[test]
 fn bad_keys_are_refused() {
     check(&Bytes::header(3, 0, 1).string("").u32(4).u32(1).raw(&[0; 8]).refused(), "1 to 65535");
@@ -172,6 +178,7 @@ fn bad_keys_are_refused() {
     check(&latin.refused(), "not UTF-8");
 }
 
+// Bad file 94
 #[test]
 fn the_alignment_is_a_power_of_two() {
     let with = |ty: u32, value: u32| {
@@ -196,6 +203,7 @@ fn the_alignment_of_the_file_is_used() {
     assert_eq!(Bytes(bytes).open().unwrap().tensor("w").unwrap().bytes, [9; 16]);
 }
 
+// Bad files 95 to 100 and 106
 #[test]
 fn bad_shapes_and_types_are_refused() {
     let one = |dimensions: &[u64], ty| {
@@ -218,6 +226,7 @@ fn bad_shapes_and_types_are_refused() {
     check(&Bytes::header(3, 1, 0).tensor("", &[4], 0, 0).data(64).refused(), "name is empty");
 }
 
+// Bad files 101 to 104
 #[test]
 fn bad_places_are_refused() {
     let one = |offset| Bytes::header(3, 1, 0).tensor("w", &[4], 0, offset).data(64).refused();
@@ -238,12 +247,14 @@ fn bad_places_are_refused() {
     assert!(two("w", 64).open().is_ok());
 }
 
+// Bad file 105
 #[test]
 fn trailing_bytes_are_only_mentioned() {
     let file = Bytes::header(3, 1, 0).tensor("w", &[4], 0, 0).data(100).open().unwrap();
     assert_eq!(file.warnings(), ["68 bytes after the last tensor are ignored"]);
 }
 
+// Bad file 113
 #[test]
 fn one_part_of_a_split_model_is_refused() {
     let with = |count| {
@@ -268,6 +279,7 @@ fn getters_name_key_expectation_and_finding() {
     assert_eq!(metadata.find::<u32>("a.other").unwrap(), None);
 }
 
+// Bad file 114
 #[test]
 fn paths_that_are_no_files_are_refused_without_hanging() {
     let open = |path: &str| match Gguf::open(Path::new(path)) {

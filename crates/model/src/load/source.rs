@@ -48,22 +48,26 @@ impl Source {
             let reason = "is one file of a model; give the directory that has its `config.json`";
             return Err(Error::refused(path, reason));
         }
-        Self::open_gguf(path)
+        Self::of_gguf(Gguf::open(path)?)
     }
 
-    fn open_gguf(path: &Path) -> Result<Self, Error> {
-        let gguf = Gguf::open(path)?;
-        let config = from_gguf(&gguf)?;
+    /// Takes an open GGUF file for a model.
+    ///
+    /// # Errors
+    ///
+    /// As `open`.
+    pub fn of_gguf(gguf: Gguf) -> Result<Self, Error> {
+        let (config, path) = (from_gguf(&gguf)?, gguf.path().to_path_buf());
         let warnings = gguf.warnings().to_vec();
         let files = Files::Gguf(Box::new(gguf));
-        Self { config, path: path.to_path_buf(), files, warnings }.checked()
+        Self { config, path, files, warnings }.checked()
     }
 
     fn open_directory(directory: &Path) -> Result<Self, Error> {
         let found = Listing::of(directory)?;
         if found.safetensors.is_empty() && !directory.join(INDEX_FILE).exists() {
             return match (found.ggufs.as_slice(), found.pickle) {
-                ([only], _) => Self::open_gguf(only),
+                ([only], _) => Self::of_gguf(Gguf::open(only)?),
                 ([], Some(pickle)) => Err(Error::refused(
                     directory,
                     format!(

@@ -81,3 +81,31 @@ impl<'a> TensorView<'a> {
         out
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn view(file: &Mapped, rows: usize) -> TensorView<'_> {
+        let (shape, bytes) = (vec![rows, 256], &file[..rows * 256 * 4]);
+        TensorView { name: "w", shape, ty: WeightType::F32, bytes, file }
+    }
+
+    /// What is given back is read from the file again.
+    #[test]
+    fn large_matrices_stay_in_their_file_and_small_ones_do_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("w");
+        let values: Vec<u8> = (0..2 * MAPPED_BYTES).map(|i| (i % 251) as u8).collect();
+        std::fs::write(&path, &values).unwrap();
+        let file = Mapped::open(Path::new(&path)).unwrap();
+        let (large, small) = (view(&file, 1024).weight(), view(&file, 1023).weight());
+        let part = large.row_range(1..2);
+        assert_eq!(part.row(0).as_ptr(), file[1024..].as_ptr(), "it is mapped");
+        assert_ne!(small.row(0).as_ptr(), file.as_ptr(), "it is copied");
+        drop((large, part));
+        assert!(file[..] == values[..], "pages that were given back have other bytes");
+    }
+}

@@ -47,7 +47,16 @@ impl SafeTensors {
     /// `NotFound`, `Io`; `Refused` for what is not a safetensors file; `BadFile` with the first
     /// thing that is wrong.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        Self::of(vec![Shard::read(path, Mapped::open(path)?)?])
+        Self::read(path, Mapped::open(path)?)
+    }
+
+    /// Checks `bytes`; `path` only names them in errors.
+    ///
+    /// # Errors
+    ///
+    /// As `open`.
+    pub fn read(path: &Path, bytes: Mapped) -> Result<Self, Error> {
+        Self::of(vec![Shard::read(path, bytes)?])
     }
 
     /// Maps and checks all shards that the index at `path` names.

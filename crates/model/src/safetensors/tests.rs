@@ -13,7 +13,7 @@ fn file(header: &str, data: usize) -> Vec<u8> {
 }
 
 fn read(bytes: Vec<u8>) -> Result<SafeTensors, Error> {
-    SafeTensors::of(vec![Shard::read(Path::new("x.safetensors"), bytes.into())?])
+    SafeTensors::read(Path::new("x.safetensors"), bytes.into())
 }
 
 #[track_caller]
@@ -62,6 +62,7 @@ fn a_good_file_reads_back() {
     check(&file.tensor("n").unwrap_err(), "expected F32, F16 or BF16 elements, found I64");
 }
 
+// Bad files 115 and 118
 #[test]
 fn a_file_cut_anywhere_is_refused() {
     let bytes = file(&good(), 20);
@@ -70,6 +71,7 @@ fn a_file_cut_anywhere_is_refused() {
     }
 }
 
+// Bad file 115
 #[test]
 fn bad_headers_are_refused() {
     refused(vec![0; 7], "the file has 7 bytes");
@@ -90,12 +92,14 @@ fn bad_headers_are_refused() {
     refused(file(&good().replace("\"shape\"", "\"size\""), 20), "header");
 }
 
+// Bad file 119
 #[test]
 fn names_that_are_there_twice_are_refused() {
     let twice = header(&[entry("a", "F32", "[1]", 0, 4), entry("a", "F32", "[1]", 4, 8)]);
     refused(file(&twice, 8), "`a` is there twice");
 }
 
+// Bad files 116 to 118 and 120
 #[test]
 fn bad_shapes_and_places_are_refused() {
     let one = |dtype: &str, shape: &str, begin, end, data, part: &str| {
@@ -121,6 +125,7 @@ fn other_kinds_of_file_are_named() {
     refused(b"PK\x03\x04abcdefgh".to_vec(), "zip");
 }
 
+// Bad file 121
 #[test]
 fn an_index_holds_its_shards_together() {
     let directory = tempfile::tempdir().unwrap();

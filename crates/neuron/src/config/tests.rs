@@ -29,11 +29,12 @@ source = "/s"
 [harness.native]
 max_running = 3
 token_budget = 64
+stall_ms = 100
 threads = 2
-prefix_cache = false
-host_cache_mb = 7
-cache_isolation = "caller"
 device = "cpu"
+prefix_cache = false
+host_cache_mb = 64
+cache_isolation = "caller"
 step_timeout_secs = 9
 engine_command = ["/e", "engine"]
 "#;
@@ -43,6 +44,7 @@ fn a_full_file_is_read() {
     let config = parse(FULL).unwrap();
     assert_eq!(config.default_models[0].context, Some(10));
     assert_eq!(config.harness.native.threads, Some(2));
+    assert_eq!(config.harness.native.stall_ms, 100);
     assert_eq!(parse("").unwrap(), Config::default());
 }
 
@@ -118,6 +120,7 @@ fn values_out_of_range_are_refused() {
         ("body_limit_mb = 0", "body_limit_mb = 0"),
         ("harness.native.max_running = 0", "harness.native.max_running = 0"),
         ("harness.native.threads = 0", "harness.native.threads = 0"),
+        ("harness.native.stall_ms = 0", "harness.native.stall_ms = 0"),
         ("harness.native.engine_command = []", "harness.native.engine_command = []"),
         (
             "default_models = [{ model_id = \"a\" }, { model_id = \"a\" }]",

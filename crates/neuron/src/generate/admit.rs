@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use dialog::{Defaults, GenerateRequest, SamplingParams};
-use engine::{EngineInfo, Refusal, Sampling, TokenRequest};
-use text::{Prepared, StreamOptions, TextModel, TextStream};
+use engine::{EngineInfo, Grammar, Refusal, Sampling, TokenRequest};
+use text::{FormatPart, Prepared, StreamOptions, TextError, TextModel, TextStream};
 use wire::{Dialect, ErrorBody, Reply};
 
-use super::answer::Answer;
+use super::answer::{Answer, Rest};
 use super::prompt::{self, Read, unavailable};
 use crate::app::{App, Asker};
 use crate::live::{Ending, NotTaken, Times};
@@ -41,8 +41,13 @@ pub(super) async fn admit(
     let parse = move |body: &[u8]| dialect.parse(body);
     let read = prompt::read(app, dialect.prompt_field(), body, parse).await?;
     let Read { request, also: reply, served, model, info, prepared } = read;
-    let mut token_request = token_request(&request, &prepared, &model, &info)?;
-    token_request.isolation = app.isolation.key(asker.identity.as_ref(), &request.sharing);
+    let grammar = model.grammar(&request, &prepared);
+    let grammar = grammar.map_err(|error| refuse_form(dialect, &error))?;
+    let token_request = TokenRequest {
+        grammar: grammar.map(Grammar),
+        isolation: app.isolation.key(asker.identity.as_ref(), &request.sharing),
+        ..token_request(&request, &prepared, &model, &info)?
+    };
     let mut story = Story {
         request_id: Arc::clone(&asker.request_id),
         served: Arc::clone(&served),
@@ -57,7 +62,7 @@ pub(super) async fn admit(
         turns: prepared.turns.clone(),
         outcome: Some(Outcome::Refused),
     };
-    let ticket = served.live.submit(token_request).map_err(|error| match error {
+    let ticket = served.live.submit(token_request.clone()).map_err(|error| match error {
         NotTaken::Full => ErrorBody::overloaded("too many requests are waiting already", 2),
         // A model that left in the meantime says how it stands now.
         NotTaken::Closed => unavailable(&served),
@@ -65,15 +70,29 @@ pub(super) async fn admit(
     story.outcome = None;
     if let Err(ending) = ticket.accepted().await {
         story.outcome = Some(Outcome::Refused);
-        return Err(refuse_ending(ending));
+        return Err(refuse_ending(dialect, &request, ending));
     }
     let call_id_prefix = uuid::Uuid::new_v4().simple().to_string();
-    let stream = StreamOptions::new(&request, &prepared, &call_id_prefix[..12]);
-    let answer = Answer::new(ticket, TextStream::new(model, stream), story);
+    let options = StreamOptions::new(&request, &prepared, &call_id_prefix[..12]);
+    let text = TextStream::new(Arc::clone(&model), options.clone());
+    let count = request.choices - 1;
+    let rest = (count > 0).then_some(Rest { count, request: token_request, model, options });
+    let answer = Answer::new(ticket, text, rest, story);
     Ok(Admitted { answer, reply })
 }
 
-fn refuse_ending(ending: Ending) -> ErrorBody {
+/// The form of the answer is refused under the name of the field that asks for it.
+fn refuse_form(dialect: Dialect, error: &TextError) -> ErrorBody {
+    let TextError::Format { part, .. } = error else { return prompt::refuse_text(error, "tools") };
+    let mut body = ErrorBody::invalid_request(error.to_string());
+    body.param = Some(match part {
+        FormatPart::Answer => dialect.format_field().to_owned(),
+        FormatPart::Tools => "tools".to_owned(),
+    });
+    body
+}
+
+fn refuse_ending(dialect: Dialect, request: &GenerateRequest, ending: Ending) -> ErrorBody {
     match ending {
         Ending::Refused(Refusal::TooLong { prompt, max_tokens, context }) => {
             ErrorBody::context_length_exceeded(context, prompt, max_tokens)
@@ -82,6 +101,13 @@ fn refuse_ending(ending: Ending) -> ErrorBody {
             ErrorBody::overloaded(format!("{waiting} requests are waiting already"), 2)
         }
         Ending::Refused(Refusal::Invalid(message)) => ErrorBody::invalid_request(message),
+        Ending::Refused(Refusal::Grammar(reason)) => {
+            let part = match request.format {
+                Some(_) => FormatPart::Answer,
+                None => FormatPart::Tools,
+            };
+            refuse_form(dialect, &TextError::Format { part, path: "the form".into(), reason })
+        }
         Ending::Failed(failure) => ErrorBody::from_failure(&failure),
         Ending::Done(_) => ErrorBody::internal("the answer ended before it began"),
     }
@@ -115,6 +141,8 @@ fn token_request(
         boundaries: prepared.boundaries.clone(),
         // Set once it is known who asks.
         isolation: 0,
+        top_logprobs: request.top_logprobs,
+        grammar: None,
     })
 }
 

@@ -1,24 +1,68 @@
-//! The events of one answer, whoever listens.
+//! The events of one request's answers, whoever listens.
 
-use dialog::{Event, Failure, FailureKind, FinishReason};
-use engine::End;
-use text::TextStream;
+use std::sync::Arc;
 
-use crate::live::{Batch, Ending, Ticket};
+use dialog::{Event, Failure, FailureKind, FinishReason, Usage};
+use engine::{End, TokenRequest};
+use futures_util::future::select_all;
+use text::{Scores, StreamOptions, TextModel, TextStream};
+
+use crate::live::{Batch, Ending, NotTaken, Ticket, Times};
 use crate::story::{Outcome, Story};
+
+/// Something that happens to the answer with this index.
+pub(super) type Happening = (u32, Vec<Event>);
 
 /// An accepted request on its way to its last event. Dropped before it, the work is aborted.
 pub(super) struct Answer {
+    choices: Vec<Choice>,
+    /// Answers that begin when the first has read the prompt: they find it in the prefix cache.
+    rest: Option<Rest>,
+    story: Story,
+}
+
+/// What further answers to the same prompt are begun with.
+pub(super) struct Rest {
+    /// How many.
+    pub(super) count: u32,
+    /// As the first answer's, whose seed theirs differ from.
+    pub(super) request: TokenRequest,
+    /// See [`TextStream::new`].
+    pub(super) model: Arc<TextModel>,
+    /// As the first answer's.
+    pub(super) options: StreamOptions,
+}
+
+/// One of the answers.
+struct Choice {
+    index: u32,
     /// `None` once no more tokens are wanted.
     ticket: Option<Ticket>,
     text: Option<TextStream>,
     begun: bool,
-    story: Story,
+    usage: Usage,
+    times: Times,
+}
+
+impl Choice {
+    fn new(index: u32, ticket: Ticket, text: TextStream, prompt_tokens: u32) -> Self {
+        let usage = Usage { prompt_tokens, ..Usage::default() };
+        let (ticket, text, times) = (Some(ticket), Some(text), Times::default());
+        Self { index, ticket, text, begun: false, usage, times }
+    }
+
+    async fn next(&self) -> Batch {
+        match &self.ticket {
+            Some(ticket) => ticket.next().await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 impl Answer {
-    pub(super) fn new(ticket: Ticket, text: TextStream, story: Story) -> Self {
-        Self { ticket: Some(ticket), text: Some(text), begun: false, story }
+    pub(super) fn new(ticket: Ticket, text: TextStream, rest: Option<Rest>, story: Story) -> Self {
+        let first = Choice::new(0, ticket, text, story.usage.prompt_tokens);
+        Self { choices: vec![first], rest, story }
     }
 
     /// The id under which the model is served.
@@ -29,58 +73,129 @@ impl Answer {
     /// What happens next; `None` after the last event. The list may be empty.
     ///
     /// Cancel-safe: what a dropped call would have brought, the next call brings.
-    pub(super) async fn next(&mut self) -> Option<Vec<Event>> {
-        if !self.begun {
-            self.begun = true;
-            let prompt_tokens = self.story.usage.prompt_tokens;
-            return Some(vec![Event::Started { prompt_tokens }]);
+    pub(super) async fn next(&mut self) -> Option<Happening> {
+        if let Some(choice) = self.choices.iter_mut().find(|choice| !choice.begun) {
+            choice.begun = true;
+            let prompt_tokens = choice.usage.prompt_tokens;
+            return Some((choice.index, vec![Event::Started { prompt_tokens }]));
         }
-        let batch = self.ticket.as_ref()?.next().await;
-        Some(self.take(&batch))
+        let live = self.choices.iter().enumerate().filter(|(_, choice)| choice.text.is_some());
+        let nexts: Vec<_> =
+            live.map(|(at, choice)| Box::pin(async move { (at, choice.next().await) })).collect();
+        if nexts.is_empty() {
+            return None;
+        }
+        let ((at, batch), ..) = select_all(nexts).await;
+        let mut events = self.take(at, batch);
+        let first = &self.choices[0];
+        if (first.usage.completion_tokens > 0 || first.text.is_none())
+            && let Some(rest) = self.rest.take()
+            && let Err(error) = self.begin(&rest)
+        {
+            let message = match error {
+                NotTaken::Full => "too many requests are waiting already",
+                NotTaken::Closed => "the model does not answer any more",
+            };
+            self.fail(failure(FailureKind::Overloaded, message), &mut events);
+        }
+        Some((self.choices[at].index, events))
     }
 
-    fn take(&mut self, batch: &Batch) -> Vec<Event> {
-        let Some(text) = &mut self.text else { return Vec::new() };
-        self.story.usage.completion_tokens += batch.tokens.len() as u32;
-        self.story.times = self.ticket.as_ref().map(Ticket::times).unwrap_or_default();
-        self.story.usage.cached_tokens = self.story.times.cached_tokens;
-        let mut events = text.push(&batch.tokens);
+    fn begin(&mut self, rest: &Rest) -> Result<(), NotTaken> {
+        let Rest { count, request, model, options } = rest;
+        for index in 1..=*count {
+            let seed = seed(request.sampling.seed, index);
+            let sampling = engine::Sampling { seed, ..request.sampling.clone() };
+            let request = TokenRequest { sampling, ..request.clone() };
+            let ticket = self.story.served.live.submit(request)?;
+            let prefix = format!("{}{index}_", options.call_id_prefix);
+            let options = StreamOptions { call_id_prefix: prefix, ..options.clone() };
+            let text = TextStream::new(Arc::clone(model), options);
+            let prompt_tokens = self.choices[0].usage.prompt_tokens;
+            self.choices.push(Choice::new(index, ticket, text, prompt_tokens));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, at: usize, batch: Batch) -> Vec<Event> {
+        let choice = &mut self.choices[at];
+        let Some(text) = &mut choice.text else { return Vec::new() };
+        choice.usage.completion_tokens += batch.tokens.len() as u32;
+        choice.times = choice.ticket.as_ref().map(Ticket::times).unwrap_or_default();
+        choice.usage.cached_tokens = choice.times.cached_tokens;
+        let scores = batch.logprobs.into_iter();
+        let scores: Vec<Scores> =
+            scores.map(|it| Scores { chosen: it.chosen, top: it.top }).collect();
+        let mut events = text.push_scored(&batch.tokens, &scores);
         let stopped = text.stopped();
         match &batch.ending {
-            _ if stopped => self.finish(FinishReason::Stop, &mut events),
-            Some(Ending::Done(End::Stop)) => self.finish(FinishReason::Stop, &mut events),
-            Some(Ending::Done(End::Length)) => self.finish(FinishReason::Length, &mut events),
+            _ if stopped => self.finish(at, FinishReason::Stop, &mut events),
+            Some(Ending::Done(End::Stop)) => self.finish(at, FinishReason::Stop, &mut events),
+            Some(Ending::Done(End::Length)) => self.finish(at, FinishReason::Length, &mut events),
             Some(Ending::Done(End::NotFinite)) => {
                 let message = "the model's numbers broke while it answered this request";
-                let kind = FailureKind::Numerical;
-                self.fail(Failure { kind, message: message.into() }, &mut events);
+                self.fail(failure(FailureKind::Numerical, message), &mut events);
+            }
+            Some(Ending::Done(End::Grammar)) => {
+                let message = "the answer became too involved to be kept in its form";
+                self.fail(failure(FailureKind::FormatLost, message), &mut events);
             }
             Some(Ending::Failed(failure)) => self.fail(failure.clone(), &mut events),
             Some(Ending::Refused(refusal)) => {
-                let kind = FailureKind::Overloaded;
-                self.fail(Failure { kind, message: refusal.to_string() }, &mut events);
+                let failure = failure(FailureKind::Overloaded, refusal.to_string());
+                self.fail(failure, &mut events);
             }
             None => {}
         }
+        self.tell_story();
         events
     }
 
-    /// Ends the answer; after a stop text the engine still works, which dropping the ticket ends.
-    fn finish(&mut self, reason: FinishReason, events: &mut Vec<Event>) {
-        self.ticket = None;
-        let Some(text) = self.text.take() else { return };
+    /// Ends an answer; after a stop text the engine still works, which dropping the ticket ends.
+    fn finish(&mut self, at: usize, reason: FinishReason, events: &mut Vec<Event>) {
+        let choice = &mut self.choices[at];
+        choice.ticket = None;
+        let Some(text) = choice.text.take() else { return };
         let (rest, reason, reasoning_tokens) = text.finish(reason);
         events.extend(rest);
-        self.story.usage.reasoning_tokens = reasoning_tokens;
-        self.story.outcome = Some(Outcome::Finished(reason));
-        let (usage, timings) = (self.story.usage, self.story.timings());
+        choice.usage.reasoning_tokens = reasoning_tokens;
+        let (usage, timings) = (choice.usage, self.story.timings(&choice.times));
         events.push(Event::Finished { reason, usage, timings });
+        if self.rest.is_none() && self.choices.iter().all(|choice| choice.text.is_none()) {
+            self.story.outcome = Some(Outcome::Finished(reason));
+        }
     }
 
+    /// The failure of one is the failure of all: a caller could not tell the others' end.
     fn fail(&mut self, failure: Failure, events: &mut Vec<Event>) {
-        self.ticket = None;
-        self.text = None;
+        for choice in &mut self.choices {
+            choice.ticket = None;
+            choice.text = None;
+        }
+        self.rest = None;
         self.story.outcome = Some(Outcome::Failed(failure.kind));
         events.push(Event::Failed(failure));
     }
+
+    /// The prompt counts once, and the first answer's times stand for all.
+    fn tell_story(&mut self) {
+        let first = &self.choices[0];
+        self.story.times = first.times;
+        let sum = |count: fn(&Usage) -> u32| self.choices.iter().map(|it| count(&it.usage)).sum();
+        self.story.usage = Usage {
+            completion_tokens: sum(|usage| usage.completion_tokens),
+            reasoning_tokens: sum(|usage| usage.reasoning_tokens),
+            ..first.usage
+        };
+    }
+}
+
+fn failure(kind: FailureKind, message: impl Into<String>) -> Failure {
+    Failure { kind, message: message.into() }
+}
+
+/// Another seed for another answer, and the request's own for the first.
+fn seed(seed: u64, index: u32) -> u64 {
+    // An odd factor keeps the seeds of neighbouring requests apart from those of answers.
+    seed.wrapping_add(u64::from(index).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }

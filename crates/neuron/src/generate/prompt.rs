@@ -124,6 +124,7 @@ pub(super) fn refuse_text(error: &TextError, prompt_field: &str) -> ErrorBody {
         TextError::PromptTooLong { at_least, limit } => {
             ErrorBody::context_length_exceeded(*limit, *at_least, 0)
         }
+        TextError::Format { .. } => about("tools"),
         TextError::ReservedArgument(_) => about("chat_template_kwargs"),
         TextError::NoTemplate
         | TextError::ImageInput

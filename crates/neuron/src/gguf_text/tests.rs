@@ -69,3 +69,73 @@ fn what_is_no_gguf_is_a_bad_file_named_without_its_place() {
     let directory = file.path().parent().unwrap().display().to_string();
     assert!(!failure.message.contains(&directory), "{failure}");
 }
+
+#[track_caller]
+fn refused(change: impl FnOnce(&mut Header), part: &str) {
+    let file = file(|header| {
+        header.put("tokenizer.ggml.model", "gpt2");
+        change(header);
+    });
+    let failure = read(file.path()).unwrap_err();
+    assert_eq!(failure.code, LoadCode::BadModelFile);
+    assert!(failure.message.contains(part), "`{failure}` does not say `{part}`");
+}
+
+// Bad file 109
+#[test]
+fn lists_that_contradict_each_other_are_refused() {
+    let list = |key: &'static str, count: i32| {
+        move |header: &mut Header| header.put(key, NewValue::I32s((0..count).collect()))
+    };
+    refused(list("tokenizer.ggml.scores", 7), "tokenizer.ggml.scores: expected 260 entries");
+    for key in ["eot_token_id", "bos_token_id", "padding_token_id", "unknown_token_id"] {
+        let key = format!("tokenizer.ggml.{key}");
+        let expected = format!("{key}: expected the id of one of 260 tokens, found 260");
+        refused(|header| header.put(&key, NewValue::U32(260)), &expected);
+    }
+    // An id of another type, and one too few.
+    refused(
+        |header| header.put("tokenizer.ggml.eot_token_id", "end"),
+        "tokenizer.ggml.eot_token_id: expected a whole number",
+    );
+}
+
+/// The tokenizer's lists themselves, which `file` gives in good order.
+fn vocabulary(
+    change: impl FnOnce(&mut Vec<String>, &mut Vec<i32>, &mut Vec<String>),
+) -> tempfile::NamedTempFile {
+    let (mut tokens, mut merges) = (testkit::vocabulary(), vec!["h i".to_owned()]);
+    tokens.push("hi".into());
+    let mut types = vec![1; tokens.len()];
+    change(&mut tokens, &mut types, &mut merges);
+    let mut header = Header::new();
+    header.put("general.architecture", "qwen3");
+    header.put("tokenizer.ggml.model", "gpt2");
+    header.put("tokenizer.ggml.pre", "qwen2");
+    header.put("tokenizer.ggml.tokens", NewValue::Strings(tokens));
+    header.put("tokenizer.ggml.token_type", NewValue::I32s(types));
+    header.put("tokenizer.ggml.merges", NewValue::Strings(merges));
+    let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
+    std::fs::write(file.path(), header.bytes()).unwrap();
+    file
+}
+
+// Bad file 109
+#[test]
+fn vocabularies_that_make_no_sense_are_refused() {
+    type Change = fn(&mut Vec<String>, &mut Vec<i32>, &mut Vec<String>);
+    let cases: [(Change, &str); 5] = [
+        (|_, types, _| types.truncate(9), "token_type: expected 260 entries, one a token, found 9"),
+        (|tokens, _, _| tokens[7] = "!".into(), "is spelled"),
+        (|_, _, merges| merges.push("h".into()), "is no pair of tokens"),
+        (|_, _, merges| merges.push("zz q".into()), "zz"),
+        (|_, _, merges| merges.push("a b".into()), "ab"),
+    ];
+    for (change, part) in cases {
+        let file = vocabulary(change);
+        let failure = read(file.path()).err().unwrap_or_else(|| panic!("accepted: {part}"));
+        assert_eq!(failure.code, LoadCode::BadModelFile);
+        assert!(failure.message.contains(part), "`{failure}` does not say `{part}`");
+    }
+    assert!(read(vocabulary(|_, _, _| {}).path()).is_ok());
+}

@@ -60,13 +60,27 @@ impl Node {
         node
     }
 
-    pub async fn start(mut config: Config) -> Self {
+    pub async fn start(config: Config) -> Self {
+        Self::start_with(config, scripted_engine(), &[]).await
+    }
+
+    /// A node with one model of random weights, run by the product's own engine.
+    pub async fn with_random_model() -> Self {
+        let product = PathBuf::from(env!("CARGO_BIN_EXE_neuron"));
+        let node = Self::start_with(Config::default(), product, &["engine"]).await;
+        testkit::write_random_model(&node.models.path().join(MODEL), 5).unwrap();
+        let answer = node.load(MODEL).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        node
+    }
+
+    async fn start_with(mut config: Config, path: PathBuf, args: &[&str]) -> Self {
         let models = tempfile::tempdir().unwrap();
         config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
         config.model_dirs.push(models.path().to_owned());
         let program = EngineProgram {
-            path: scripted_engine(),
-            args: Vec::new(),
+            path,
+            args: args.iter().map(Into::into).collect(),
             step_timeout: Duration::from_secs(config.harness.native.step_timeout_secs),
         };
         let daemon = Daemon::bind(&config, program, quick_restarts()).await.unwrap();

@@ -11,9 +11,9 @@ use testkit::Script;
 use crate::client;
 use crate::node::{MODEL, chat_body, is_alive, says, scripted_engine, signal, wait_for};
 
-struct Program {
+pub struct Program {
     child: Child,
-    address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Drop for Program {
@@ -31,12 +31,18 @@ fn serve_script(dir: &Path, script: &Script) -> Program {
     serve(dir, &model, json!({"engine_command": [scripted_engine()]}))
 }
 
-/// Runs `neuron serve` with one configured model, on a port of the system's choice, which its log
-/// tells.
-fn serve(dir: &Path, model: &Path, native: Value) -> Program {
+/// Runs `neuron serve` with one configured model and `dir` for further ones, on a port of the
+/// system's choice, which its log tells.
+pub fn serve(dir: &Path, model: &Path, native: Value) -> Program {
+    serve_loaded(dir, json!({"model_id": MODEL, "source": model}), native)
+}
+
+/// The same with all that its load says.
+pub fn serve_loaded(dir: &Path, load: Value, native: Value) -> Program {
     let config = json!({
         "listen": "127.0.0.1:0",
-        "default_models": [{"model_id": MODEL, "source": model}],
+        "model_dirs": [dir],
+        "default_models": [load],
         "harness": {"native": native},
     });
     let file = dir.join("neuron.toml");
@@ -60,7 +66,7 @@ fn serve(dir: &Path, model: &Path, native: Value) -> Program {
     Program { child, address }
 }
 
-async fn ready_pid(address: SocketAddr) -> u32 {
+pub async fn ready_pid(address: SocketAddr) -> u32 {
     let report = async || client::get(address, &format!("/models/{MODEL}")).await.json();
     wait_for("ready", async || report().await["status"] == "ready").await;
     report().await["pid"].as_u64().unwrap() as u32

@@ -75,6 +75,22 @@ fn decode_comes_before_prefill() {
     assert!(plan.entries.iter().all(|entry| entry.tokens.len() == 1));
 }
 
+/// A prompt gets its share of a step that answers somebody, and all of one that does not.
+#[test]
+fn prompts_leave_room_for_answers() {
+    let mut scheduler = Scheduler::new(limits());
+    scheduler.limit_prompts(3);
+    scheduler.add(request(1, 2, 3)).unwrap();
+    step(&mut scheduler);
+    scheduler.add(request(2, 20, 1)).unwrap();
+    let shares: Vec<Vec<_>> = std::iter::from_fn(|| step(&mut scheduler))
+        .map(|plan| plan.entries.iter().map(|entry| (entry.request, entry.tokens.len())).collect())
+        .collect();
+    assert_eq!(shares[0], [(1, 1), (2, 3)]);
+    assert_eq!(shares[1], [(1, 1), (2, 3)]);
+    assert_eq!(shares[2..], [vec![(2, 8)], vec![(2, 6)]]);
+}
+
 #[test]
 fn the_youngest_is_preempted_and_starts_over() {
     let mut scheduler = Scheduler::new(Limits { kv_blocks: 4, ..limits() });

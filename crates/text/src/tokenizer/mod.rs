@@ -204,6 +204,11 @@ impl Tokenizer {
         self.special.get(id as usize).copied().unwrap_or(false)
     }
 
+    /// The tokens that are found by their spelling before a text is split into words.
+    pub fn added(&self) -> impl Iterator<Item = u32> {
+        self.added.iter().map(|added| added.id)
+    }
+
     /// The id of a token by its spelling in the vocabulary.
     pub fn id(&self, token: &str) -> Option<u32> {
         let added = self.added.iter().find(|added| added.content == token);

@@ -16,6 +16,25 @@ use crate::stop::partial_suffix;
 pub(crate) const OPEN: &str = "<tool_call>";
 pub(crate) const CLOSE: &str = "</tool_call>";
 
+pub(crate) use xml::takes_text;
+
+/// How a model writes its calls between the markers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CallForm {
+    /// `{"name": "...", "arguments": {...}}`.
+    #[default]
+    Json,
+    /// `<function=NAME><parameter=KEY>VALUE</parameter></function>`.
+    Xml,
+}
+
+impl CallForm {
+    /// The form that a chat template teaches.
+    pub(crate) fn of_template(source: &str) -> Self {
+        if source.contains(xml::FUNCTION) { Self::Xml } else { Self::Json }
+    }
+}
+
 /// A call that a model made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParsedCall {
@@ -64,6 +83,11 @@ impl ToolCallParser {
     /// Whether a call has been found.
     pub fn called(&self) -> bool {
         self.called
+    }
+
+    /// Whether what was said last may belong to a call.
+    pub(crate) fn in_call(&self) -> bool {
+        self.inside.is_some()
     }
 
     /// Takes more text and gives what can be told apart.

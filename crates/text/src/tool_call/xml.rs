@@ -35,8 +35,10 @@ pub(super) fn parse(block: &str, tools: &[ToolSpec]) -> Result<ParsedCall, NoCal
         let parameter = rest.strip_prefix(PARAMETER).ok_or(NoCall::Broken)?;
         let (key, body) = parameter.split_once('>').ok_or(NoCall::Broken)?;
         let (value, after) = value_and_rest(body).ok_or(NoCall::GoesOn)?;
-        let allowed = schema.as_ref().and_then(|schema| schema.get("properties")?.get(key.trim()));
-        arguments.insert(key.trim().to_owned(), coerce(value, allowed));
+        let types = schema
+            .as_ref()
+            .and_then(|schema| Some(types(schema, schema.get("properties")?.get(key.trim())?)));
+        arguments.insert(key.trim().to_owned(), coerce(value, &types.unwrap_or_default()));
         rest = after;
     }
 }
@@ -60,14 +62,10 @@ fn schema(name: &str, tools: &[ToolSpec]) -> Option<Value> {
     serde_json::from_str(&tool.parameters.as_ref()?.0).ok()
 }
 
-/// The value in the first of its schema's types that it can be read as, else a string.
-fn coerce(text: &str, schema: Option<&Value>) -> Value {
-    let mut types = Vec::new();
-    if let Some(schema) = schema {
-        collect_types(schema, &mut types, 0);
-    }
+/// The value in the first of its types that it can be read as, else a string.
+fn coerce(text: &str, types: &[&str]) -> Value {
     let word = text.trim();
-    let takes_text = types.contains(&"string") || types.is_empty();
+    let takes_text = is_text(types);
     let read = types.iter().filter(|name| !takes_text || **name == "null").find_map(|name| {
         let json = || serde_json::from_str::<Value>(word).ok();
         match *name {
@@ -87,15 +85,50 @@ fn coerce(text: &str, schema: Option<&Value>) -> Value {
     read.unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
-fn collect_types<'a>(schema: &'a Value, types: &mut Vec<&'a str>, depth: usize) {
+fn is_text(types: &[&str]) -> bool {
+    types.contains(&"string") || types.is_empty()
+}
+
+/// Whether a value of this schema is read as the text that it is; `root` is what references in it
+/// reach from.
+pub(crate) fn takes_text(root: &Value, schema: &Value) -> bool {
+    is_text(&types(root, schema))
+}
+
+fn types<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a str> {
+    let mut types = Vec::new();
+    collect_types(root, schema, &mut types, 0);
+    types
+}
+
+fn collect_types<'a>(root: &'a Value, schema: &'a Value, types: &mut Vec<&'a str>, depth: usize) {
     const DEEPEST: usize = 8;
+    if depth > DEEPEST {
+        return;
+    }
     match schema.get("type") {
-        Some(Value::String(name)) => types.push(name),
-        Some(Value::Array(names)) => types.extend(names.iter().filter_map(Value::as_str)),
+        Some(Value::String(name)) => return types.push(name),
+        Some(Value::Array(names)) => return types.extend(names.iter().filter_map(Value::as_str)),
         _ => {}
     }
-    let choices = ["anyOf", "oneOf"].iter().filter_map(|key| schema.get(key)?.as_array());
-    for choice in choices.flatten().filter(|_| depth < DEEPEST) {
-        collect_types(choice, types, depth + 1);
+    let values = schema.get("enum").and_then(Value::as_array).into_iter().flatten();
+    types.extend(values.chain(schema.get("const")).map(type_of));
+    let choices = ["anyOf", "oneOf", "allOf"].iter().filter_map(|key| schema.get(key)?.as_array());
+    let referred = schema.get("$ref").and_then(Value::as_str);
+    let referred = referred.and_then(|it| root.pointer(it.strip_prefix('#')?));
+    for choice in choices.flatten().chain(referred) {
+        collect_types(root, choice, types, depth + 1);
+    }
+}
+
+fn type_of(value: &Value) -> &str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
     }
 }

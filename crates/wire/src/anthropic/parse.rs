@@ -1,9 +1,10 @@
 //! Body -> request.
 
-use dialog::{GenerateRequest, Message, Prompt, Reasoning, Role};
+use dialog::{AnswerFormat, GenerateRequest, Message, Prompt, Reasoning, Role};
 
 use super::{message, tools};
 use crate::fields::{self, Object};
+use crate::format::answer_format;
 use crate::sampling::{min_tokens, sampling, stop};
 use crate::sharing;
 use crate::wishes::{self, refuse};
@@ -40,6 +41,7 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
         stop: stop(&body, "stop_sequences", MOST_STOPS)?,
         ignore_eos: body.flag("ignore_eos")?.unwrap_or(false),
         sharing: sharing::anthropic(&body)?,
+        format: format(&body)?,
         ..prompt(&body, model, conversation)?
     };
     Ok((request, ReplyOptions { stream }))
@@ -66,9 +68,16 @@ fn prompt(
     conversation: Vec<Message>,
 ) -> Result<GenerateRequest, WireError> {
     let (tools, tool_choice) = tools::offer(body)?;
+    let parallel_tool_calls = tools::may_call_several(body)?;
     let reasoning = reasoning(body)?;
     let prompt = Prompt::Chat(conversation);
-    Ok(GenerateRequest { tools, tool_choice, reasoning, ..GenerateRequest::new(model, prompt) })
+    Ok(GenerateRequest {
+        tools,
+        tool_choice,
+        parallel_tool_calls,
+        reasoning,
+        ..GenerateRequest::new(model, prompt)
+    })
 }
 
 /// Requirement 23: thoughts that nobody asked for are not generated.
@@ -88,13 +97,21 @@ fn reasoning(body: &Object<'_>) -> Result<Reasoning, WireError> {
 }
 
 fn refuse_what_is_not_done(body: &Object<'_>) -> Result<(), WireError> {
+    refuse(body, NOT_DONE)?;
     refuse(body, wishes::NOT_DONE)?;
-    wishes::one_choice(body)?;
-    wishes::text_format(body, "output_format")?;
-    match body.object("output_config")? {
-        Some(config) => wishes::text_format(&config, "format"),
-        None => Ok(()),
-    }
+    wishes::one_choice(body)
+}
+
+/// Fields of other dialects that this one has no place for, with the values that ask for nothing.
+const NOT_DONE: &[(&str, &[&str])] = &[("logprobs", &["false", "0"]), ("top_logprobs", &["0"])];
+
+/// `output_config.format`, or its older name.
+fn format(body: &Object<'_>) -> Result<Option<AnswerFormat>, WireError> {
+    let new = match body.object("output_config")? {
+        Some(config) => answer_format(&config, "format")?,
+        None => None,
+    };
+    Ok(new.or(answer_format(body, "output_format")?))
 }
 
 fn refuse_begun_answer(body: &Object<'_>, turns: &[Message]) -> Result<(), WireError> {

@@ -23,9 +23,14 @@ pub(super) fn offer(body: &Object<'_>) -> Result<(Vec<ToolSpec>, ToolChoice), Wi
     Ok((offer.tools, choice))
 }
 
+/// Whether one answer may call several times.
+pub(super) fn may_call_several(body: &Object<'_>) -> Result<bool, WireError> {
+    let Some(choice) = body.object("tool_choice")? else { return Ok(true) };
+    Ok(!choice.flag("disable_parallel_tool_use")?.unwrap_or(false))
+}
+
 fn wish(body: &Object<'_>) -> Result<Wish, WireError> {
     let Some(choice) = body.object("tool_choice")? else { return Ok(Wish::Auto) };
-    choice.flag("disable_parallel_tool_use")?;
     match choice.text("type")?.as_deref() {
         None => Err(choice.missing("type")),
         Some("auto") => Ok(Wish::Auto),

@@ -4,18 +4,28 @@ use dialog::{GenerateRequest, Json, Prompt, Reasoning};
 
 use super::{message, tools};
 use crate::fields::{self, Object};
+use crate::format::answer_format;
+use crate::logprobs::top_logprobs;
 use crate::sampling::{FOUR_STOPS, min_tokens, sampling, stop};
 use crate::sharing;
 use crate::wishes::{self, refuse};
 use crate::{WireError, peek};
 
 /// How the caller wants the answer told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplyOptions {
     /// Event by event instead of one body.
     pub stream: bool,
     /// A chunk with the usage before the end of the stream.
     pub include_usage: bool,
+    /// Independent answers to tell; at least 1.
+    pub choices: u32,
+}
+
+impl Default for ReplyOptions {
+    fn default() -> Self {
+        Self { stream: false, include_usage: false, choices: 1 }
+    }
 }
 
 /// Reads a chat completion request.
@@ -32,9 +42,12 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
     let (reasoning, template_arguments) = reasoning(&body)?;
     let (tools, tool_choice) = tools::offer(&body)?;
     let max_tokens = peek::max_tokens(&body)?;
+    let wants_logprobs = body.flag("logprobs")?.unwrap_or(false);
     let request = GenerateRequest {
         tools,
         tool_choice,
+        parallel_tool_calls: body.flag("parallel_tool_calls")?.unwrap_or(true),
+        format: answer_format(&body, "response_format")?,
         reasoning,
         template_arguments,
         sampling: sampling(&body)?,
@@ -43,18 +56,21 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
         stop: stop(&body, "stop", FOUR_STOPS)?,
         ignore_eos: body.flag("ignore_eos")?.unwrap_or(false),
         sharing: sharing::openai(&body)?,
+        choices: wishes::choices(&body)?,
+        top_logprobs: top_logprobs(&body, wants_logprobs)?,
         ..GenerateRequest::new(model, Prompt::Chat(messages))
     };
-    Ok((request, reply_options(&body)?))
+    let options = reply_options(&body, request.choices)?;
+    Ok((request, options))
 }
 
-fn reply_options(body: &Object<'_>) -> Result<ReplyOptions, WireError> {
+fn reply_options(body: &Object<'_>, choices: u32) -> Result<ReplyOptions, WireError> {
     let stream = body.flag("stream")?.unwrap_or(false);
     let include_usage = match body.object("stream_options")? {
         Some(options) => options.flag("include_usage")?.unwrap_or(false),
         None => false,
     };
-    Ok(ReplyOptions { stream, include_usage: stream && include_usage })
+    Ok(ReplyOptions { stream, include_usage: stream && include_usage, choices })
 }
 
 /// The most particular wish wins: `chat_template_kwargs.enable_thinking`, then
@@ -109,7 +125,6 @@ const NOT_DONE: &[(&str, &[&str])] = &[
     ("function_call", &["\"none\"", "\"auto\""]),
     ("web_search_options", &[]),
     ("verbosity", &["\"medium\""]),
-    ("logprobs", &["false"]),
     ("chat_template", &[]),
     ("add_generation_prompt", &["true"]),
     ("continue_final_message", &["false"]),
@@ -119,8 +134,5 @@ const NOT_DONE: &[(&str, &[&str])] = &[
 
 fn refuse_what_is_not_done(body: &Object<'_>) -> Result<(), WireError> {
     refuse(body, NOT_DONE)?;
-    refuse(body, wishes::NOT_DONE)?;
-    wishes::one_choice(body)?;
-    body.flag("parallel_tool_calls")?;
-    wishes::text_format(body, "response_format")
+    refuse(body, wishes::NOT_DONE)
 }

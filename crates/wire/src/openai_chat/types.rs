@@ -3,6 +3,7 @@
 use dialog::FinishReason;
 use serde::Serialize;
 
+use crate::logprobs::ContentBody;
 use crate::usage::{TimingsBody, UsageBody};
 
 #[derive(Serialize)]
@@ -23,7 +24,7 @@ pub(super) struct Chunk<'a> {
 pub(super) struct ChunkChoice<'a> {
     pub(super) index: u32,
     pub(super) delta: Delta<'a>,
-    pub(super) logprobs: Option<()>,
+    pub(super) logprobs: Option<ContentBody<'a>>,
     pub(super) finish_reason: Option<&'static str>,
 }
 
@@ -62,7 +63,7 @@ pub(super) struct Completion<'a> {
     pub(super) object: &'static str,
     pub(super) created: u64,
     pub(super) model: &'a str,
-    pub(super) choices: [Choice<'a>; 1],
+    pub(super) choices: Vec<Choice<'a>>,
     pub(super) usage: UsageBody,
     pub(super) timings: TimingsBody,
 }
@@ -71,19 +72,19 @@ pub(super) struct Completion<'a> {
 pub(super) struct Choice<'a> {
     pub(super) index: u32,
     pub(super) message: Message<'a>,
-    pub(super) logprobs: Option<()>,
+    pub(super) logprobs: Option<ContentBody<'a>>,
     pub(super) finish_reason: &'static str,
 }
 
 #[derive(Serialize)]
 pub(super) struct Message<'a> {
     pub(super) role: &'static str,
-    pub(super) content: Option<&'a str>,
+    pub(super) content: Option<String>,
     pub(super) refusal: Option<()>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(super) reasoning_content: &'a str,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    pub(super) tool_calls: &'a [Call<'a>],
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(super) reasoning_content: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tool_calls: Vec<Call<'a>>,
 }
 
 #[derive(Serialize)]

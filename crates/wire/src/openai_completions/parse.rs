@@ -4,18 +4,28 @@ use dialog::{GenerateRequest, Prompt};
 use serde_json::value::RawValue;
 
 use crate::fields::{self, Object};
+use crate::format::answer_format;
+use crate::logprobs::MOST_RIVALS;
 use crate::sampling::{FOUR_STOPS, min_tokens, sampling, stop};
 use crate::sharing;
 use crate::wishes::{self, refuse};
 use crate::{WireError, peek};
 
 /// How the caller wants the answer told.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReplyOptions {
     /// Event by event instead of one body.
     pub stream: bool,
     /// A chunk with the usage before the end of the stream.
     pub include_usage: bool,
+    /// Independent answers to tell; at least 1.
+    pub choices: u32,
+}
+
+impl Default for ReplyOptions {
+    fn default() -> Self {
+        Self { stream: false, include_usage: false, choices: 1 }
+    }
 }
 
 /// Reads a completion request.
@@ -29,8 +39,6 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
     let model = peek::model(&body)?;
     refuse(&body, NOT_DONE)?;
     refuse(&body, wishes::NOT_DONE)?;
-    wishes::one_choice(&body)?;
-    wishes::text_format(&body, "response_format")?;
     let max_tokens = peek::max_tokens(&body)?;
     let request = GenerateRequest {
         sampling: sampling(&body)?,
@@ -39,6 +47,9 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
         stop: stop(&body, "stop", FOUR_STOPS)?,
         ignore_eos: body.flag("ignore_eos")?.unwrap_or(false),
         sharing: sharing::openai(&body)?,
+        format: answer_format(&body, "response_format")?,
+        choices: wishes::choices(&body)?,
+        top_logprobs: rivals(&body)?,
         ..GenerateRequest::new(model, prompt(&body)?)
     };
     let stream = body.flag("stream")?.unwrap_or(false);
@@ -46,12 +57,22 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
         Some(options) => options.flag("include_usage")?.unwrap_or(false),
         None => false,
     };
-    Ok((request, ReplyOptions { stream, include_usage: stream && include_usage }))
+    let (include_usage, choices) = (stream && include_usage, request.choices);
+    Ok((request, ReplyOptions { stream, include_usage, choices }))
 }
 
-/// Here `logprobs` is a number, and 0 asks for the chosen token's.
+/// Fields of this dialect that are not honoured, with the values that ask for nothing.
 const NOT_DONE: &[(&str, &[&str])] =
-    &[("logprobs", &["false"]), ("prompt_embeds", &[]), ("add_special_tokens", &["false"])];
+    &[("top_logprobs", &["0"]), ("prompt_embeds", &[]), ("add_special_tokens", &["false"])];
+
+/// Here `logprobs` is a number, and 0 asks for the chosen token's.
+fn rivals(body: &Object<'_>) -> Result<Option<u8>, WireError> {
+    if body.raw("logprobs").is_some_and(|raw| raw.get() == "false") {
+        return Ok(None);
+    }
+    let rivals = body.integer("logprobs", 0..=MOST_RIVALS)?;
+    Ok(rivals.and_then(|rivals| u8::try_from(rivals).ok()))
+}
 
 const FORMS: &str = "must be a string, an array of token ids, or an array that holds one of them";
 

@@ -3,6 +3,7 @@
 use dialog::FinishReason;
 use serde::Serialize;
 
+use crate::logprobs::ListsBody;
 use crate::usage::{TimingsBody, UsageBody};
 
 /// A chunk of a stream or a whole answer: this dialect has one shape for both.
@@ -24,7 +25,7 @@ pub(super) struct Completion<'a> {
 pub(super) struct Choice<'a> {
     pub(super) text: &'a str,
     pub(super) index: u32,
-    pub(super) logprobs: Option<()>,
+    pub(super) logprobs: Option<ListsBody>,
     pub(super) finish_reason: Option<&'static str>,
 }
 

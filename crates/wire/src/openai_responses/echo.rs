@@ -1,9 +1,9 @@
 //! What a response repeats of its request.
 
-use dialog::{GenerateRequest, Json, ToolSpec};
+use dialog::{GenerateRequest, Json, ToolChoice, ToolSpec};
 use serde::Serialize;
-use serde_json::Value;
 use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use crate::WireError;
 use crate::fields::{self, Object};
@@ -18,7 +18,7 @@ pub struct Echo {
     reasoning: EchoedReasoning,
     temperature: Option<f32>,
     text: EchoedText,
-    tool_choice: &'static str,
+    tool_choice: Value,
     tools: Vec<EchoedTool>,
     top_p: Option<f32>,
     truncation: &'static str,
@@ -33,18 +33,12 @@ struct EchoedReasoning {
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct EchoedText {
-    format: EchoedFormat,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize)]
-struct EchoedFormat {
-    #[serde(rename = "type")]
-    kind: &'static str,
+    format: Value,
 }
 
 impl Default for EchoedText {
     fn default() -> Self {
-        Self { format: EchoedFormat { kind: "text" } }
+        Self { format: json!({"type": "text"}) }
     }
 }
 
@@ -69,13 +63,15 @@ impl Echo {
             instructions: body.text("instructions")?,
             max_output_tokens: request.max_tokens,
             metadata: metadata(body)?,
-            parallel_tool_calls: body.flag("parallel_tool_calls")?.unwrap_or(true),
+            parallel_tool_calls: request.parallel_tool_calls,
             reasoning: EchoedReasoning { effort, summary: None },
             temperature: request.sampling.temperature,
-            text: EchoedText::default(),
-            tool_choice: match request.tool_choice {
-                dialog::ToolChoice::None => "none",
-                _ => "auto",
+            text: text(body)?,
+            tool_choice: match &request.tool_choice {
+                ToolChoice::None => json!("none"),
+                ToolChoice::Auto => json!("auto"),
+                ToolChoice::Required => json!("required"),
+                ToolChoice::Named(name) => json!({"type": "function", "name": name}),
             },
             tools: request.tools.iter().map(tool).collect(),
             top_p: request.sampling.top_p,
@@ -92,8 +88,15 @@ fn tool(spec: &ToolSpec) -> EchoedTool {
         name: spec.name.clone(),
         description: spec.description.clone(),
         parameters: spec.parameters.as_ref().map(parse),
-        strict: false,
+        strict: spec.strict,
     }
+}
+
+/// The format as the caller wrote it; it has been read before.
+fn text(body: &Object<'_>) -> Result<EchoedText, WireError> {
+    let Some(text) = body.object("text")? else { return Ok(EchoedText::default()) };
+    let format = text.raw("format").and_then(|raw| serde_json::from_str(raw.get()).ok());
+    Ok(format.map_or_else(EchoedText::default, |format| EchoedText { format }))
 }
 
 /// Strings by name, as the dialect has it.

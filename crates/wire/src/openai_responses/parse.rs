@@ -5,6 +5,8 @@ use serde_json::value::RawValue;
 
 use super::{Echo, input, tools};
 use crate::fields::{self, Object};
+use crate::format::answer_format;
+use crate::logprobs::top_logprobs;
 use crate::sampling::{FOUR_STOPS, min_tokens, sampling, stop};
 use crate::sharing;
 use crate::wishes::{self, refuse};
@@ -33,9 +35,17 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
     refuse_what_is_not_done(&body)?;
     let conversation = input::conversation(&body)?;
     let (tools, tool_choice) = tools::offer(&body)?;
+    let wanted = body.array("include")?.unwrap_or_default();
+    let wants_logprobs = wanted.iter().any(|raw| RawValue::get(raw) == LOGPROBS);
     let request = GenerateRequest {
         tools,
         tool_choice,
+        parallel_tool_calls: body.flag("parallel_tool_calls")?.unwrap_or(true),
+        format: match body.object("text")? {
+            Some(text) => answer_format(&text, "format")?,
+            None => None,
+        },
+        top_logprobs: top_logprobs(&body, wants_logprobs)?,
         reasoning: reasoning(&body)?,
         sampling: sampling(&body)?,
         max_tokens,
@@ -49,6 +59,9 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
     let echo = Echo::new(&body, &request)?;
     Ok((request, ReplyOptions { stream, echo }))
 }
+
+/// What `include` holds where log-probabilities are wanted.
+const LOGPROBS: &str = "\"message.output_text.logprobs\"";
 
 /// The caller's cap on generated tokens.
 pub(crate) fn max_tokens(body: &Object<'_>) -> Result<Option<u32>, WireError> {
@@ -80,12 +93,5 @@ fn refuse_what_is_not_done(body: &Object<'_>) -> Result<(), WireError> {
     refuse(body, wishes::NOT_DONE)?;
     wishes::one_choice(body)?;
     body.flag("store")?;
-    if let Some(text) = body.object("text")? {
-        wishes::text_format(&text, "format")?;
-    }
-    let wanted = body.array("include")?.unwrap_or_default();
-    if wanted.iter().any(|raw| RawValue::get(raw) == "\"message.output_text.logprobs\"") {
-        return Err(body.unsupported("include", "logprobs are not served"));
-    }
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! Events -> server-sent events, or one body.
 
-use dialog::{Event, FinishReason};
+use dialog::{Event, FinishReason, TokenLogprob};
 
 use super::types::{Failure, Frame, Incomplete, Item, Part, Response, UsageBody};
 use super::{Echo, ReplyOptions};
 use crate::answer::{Answer, Block, Change, End, Kind};
+use crate::logprobs::tokens;
 use crate::projector::{EventCollector, EventStream, Stamp};
 use crate::{ErrorBody, sse};
 
@@ -101,7 +102,10 @@ impl Draft {
                 Item::Reasoning { id, status, summary: [], content, encrypted_content: None }
             }
             Kind::Text => {
-                let content = is_begun.then(|| Part::output_text(text)).into_iter().collect();
+                let content = is_begun
+                    .then(|| Part::output_text(text, &block.logprobs))
+                    .into_iter()
+                    .collect();
                 Item::Message { id, status, role: "assistant", content }
             }
             Kind::Call { id: call_id, name } => {
@@ -138,7 +142,7 @@ impl Stream {
             Change::Open => {
                 let item = Some(draft.item(index, block, IN_PROGRESS));
                 push(out, number, "response.output_item.added", Frame { item, ..on_item() });
-                if let Some(part) = part(&block.kind, "") {
+                if let Some(part) = part(&block.kind, "", &[]) {
                     let frame = Frame { part: Some(part), ..on_part() };
                     push(out, number, "response.content_part.added", frame);
                 }
@@ -148,7 +152,8 @@ impl Stream {
                 let (name, frame) = match block.kind {
                     Kind::Reasoning => ("response.reasoning_text.delta", on_part()),
                     Kind::Text => {
-                        let frame = Frame { logprobs: Some([]), ..on_part() };
+                        let logprobs = Some(tokens(draft.answer.fresh_logprobs()));
+                        let frame = Frame { logprobs, ..on_part() };
                         ("response.output_text.delta", frame)
                     }
                     Kind::Call { .. } => ("response.function_call_arguments.delta", within()),
@@ -162,7 +167,8 @@ impl Stream {
                         ("response.reasoning_text.done", Frame { text, ..on_part() })
                     }
                     Kind::Text => {
-                        let frame = Frame { text, logprobs: Some([]), ..on_part() };
+                        let logprobs = Some(tokens(&block.logprobs));
+                        let frame = Frame { text, logprobs, ..on_part() };
                         ("response.output_text.done", frame)
                     }
                     Kind::Call { name, .. } => {
@@ -171,7 +177,7 @@ impl Stream {
                     }
                 };
                 push(out, number, kind, frame);
-                if let Some(part) = part(&block.kind, &block.text) {
+                if let Some(part) = part(&block.kind, &block.text, &block.logprobs) {
                     let frame = Frame { part: Some(part), ..on_part() };
                     push(out, number, "response.content_part.done", frame);
                 }
@@ -267,10 +273,10 @@ pub fn shows_words(piece: &[u8]) -> bool {
         .any(|what| sse::holds(piece, format!("event: response.{what}.delta").as_bytes()))
 }
 
-fn part<'a>(kind: &Kind, text: &'a str) -> Option<Part<'a>> {
+fn part<'a>(kind: &Kind, text: &'a str, logprobs: &'a [TokenLogprob]) -> Option<Part<'a>> {
     match kind {
         Kind::Reasoning => Some(Part::ReasoningText { text }),
-        Kind::Text => Some(Part::output_text(text)),
+        Kind::Text => Some(Part::output_text(text, logprobs)),
         Kind::Call { .. } => None,
     }
 }

@@ -1,9 +1,10 @@
 //! The shapes that go out. Clients validate them strictly: documented keys are never left out.
 
-use dialog::Usage;
+use dialog::{TokenLogprob, Usage};
 use serde::Serialize;
 
 use super::Echo;
+use crate::logprobs::{TokenBody, tokens};
 
 #[derive(Serialize)]
 pub(super) struct Response<'a> {
@@ -63,13 +64,13 @@ pub(super) enum Item<'a> {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Part<'a> {
-    OutputText { text: &'a str, annotations: [(); 0], logprobs: [(); 0] },
+    OutputText { text: &'a str, annotations: [(); 0], logprobs: Vec<TokenBody<'a>> },
     ReasoningText { text: &'a str },
 }
 
 impl<'a> Part<'a> {
-    pub(super) fn output_text(text: &'a str) -> Self {
-        Self::OutputText { text, annotations: [], logprobs: [] }
+    pub(super) fn output_text(text: &'a str, logprobs: &'a [TokenLogprob]) -> Self {
+        Self::OutputText { text, annotations: [], logprobs: tokens(logprobs) }
     }
 }
 
@@ -99,7 +100,7 @@ pub(super) struct Frame<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) arguments: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) logprobs: Option<[(); 0]>,
+    pub(super) logprobs: Option<Vec<TokenBody<'a>>>,
     pub(super) sequence_number: u64,
 }
 

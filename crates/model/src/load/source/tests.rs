@@ -15,6 +15,7 @@ fn refused(path: &Path, part: &str) {
     }
 }
 
+// Bad files 107, 112 and 122
 #[test]
 fn directories_without_a_model_say_what_they_lack() {
     let directory = tempfile::tempdir().unwrap();
@@ -41,6 +42,7 @@ fn directories_without_a_model_say_what_they_lack() {
     refused(&path.join("model-00001-of-00002.safetensors"), "give the directory");
 }
 
+// Bad file 114
 #[test]
 fn a_pipe_is_refused_without_hanging() {
     let directory = tempfile::tempdir().unwrap();

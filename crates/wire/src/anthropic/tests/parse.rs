@@ -186,7 +186,12 @@ fn what_is_wrong_or_not_done_is_named() {
         (json!({"tool_choice": {}}), "tool_choice.type"),
         (json!({"tool_choice": {"type": "tool"}}), "tool_choice.name"),
         (json!({"tool_choice": {"type": "tool", "name": "f"}}), "tool_choice"),
-        (json!({"output_config": {"format": {"type": "json_schema"}}}), "output_config.format"),
+        (
+            json!({"output_config": {"format": {"type": "json_schema"}}}),
+            "output_config.format.schema",
+        ),
+        (json!({"output_format": {"type": "json"}}), "output_format.type"),
+        (json!({"logprobs": true}), "logprobs"),
         (json!({"system": [{"type": "image"}]}), "system[0].type"),
         (tool(json!(5)), "tools[0]"),
         (tool(json!({"input_schema": {}})), "tools[0].name"),

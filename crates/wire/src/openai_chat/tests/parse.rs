@@ -1,4 +1,6 @@
-use dialog::{GenerateRequest, Json, Message, Part, Prompt, Reasoning, Role, ToolChoice};
+use dialog::{
+    AnswerFormat, GenerateRequest, Json, Message, Part, Prompt, Reasoning, Role, ToolChoice,
+};
 use serde_json::{Value, json};
 
 use crate::error::openai;
@@ -78,7 +80,7 @@ fn the_reply_is_told_as_asked() {
     let options = |more: Value| read(&more).expect("accepted").1;
     let usage = json!({"include_usage": true});
     let streamed = options(json!({"stream": true, "stream_options": usage}));
-    assert_eq!(streamed, ReplyOptions { stream: true, include_usage: true });
+    assert_eq!(streamed, ReplyOptions { stream: true, include_usage: true, choices: 1 });
     assert_eq!(options(json!({"stream_options": usage})), ReplyOptions::default());
     assert_eq!(options(json!({"stream": null, "stream_options": null})), ReplyOptions::default());
 }
@@ -128,6 +130,36 @@ fn tools_are_tolerated_as_agents_send_them() {
     assert_eq!(accepted(&json!({"tool_choice": "none"})).tool_choice, ToolChoice::None);
 }
 
+// Requirement 106
+#[test]
+fn what_binds_the_answer_reaches_the_request() {
+    let tools = json!([{"function": {"name": "f", "strict": true}}]);
+    let choice = |choice: Value| {
+        accepted(&json!({"tools": tools.clone(), "tool_choice": choice})).tool_choice
+    };
+    assert_eq!(choice(json!("required")), ToolChoice::Required);
+    let named = json!({"type": "function", "function": {"name": "f"}});
+    assert_eq!(choice(named), ToolChoice::Named("f".to_owned()));
+    let request = accepted(&json!({"tools": tools, "parallel_tool_calls": false}));
+    assert!(request.tools[0].strict && !request.parallel_tool_calls);
+
+    let format = |format: Value| accepted(&json!({"response_format": format})).format;
+    assert_eq!(format(json!({"type": "text"})), None);
+    assert_eq!(format(json!({"type": "json_object"})), Some(AnswerFormat::JsonObject));
+    let schema = json!({"type": "json_schema", "json_schema":
+        {"name": "n", "strict": true, "schema": {"type": "object", "n": 1.0}}});
+    let want = Json("{\"type\":\"object\",\"n\":1.0}".to_owned());
+    assert_eq!(format(schema), Some(AnswerFormat::JsonSchema(want)));
+}
+
+#[test]
+fn several_answers_and_logprobs_are_asked_for() {
+    let (request, reply) = read(&json!({"n": 3, "logprobs": true, "top_logprobs": 5})).unwrap();
+    assert_eq!((request.choices, reply.choices, request.top_logprobs), (3, 3, Some(5)));
+    assert_eq!(accepted(&json!({"logprobs": true})).top_logprobs, Some(0));
+    assert_eq!(accepted(&json!({"logprobs": false, "top_logprobs": 0})).top_logprobs, None);
+}
+
 #[test]
 fn reasoning_is_switched_in_every_way() {
     let reasoning = |more: Value| accepted(&more).reasoning;
@@ -149,15 +181,15 @@ fn values_out_of_range_name_their_field() {
         "model": [null, "", 5], "temperature": [-1, 2.1, "hot", 1e300, true],
         "top_p": [0, -0.1, 1.1], "top_k": [-2, 1.5], "min_p": [2], "repetition_penalty": [0, -1],
         "max_tokens": [0, -1, 2147483648_u64, "8", 1.5, true], "max_completion_tokens": [0],
-        "n": [0, 129, 2], "stop": [[1], "", ["a", "b", "c", "d", "e"], 5, {}], "stream": ["yes", 1],
-        "seed": [-1, 9223372036854775808_u64, 1.5], "logprobs": [true, 3], "top_logprobs": [21],
+        "n": [0, 9], "stop": [[1], "", ["a", "b", "c", "d", "e"], 5, {}], "stream": ["yes", 1],
+        "seed": [-1, 9223372036854775808_u64, 1.5], "logprobs": [3], "top_logprobs": [21, 1],
         "logit_bias": [[], {"abc": 1}], "presence_penalty": [2.1], "frequency_penalty": [-2.1],
         "echo": [true], "suffix": ["x"], "best_of": [2], "audio": [{}], "functions": [[{}]],
         "min_tokens": [-1], "reasoning_effort": ["ultra", 1], "response_format": [
-            "text", {"type": "json_object"}, {"type": "json_schema"}],
+            "text", 5],
         "stream_options": [5], "chat_template_kwargs": [[], "x"], "chat_template": ["{{ 1 }}"],
         "tools": [{}, "x"], "tool_choice": ["required", "maybe", 5,
-            {"type": "function", "function": {"name": "f"}}],
+            {"type": "function", "function": {"name": "f"}}, {"type": "custom"}],
         "parallel_tool_calls": ["no"], "ignore_eos": [0], "messages": [null, "", {}, []],
     });
     for (field, values) in cases.as_object().expect("an object") {
@@ -169,7 +201,11 @@ fn values_out_of_range_name_their_field() {
     }
     assert_eq!(refused(&json!({"max_tokens": 2, "min_tokens": 3})).0, "min_tokens");
     assert_eq!(refused(&json!({"logit_bias": {"1": 101}})).0, "logit_bias.1");
-    assert_eq!(refused(&json!({"response_format": {"type": "sound"}})).0, "response_format.type");
+    let format = |format: Value| refused(&json!({"response_format": format})).0;
+    assert_eq!(format(json!({"type": "sound"})), "response_format.type");
+    assert_eq!(format(json!({"type": "json_schema"})), "response_format.schema");
+    let schema = json!({"type": "json_schema", "json_schema": {"schema": [1]}});
+    assert_eq!(format(schema), "response_format.json_schema.schema");
     let (_, message) = refused(&json!({"temperature": 2.5}));
     assert_eq!(message, "temperature must be a number from 0 to 2, got 2.5");
     let (_, message) = refused(&json!({"stop": "x\n".repeat(60_000)}));

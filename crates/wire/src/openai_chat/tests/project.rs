@@ -1,8 +1,11 @@
-use dialog::{CacheMiss, Event, Failure, FailureKind, FinishReason, Role, Timings, Usage};
+use dialog::{
+    CacheMiss, Event, Failure, FailureKind, FinishReason, Role, Timings, TokenLogprob, Usage,
+};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use crate::openai_chat::{Collector, ReplyOptions, Stream};
+use crate::{EventCollector, EventStream};
 
 fn finished(reason: FinishReason) -> Event {
     let usage =
@@ -47,14 +50,15 @@ fn text_answer() -> Vec<Event> {
 }
 
 fn streamed(events: &[Event], include_usage: bool) -> String {
-    let options = ReplyOptions { stream: true, include_usage };
+    let options = ReplyOptions { stream: true, include_usage, ..ReplyOptions::default() };
     let mut stream = Stream::new("chatcmpl-1", "sprout", 1_700_000_000, &options);
     let bytes: Vec<u8> = events.iter().flat_map(|event| stream.event(event)).collect();
     String::from_utf8(bytes).expect("UTF-8")
 }
 
 fn collected(events: &[Event]) -> Value {
-    let mut collector = Collector::new("chatcmpl-1", "sprout", 1_700_000_000);
+    let options = ReplyOptions::default();
+    let mut collector = Box::new(Collector::new("chatcmpl-1", "sprout", 1_700_000_000, &options));
     events.iter().for_each(|event| collector.event(event));
     serde_json::from_slice(&collector.finish().expect("complete")).expect("JSON")
 }
@@ -116,11 +120,12 @@ fn a_failure_ends_the_stream_without_pretending_success() {
          \"param\":null,\"code\":\"engine_failed\"}}"
     );
     assert!(!stream.contains("[DONE]") && !stream.contains("\"b\""));
-    let mut collector = Collector::new("i", "m", 0);
+    let fresh = || Box::new(Collector::new("i", "m", 0, &ReplyOptions::default()));
+    let mut collector = fresh();
     events.iter().for_each(|event| collector.event(event));
     let error = collector.finish().expect_err("failed");
     assert_eq!((error.status, error.retry_after_secs()), (503, Some(5)));
-    let unfinished = Collector::new("i", "m", 0).finish().expect_err("not ended");
+    let unfinished = fresh().finish().expect_err("not ended");
     assert_eq!((unfinished.status, unfinished.should_retry()), (500, false));
 }
 
@@ -232,4 +237,69 @@ proptest! {
             prop_assert_eq!(&chunks[chunks.len() - 1]["usage"], &body["usage"]);
         }
     }
+}
+
+/// Chunks of a stream of two answers.
+fn two_choices(events: &[(u32, Event)]) -> Vec<Value> {
+    let options = ReplyOptions { stream: true, include_usage: true, choices: 2 };
+    let mut stream = Stream::new("i", "m", 0, &options);
+    let bytes = events.iter().flat_map(|(choice, event)| stream.choice(*choice, event)).collect();
+    chunks(&String::from_utf8(bytes).expect("UTF-8"))
+}
+
+#[test]
+fn several_answers_are_told_by_their_index_and_end_together() {
+    let done = finished(FinishReason::Stop);
+    let events = [
+        (0, Event::Started { prompt_tokens: 12 }),
+        (0, text("a")),
+        (1, Event::Started { prompt_tokens: 12 }),
+        (0, done.clone()),
+        (1, text("b")),
+        (1, done.clone()),
+        (1, text("never")),
+    ];
+    let chunks = two_choices(&events);
+    let told: Vec<(u64, &Value)> = chunks
+        .iter()
+        .filter_map(|chunk| chunk["choices"].get(0))
+        .map(|choice| (choice["index"].as_u64().unwrap(), &choice["delta"]["content"]))
+        .collect();
+    let words: Vec<(u64, Option<&str>)> =
+        told.iter().map(|(index, words)| (*index, words.as_str())).collect();
+    let want = [(0, Some("")), (0, Some("a")), (1, Some("")), (0, None), (1, Some("b")), (1, None)];
+    assert_eq!(words, want);
+    // The prompt counts once, and so do the tokens that its cache supplied.
+    let usage = &chunks.last().unwrap()["usage"];
+    assert_eq!((&usage["prompt_tokens"], &usage["completion_tokens"]), (&json!(12), &json!(10)));
+
+    let options = ReplyOptions { choices: 2, ..ReplyOptions::default() };
+    let mut collector = Box::new(Collector::new("i", "m", 0, &options));
+    events.iter().for_each(|(choice, event)| collector.choice(*choice, event));
+    let body: Value = serde_json::from_slice(&collector.finish().unwrap()).unwrap();
+    assert_eq!(body["choices"][0]["message"]["content"], "a");
+    assert_eq!((&body["choices"][1]["index"], &body["usage"]), (&json!(1), usage));
+}
+
+#[test]
+fn logprobs_come_with_their_words() {
+    let token = |bytes: &[u8]| TokenLogprob { bytes: bytes.to_vec(), logprob: -1.0, top: vec![] };
+    let events = [
+        Event::Started { prompt_tokens: 12 },
+        Event::Logprobs(vec![token(&[0xc3])]),
+        Event::Logprobs(vec![token(&[0xa9])]),
+        text("é"),
+        Event::Logprobs(vec![token(b"x")]),
+        finished(FinishReason::Stop),
+    ];
+    let streamed = chunks(&streamed(&events, false));
+    let counts: Vec<_> = streamed
+        .iter()
+        .map(|chunk| chunk["choices"][0]["logprobs"]["content"].as_array().map_or(0, Vec::len))
+        .collect();
+    assert_eq!(counts, [0, 2, 1]);
+    let body = collected(&events);
+    let all = body["choices"][0]["logprobs"]["content"].as_array().unwrap();
+    let bytes: Vec<_> = all.iter().map(|token| &token["bytes"]).collect();
+    assert_eq!(bytes, [&json!([0xc3]), &json!([0xa9]), &json!([120])]);
 }

@@ -38,7 +38,7 @@ fn parameters_are_honoured() {
     assert_eq!((request.max_tokens, request.min_tokens), (Some(7), 1));
     assert_eq!((request.sampling.temperature, request.sampling.seed), (Some(0.0), Some(3)));
     assert_eq!((request.stop, request.ignore_eos), (vec!["x".to_owned()], true));
-    assert_eq!(reply, ReplyOptions { stream: true, include_usage: true });
+    assert_eq!(reply, ReplyOptions { stream: true, include_usage: true, choices: 1 });
     assert!(!request.fit_context);
 }
 
@@ -46,12 +46,12 @@ fn parameters_are_honoured() {
 #[test]
 fn what_is_wrong_or_not_done_is_named() {
     let cases = json!({
-        "model": [null, "", 5], "echo": [true], "suffix": ["x"], "best_of": [2], "n": [2, 0],
-        "logprobs": [0, 5, true], "max_tokens": [0, -1, 1.5, "8"], "temperature": [-1, 3],
+        "model": [null, "", 5], "echo": [true], "suffix": ["x"], "best_of": [2], "n": [9, 0],
+        "logprobs": [21, -1, true], "max_tokens": [0, -1, 1.5, "8"], "temperature": [-1, 3],
         "prompt": [null, 5, {}, [], [[]], [[[1]]], ["a", "b"], [[1], [2]], [1, "a"], [-1],
             [1.5], [4294967296_u64], [true]],
         "stop": [["a", "b", "c", "d", "e"], 5], "stream": ["yes"],
-        "response_format": [{"type": "json_object"}],
+        "response_format": ["json"],
     });
     for (field, values) in cases.as_object().expect("an object") {
         for value in values.as_array().expect("an array") {

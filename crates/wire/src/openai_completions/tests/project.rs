@@ -7,7 +7,7 @@ use crate::sample::{answer, collected, failed, frames, streamed, text, text_answ
 use crate::{Dialect, Reply};
 
 fn stream(include_usage: bool) -> Reply {
-    Reply::OpenaiCompletions(ReplyOptions { stream: true, include_usage })
+    Reply::OpenaiCompletions(ReplyOptions { stream: true, include_usage, choices: 1 })
 }
 
 fn body() -> Reply {

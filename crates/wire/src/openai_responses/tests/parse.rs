@@ -132,7 +132,7 @@ fn what_is_wrong_or_not_done_is_named() {
         "background": [true], "conversation": ["c"], "prompt": [{"id": "p"}], "store": ["no"],
         "stream": ["yes"], "tools": [{}], "tool_choice": ["required", "x", 5,
             {"type": "function", "name": "f"}, {"type": "web_search"}],
-        "include": ["x", ["message.output_text.logprobs"]], "top_logprobs": [3],
+        "include": ["x"], "top_logprobs": [3, 21],
         "metadata": [[], 5], "reasoning": ["high"], "text": [5], "parallel_tool_calls": [1],
     });
     for (field, values) in cases.as_object().expect("an object") {
@@ -162,7 +162,7 @@ fn what_is_wrong_or_not_done_is_named() {
         (one(json!({"type": "function_call_output", "output": ""})), "input[0].call_id"),
         (one(json!({"type": "function_call_output", "call_id": "c"})), "input[0].output"),
         (json!({"reasoning": {"effort": "ultra"}}), "reasoning.effort"),
-        (json!({"text": {"format": {"type": "json_object"}}}), "text.format"),
+        (json!({"text": {"format": {"type": "json_schema"}}}), "text.format.schema"),
         (json!({"text": {"format": {"type": "sound"}}}), "text.format.type"),
         (json!({"metadata": {"k": 5}}), "metadata.k"),
         (json!({"tools": [{"type": "function"}]}), "tools[0].name"),

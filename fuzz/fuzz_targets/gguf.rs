@@ -1,0 +1,7 @@
+#![no_main]
+
+#[path = "../inputs/model.rs"]
+#[allow(dead_code)] // Another target uses the rest.
+mod inputs;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| inputs::gguf(bytes));
