@@ -153,7 +153,7 @@ fn spec(source: &Path, quant: Option<&str>) -> EngineSpec {
     EngineSpec {
         quant: quant.map(str::to_owned),
         // Enough that the program itself, which no plan counts, is little beside it.
-        kv_blocks: Some(1024),
+        kv_blocks: Some(2048),
         max_running: 4,
         threads: Some(2),
         ..EngineSpec::new(source)
