@@ -104,7 +104,7 @@ async fn answered_alone(asker: &Asker, options: &Options) -> Result<Vec<Prompt>>
             prompts.push(prompt);
         }
     }
-    if prompts.len() * 2 < options.prompts as usize {
+    if prompts.len() * 4 < options.prompts as usize {
         bail!("{} of {} nonces came back from the idle server", prompts.len(), options.prompts);
     }
     Ok(prompts)
