@@ -12,7 +12,7 @@ use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use futures_util::future::try_join_all;
 use serde_json::json;
@@ -93,20 +93,22 @@ pub(crate) async fn run(options: Options) -> Result<bool> {
 async fn answered_alone(asker: &Asker, options: &Options) -> Result<Vec<Prompt>> {
     let mut prompts = Vec::new();
     let mut draws = Draws::new(options.seed);
-    for number in 0..options.prompts {
+    // A model this small misreads some nonces; only what it repeats alone is a question here.
+    for number in 0..4 * options.prompts {
+        if prompts.len() as u64 == options.prompts {
+            return Ok(prompts);
+        }
         let mut prompt = Prompt::draw(&mut draws, number);
         let Answer::Whole(text) = asker.ask(&prompt.messages, false, None).await? else {
             bail!("an answer that nobody left was not whole");
         };
-        // A model this small may misread a nonce; only what it can repeat is a question here.
         if text.contains(&prompt.nonce) {
             prompt.answer = text;
             prompts.push(prompt);
         }
     }
-    if prompts.len() * 4 < options.prompts as usize {
-        bail!("{} of {} nonces came back from the idle server", prompts.len(), options.prompts);
-    }
+    let (found, asked) = (prompts.len(), 4 * options.prompts);
+    ensure!(found as u64 == options.prompts, "{found} of {asked} nonces came back, asked alone");
     Ok(prompts)
 }
 
