@@ -8,13 +8,14 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use fleet::{Snapshot, Tick};
 use futures_util::FutureExt;
-use http::header::HeaderName;
+use http::header::{HeaderName, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use wire::{Dialect, ErrorBody};
 
-use crate::config::Config;
+use crate::auth::{Caller, Door};
+use crate::config::{Config, Scope};
 use crate::forward::Client;
 use crate::identity::Identities;
 use crate::metrics::Metrics;
@@ -34,6 +35,8 @@ pub(crate) struct App {
     pub client: Client,
     pub metrics: Arc<Metrics>,
     pub identities: Identities,
+    /// Who may ask.
+    pub door: Door,
     /// True once the grace of a stop is over: what is still open ends now, with a word.
     pub cut: watch::Sender<bool>,
     /// Requests that are open on each node, by its place in the snapshot.
@@ -51,6 +54,7 @@ impl App {
             fleet: ArcSwap::from_pointee(Snapshot::unseen(nodes)),
             client: Client::new(&config.gateway),
             metrics: Arc::default(),
+            door: Door::new(&config.auth),
             identities: Identities::new(config.gateway.cache_isolation),
             cut: watch::Sender::new(false),
             open: config.neurons.iter().map(|_| AtomicU32::new(0)).collect(),
@@ -95,13 +99,39 @@ pub(crate) async fn answer(app: Arc<App>, request: Request<Incoming>) -> Reply {
     let header = HeaderValue::from_str(&id);
     let has_version = request.headers().contains_key("anthropic-version");
     let dialect = Dialect::of_request(request.uri().path(), has_version);
-    let answer = dispatch(&app, request, Arc::clone(&id), dialect);
-    let mut reply = unless_panicked(dialect, &id, answer).await;
+    let mut reply = match admit(&app, &request) {
+        Ok(caller) => {
+            let answer = dispatch(&app, request, Arc::clone(&id), dialect, caller.clone());
+            let mut reply = unless_panicked(dialect, &id, answer).await;
+            if let Some(caller) = caller {
+                caller.tell_rates(reply.headers_mut(), app.door.now());
+            }
+            reply
+        }
+        Err(error) => turned_away(dialect, &id, &error, request.uri().path()),
+    };
     if let Ok(value) = header {
         if let Some(name) = dialect.request_id_header() {
             reply.headers_mut().insert(HeaderName::from_static(name), value.clone());
         }
         reply.headers_mut().insert(REQUEST_ID, value);
+    }
+    reply
+}
+
+/// Everything but a look at the gateway's health needs a key, where there are keys.
+fn admit(app: &App, request: &Request<Incoming>) -> Result<Option<Caller>, ErrorBody> {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/health") | (&Method::HEAD, "/") => Ok(None),
+        _ => app.door.admit(request.headers(), Scope::Inference),
+    }
+}
+
+fn turned_away(dialect: Dialect, id: &str, error: &ErrorBody, path: &str) -> Reply {
+    tracing::info!(id, path, status = error.status, code = error.code, "turned away at the door");
+    let mut reply = reply::error_reply(dialect, id, error);
+    if error.status == 401 {
+        reply.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     reply
 }
@@ -113,6 +143,13 @@ pub(crate) async fn answer_operator(app: Arc<App>, request: Request<Incoming>) -
         Method::GET | Method::HEAD => reply(),
         _ => reply::wrong_method(DIALECT, "", request.method(), "GET, HEAD"),
     };
+    let path = request.uri().path();
+    let scope = if path == "/metrics" { Scope::Metrics } else { Scope::Admin };
+    if path != "/health"
+        && let Err(error) = app.door.admit(request.headers(), scope)
+    {
+        return turned_away(DIALECT, "", &error, path);
+    }
     unless_panicked(DIALECT, "", async {
         match request.uri().path() {
             "/metrics" => get(&|| {
@@ -139,13 +176,14 @@ async fn dispatch(
     request: Request<Incoming>,
     id: Arc<str>,
     dialect: Dialect,
+    caller: Option<Caller>,
 ) -> Reply {
     let path = request.uri().path();
     if let Some(surface) = SURFACES.iter().find(|surface| surface.path == path) {
         if request.method() != Method::POST {
             return reply::wrong_method(dialect, &id, request.method(), "POST");
         }
-        let record = Record::begin(&app.metrics, surface, id);
+        let record = Record::begin(app, surface, id, caller);
         return generate::generate(app, surface, request, record).await;
     }
     let page = || match path {

@@ -10,8 +10,10 @@ use figment::providers::{Env, Format, Toml};
 use serde::Deserialize;
 
 mod complaint;
+mod keys;
 
 use complaint::complain;
+pub use keys::{Auth, Budget, Key, Scope, Scopes};
 
 use crate::Error;
 
@@ -28,6 +30,9 @@ pub struct Config {
     /// `[[neurons]]`.
     #[serde(default)]
     pub neurons: Vec<Neuron>,
+    /// `[auth]`.
+    #[serde(default)]
+    pub auth: Auth,
 }
 
 /// `[gateway]`: cortex itself.
@@ -160,6 +165,7 @@ impl Config {
             return Err(format!("gateway.listen and gateway.metrics_listen are both {both}"));
         }
         self.check_neurons()?;
+        self.auth.check()?;
         Ok(self)
     }
 
@@ -194,8 +200,8 @@ impl Config {
         }
     }
 
-    /// Refuses to serve strangers: there are no keys yet, so an address that other hosts can reach
-    /// needs the operator's word.
+    /// Refuses to serve strangers: without keys, an address that other hosts can reach needs the
+    /// operator's word.
     ///
     /// # Errors
     /// [`Error::Config`] with the address and the flag.
@@ -204,13 +210,16 @@ impl Config {
         let exposed = [("listen", gateway.listen), ("metrics_listen", gateway.metrics_listen)];
         let exposed = exposed.into_iter().find(|(_, addr)| !addr.ip().is_loopback());
         match exposed {
-            Some((key, addr)) if !gateway.allow_unauthenticated => Err(Error::Config {
-                place: format!("gateway.{key}"),
-                problem: format!(
-                    "{addr} can be reached from other hosts and cortex asks nobody for a key; \
-                     listen on 127.0.0.1, or accept this with --allow-unauthenticated"
-                ),
-            }),
+            Some((key, addr)) if !gateway.allow_unauthenticated && self.auth.keys.is_empty() => {
+                Err(Error::Config {
+                    place: format!("gateway.{key}"),
+                    problem: format!(
+                        "{addr} can be reached from other hosts and cortex asks nobody for a key; \
+                     add [[auth.keys]], listen on 127.0.0.1, or accept this with \
+                     --allow-unauthenticated"
+                    ),
+                })
+            }
             _ => Ok(()),
         }
     }

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
 use tokio::time::timeout;
-use wire::{ErrorBody, Retry};
+use wire::{ErrorBody, Peek, Retry};
 
 use crate::app::{App, Ticket};
 use crate::forward::{Fault, reply_headers, request_headers};
@@ -36,7 +36,11 @@ pub(crate) async fn generate(
     let query = request.uri().query().map(str::to_owned);
     let (head, body) = request.into_parts();
     let asked = match read(app, surface, &head.headers, body, &mut record).await {
-        Ok((body, is_stream)) => {
+        Ok((body, peek)) => {
+            if let Err(error) = record.meter.reserve(app, surface, &body, &peek) {
+                return refuse(&error, record);
+            }
+            let is_stream = peek.stream;
             let identity = app.identities.of(&head.headers);
             let headers = request_headers(head.headers, &record.id, identity);
             Asked { surface, query, headers, body, is_stream }
@@ -78,7 +82,7 @@ async fn read(
     headers: &HeaderMap,
     body: Incoming,
     record: &mut Record,
-) -> Result<(Bytes, bool), Unread> {
+) -> Result<(Bytes, Peek), Unread> {
     if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|e| *e != "identity") {
         let found = format!("content-encoding {}", String::from_utf8_lossy(encoding.as_bytes()));
         return Err(Unread { error: ErrorBody::unsupported_media_type(&found), close: true });
@@ -102,8 +106,8 @@ async fn read(
         .dialect
         .peek(&body)
         .map_err(|error| Unread { error: ErrorBody::from(&error), close: false })?;
-    record.model = Some(peek.model);
-    Ok((body, peek.stream))
+    record.model = Some(peek.model.clone());
+    Ok((body, peek))
 }
 
 /// All of a body; without a copy when it came in one piece.
@@ -220,6 +224,7 @@ fn relay(app: &App, surface: &'static Surface, answered: Answered, mut record: R
     // An encoded stream shows its end to the client alone.
     let is_plain = !head.headers.contains_key(CONTENT_ENCODING);
     let stream_of = (is_sse && is_plain).then_some(surface.dialect);
+    record.meter.begin(surface, record.status, stream_of.is_some());
     let idle = app.config.gateway.idle_timeout();
     let relay = Relay::new(body, stream_of, idle, app.cut.subscribe(), record, answered.ticket);
     let mut reply = Response::new(ReplyBody::Relayed(Box::new(relay)));

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, RandomState};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::auth::presented;
 use crate::config::CacheIsolation;
 
 /// See [`control::IDENTITY_HEADER`].
@@ -28,16 +29,9 @@ impl Identities {
         if !self.by_credential {
             return None;
         }
-        let bearer = headers.get(AUTHORIZATION).map(|value| {
-            let value = value.as_bytes();
-            let key = value
-                .split_at_checked(7)
-                .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "));
-            key.map_or(value, |(_, key)| key.trim_ascii())
-        });
         // The same key by either header is the same caller.
-        let credential = bearer.or_else(|| headers.get("x-api-key").map(HeaderValue::as_bytes));
-        let name = format!("{:016x}", self.hasher.hash_one(credential));
+        let other = || headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+        let name = format!("{:016x}", self.hasher.hash_one(presented(headers).or_else(other)));
         HeaderValue::from_str(&name).ok()
     }
 }

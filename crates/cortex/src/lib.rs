@@ -6,12 +6,14 @@
 #![forbid(unsafe_code)]
 
 mod app;
+mod auth;
 mod config;
 mod forward;
 mod generate;
 mod identity;
 mod listing;
 mod log;
+mod meter;
 mod metrics;
 mod poll;
 mod prefix_cache;
@@ -24,7 +26,8 @@ mod surface;
 mod tail;
 mod view;
 
-pub use config::{CacheIsolation, Config, Gateway, Neuron};
+pub use auth::{hash_key, new_key};
+pub use config::{Auth, Budget, CacheIsolation, Config, Gateway, Key, Neuron, Scope, Scopes};
 pub use log::LogWriter;
 pub use server::Server;
 pub use status::{print_models, print_status};

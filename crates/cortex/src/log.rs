@@ -1,76 +1,119 @@
 //! A log that never makes a request wait: a full pipe costs lines, and says how many.
 
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::time::Duration;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that may wait for the reader of the log.
 const LINES: usize = 4096;
+/// How long the first line waits for others: waking the thread costs more than most lines do.
+const GATHER: Duration = Duration::from_millis(5);
 
 /// Hands lines to a thread that writes them.
 #[derive(Clone)]
 pub struct LogWriter {
-    lines: SyncSender<Line>,
-    dropped: Arc<AtomicU64>,
+    shared: Arc<Shared>,
 }
 
-enum Line {
-    Text(Vec<u8>),
-    /// Everything before this is written once the sender is dropped.
-    Mark(SyncSender<()>),
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    text: Vec<u8>,
+    lines: usize,
+    dropped: u64,
+    /// The thread waits for a first line.
+    is_asleep: bool,
+    /// The thread is in the middle of writing.
+    is_writing: bool,
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic between two counters costs a line's place in the count, no more.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl LogWriter {
-    /// Starts the thread that writes to `out`; it ends with the last writer.
+    /// Starts the thread that writes to `out`; it lives as long as the process.
     ///
     /// # Errors
     /// The system's, when it gives no thread.
     pub fn start(out: impl Write + Send + 'static) -> io::Result<LogWriter> {
-        let (lines, waiting) = sync_channel(LINES);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&dropped);
-        std::thread::Builder::new()
-            .name("log".to_owned())
-            .spawn(move || write_all(out, &waiting, &counted))?;
-        Ok(LogWriter { lines, dropped })
+        let shared = Arc::new(Shared::default());
+        let own = Arc::clone(&shared);
+        std::thread::Builder::new().name("log".to_owned()).spawn(move || write_all(out, &own))?;
+        Ok(LogWriter { shared })
     }
 
     /// Waits until what was logged so far is written, but no longer than `limit`: the last lines
     /// of a process are worth a moment, and a stuck reader is not worth more.
     pub fn drain(&self, limit: Duration) {
-        let (mark, written) = sync_channel(1);
-        if self.lines.try_send(Line::Mark(mark)).is_ok() {
-            // The mark's sender is dropped when it is reached: either answer means written.
-            let _ = written.recv_timeout(limit);
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            let state = self.shared.state();
+            if state.lines == 0 && !state.is_writing {
+                return;
+            }
+            drop(state);
+            std::thread::sleep(GATHER);
         }
     }
 }
 
-fn write_all(mut out: impl Write, waiting: &Receiver<Line>, dropped: &AtomicU64) {
-    while let Ok(line) = waiting.recv() {
-        let lost = dropped.swap(0, Ordering::Relaxed);
+fn write_all(mut out: impl Write, shared: &Shared) {
+    let mut text = Vec::new();
+    loop {
+        wait_for_lines(shared);
+        let lost = {
+            let mut state = shared.state();
+            std::mem::swap(&mut text, &mut state.text);
+            (state.lines, state.is_writing) = (0, true);
+            std::mem::take(&mut state.dropped)
+        };
         // Nowhere is left to complain to when the log itself cannot be written.
         if lost > 0 {
             let _ = writeln!(out, "{lost} log lines were dropped: the log is read too slowly");
         }
-        match line {
-            Line::Text(text) => {
-                let _ = out.write_all(&text);
-            }
-            Line::Mark(mark) => drop(mark),
-        }
+        let _ = out.write_all(&text);
+        text.clear();
+        text.shrink_to(64 << 10);
+        shared.state().is_writing = false;
     }
+}
+
+fn wait_for_lines(shared: &Shared) {
+    let mut state = shared.state();
+    while state.lines == 0 {
+        state.is_asleep = true;
+        state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        state.is_asleep = false;
+    }
+    drop(state);
+    std::thread::sleep(GATHER);
 }
 
 impl Write for LogWriter {
     /// Takes one whole event, as `tracing_subscriber::fmt` writes it.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.lines.try_send(Line::Text(line.to_vec())).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+        let mut state = self.shared.state();
+        if state.lines >= LINES {
+            state.dropped += 1;
+            return Ok(line.len());
+        }
+        state.lines += 1;
+        state.text.extend_from_slice(line);
+        // Whoever wakes the thread says so, lest the next ones wake it too.
+        if std::mem::take(&mut state.is_asleep) {
+            drop(state);
+            self.shared.changed.notify_one();
         }
         Ok(line.len())
     }
@@ -92,10 +135,11 @@ impl<'a> MakeWriter<'a> for LogWriter {
 mod tests {
     use std::io::{self, Write};
     use std::sync::mpsc::{Receiver, Sender, channel};
+    use std::time::Duration;
 
     use super::{LINES, LogWriter};
 
-    /// Takes a line only when the test gives a turn.
+    /// Takes what it is given only when the test gives a turn.
     struct Slow {
         turns: Receiver<()>,
         written: Sender<String>,
@@ -119,13 +163,28 @@ mod tests {
         let (turn, turns) = channel();
         let (written, lines) = channel();
         let mut log = LogWriter::start(Slow { turns, written }).expect("a thread");
-        for _ in 0..LINES + 100 {
+        for _ in 0..3 * LINES {
             log.write_all(b"line\n").expect("never fails");
         }
-        for _ in 0..LINES {
+        for _ in 0..8 {
             turn.send(()).expect("the writer waits");
         }
-        let all: String = lines.iter().take(LINES).collect();
-        assert!(all.contains("log lines were dropped"), "{}", &all[..100]);
+        let until_told = lines.iter().find(|text| text.contains("log lines were dropped"));
+        assert!(until_told.is_some());
+        let last = lines.recv().expect("what was kept comes after it");
+        assert!(last.starts_with("line\n"), "{}", &last[..10]);
+    }
+
+    #[test]
+    fn a_drain_waits_for_the_last_line() {
+        let (turn, turns) = channel();
+        let (written, lines) = channel();
+        let mut log = LogWriter::start(Slow { turns, written }).expect("a thread");
+        log.write_all(b"last\n").expect("never fails");
+        log.drain(Duration::from_millis(20));
+        assert!(lines.try_recv().is_err(), "a stuck reader is not waited for");
+        turn.send(()).expect("the writer waits");
+        log.drain(Duration::from_secs(20));
+        assert_eq!(lines.try_recv().as_deref(), Ok("last\n"));
     }
 }

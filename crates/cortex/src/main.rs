@@ -1,13 +1,13 @@
 //! The `cortex` command.
 #![forbid(unsafe_code)]
 
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::io::{IsTerminal, Write, stderr, stdin, stdout};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use cortex::{Config, LogWriter, Server, print_models, print_status};
+use cortex::{Config, LogWriter, Server, hash_key, new_key, print_models, print_status};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -27,6 +27,8 @@ enum Command {
     Status(Ask<31314>),
     /// List the models that a running cortex offers.
     Models(Ask<31313>),
+    /// Print the hash of a key that is read from standard input, for the configuration.
+    HashKey(HashKey),
     /// Read the configuration as `serve` would, and say what is wrong with it.
     CheckConfig(ConfigFile),
 }
@@ -51,6 +53,13 @@ struct Serve {
 }
 
 #[derive(Args)]
+struct HashKey {
+    /// Make a new random key instead of reading one.
+    #[arg(long)]
+    new: bool,
+}
+
+#[derive(Args)]
 struct Ask<const PORT: u16> {
     /// The running cortex's base URL: for `models` where clients connect, for `status` its metrics
     /// listener.
@@ -71,6 +80,7 @@ async fn main() -> ExitCode {
         Command::Models(ask) => {
             print_models(&ask.url, ask.json, &mut stdout()).await.map_err(Into::into)
         }
+        Command::HashKey(args) => print_hash(&args),
         Command::CheckConfig(file) => check_config(&file),
     };
     match ended {
@@ -101,6 +111,22 @@ async fn serve(args: Serve) -> anyhow::Result<()> {
         })
         .await;
     log.drain(LAST_LINES);
+    Ok(())
+}
+
+/// A key is never an argument: those are seen by all users of the host.
+fn print_hash(args: &HashKey) -> anyhow::Result<()> {
+    let mut out = stdout();
+    if args.new {
+        let key = new_key();
+        writeln!(out, "key    {key}\nsha256 {}", hash_key(key.as_bytes()))?;
+        return Ok(());
+    }
+    let mut line = String::new();
+    stdin().read_line(&mut line)?;
+    let key = line.trim();
+    anyhow::ensure!(!key.is_empty(), "no key on standard input; write one, or use --new");
+    writeln!(out, "{}", hash_key(key.as_bytes()))?;
     Ok(())
 }
 

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use wire::Dialect;
 
-use crate::metrics::Metrics;
+use crate::app::App;
+use crate::auth::Caller;
+use crate::meter::Meter;
 use crate::surface::Surface;
 
 /// How a request ended.
@@ -43,10 +45,12 @@ impl End {
 
 /// Filled in on the way; written when it is dropped, so that no request goes untold.
 pub(crate) struct Record {
-    metrics: Arc<Metrics>,
+    app: Arc<App>,
     surface: &'static Surface,
     started: Instant,
     first_token: Option<Duration>,
+    /// What it may use and did use.
+    pub meter: Meter,
     /// `x-request-id`.
     pub id: Arc<str>,
     /// As the client named it; it becomes a label only once a node was found for it.
@@ -66,10 +70,16 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    pub(crate) fn begin(metrics: &Arc<Metrics>, surface: &'static Surface, id: Arc<str>) -> Record {
-        metrics.begin();
+    pub(crate) fn begin(
+        app: &Arc<App>,
+        surface: &'static Surface,
+        id: Arc<str>,
+        caller: Option<Caller>,
+    ) -> Record {
+        app.metrics.begin();
         Record {
-            metrics: Arc::clone(metrics),
+            app: Arc::clone(app),
+            meter: Meter::of(caller),
             surface,
             started: Instant::now(),
             first_token: None,
@@ -89,12 +99,20 @@ impl Record {
         self.surface.dialect
     }
 
-    /// Looks at a piece of a stream until the first one with text.
+    /// Looks at a piece of a stream.
     pub(crate) fn saw(&mut self, piece: &[u8]) {
         self.reply_bytes += piece.len() as u64;
-        if self.first_token.is_none() && self.surface.dialect.shows_words(piece) {
+        let has_words = self.surface.dialect.shows_words(piece);
+        if has_words && self.first_token.is_none() {
             self.first_token = Some(self.started.elapsed());
         }
+        self.meter.saw(piece, has_words);
+    }
+
+    /// Looks at a piece of a whole body.
+    pub(crate) fn saw_body(&mut self, piece: &[u8]) {
+        self.reply_bytes += piece.len() as u64;
+        self.meter.saw(piece, false);
     }
 }
 
@@ -105,18 +123,32 @@ impl Drop for Record {
             self.status = 500;
         }
         let took = self.started.elapsed();
+        let used = self.meter.settle(&self.app, self.end == End::Complete);
         let model = self.node.as_ref().and(self.model.as_deref());
-        self.metrics.end(self.surface.path, model, self.status, self.end, took, self.first_token);
+        self.app.metrics.end(
+            self.surface.path,
+            model,
+            self.status,
+            self.end,
+            took,
+            self.first_token,
+        );
         tracing::info!(
             id = &*self.id,
             path = self.surface.path,
             model = self.model.as_deref().map(clipped),
             node = self.node,
+            key = self.meter.key(),
             status = self.status,
             end = self.end.word(),
             retried = self.retried,
             request_bytes = self.request_bytes,
             reply_bytes = self.reply_bytes,
+            prompt_tokens = used.usage.prompt_tokens,
+            completion_tokens = used.usage.completion_tokens,
+            cached_tokens = used.usage.cached_tokens,
+            reasoning_tokens = used.usage.reasoning_tokens,
+            estimated = used.is_estimate,
             ttft_ms = self.first_token.map(|at| at.as_secs_f64() * 1e3),
             took_ms = took.as_secs_f64() * 1e3,
             "request"

@@ -123,7 +123,7 @@ impl Body for Relay {
                             stream.tail.push(data);
                             this.record.saw(data);
                         }
-                        None => this.record.reply_bytes += data.len() as u64,
+                        None => this.record.saw_body(data),
                     }
                 }
                 Poll::Ready(Some(Ok(frame)))

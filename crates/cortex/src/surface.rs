@@ -10,6 +10,13 @@ pub(crate) struct Surface {
     pub dialect: Dialect,
 }
 
+impl Surface {
+    /// Whether its answers are generated, and so cost tokens.
+    pub(crate) fn generates(&self) -> bool {
+        self.path == self.dialect.path()
+    }
+}
+
 const fn surface(path: &'static str, dialect: Dialect) -> Surface {
     Surface { path, dialect }
 }

@@ -7,6 +7,7 @@
 //! from its inputs.
 #![forbid(unsafe_code)]
 
+pub mod budget;
 mod catalogue;
 mod desk;
 mod evict;

@@ -1,10 +1,12 @@
 //! The table of dialects: everything that a node or a gateway asks about one.
 
-use dialog::GenerateRequest;
+use dialog::{GenerateRequest, Usage};
 
 use crate::projector::{Projector, Stamp};
 use crate::{ErrorBody, Peek, WireError};
-use crate::{anthropic, openai_chat, openai_completions, openai_responses, peek, sse};
+use crate::{
+    anthropic, openai_chat, openai_completions, openai_responses, peek, sse, tally, usage,
+};
 
 /// A language in which clients ask for generated text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,10 @@ impl Dialect {
             max_tokens: match self {
                 Self::OpenaiResponses => openai_responses::max_tokens(&body)?,
                 _ => peek::max_tokens(&body)?,
+            },
+            choices: match self {
+                Self::OpenaiChat | Self::OpenaiCompletions => peek::choices(&body),
+                Self::OpenaiResponses | Self::Anthropic => 1,
             },
         })
     }
@@ -156,6 +162,17 @@ impl Dialect {
         }
     }
 
+    /// What an answer used, by a whole body or by the JSON of one event.
+    pub(crate) fn usage_in(self, json: &[u8], at: UsageAt) -> Option<Usage> {
+        match self {
+            Self::OpenaiChat | Self::OpenaiCompletions => {
+                usage::read(tally::usage_object(json, 1)?)
+            }
+            Self::OpenaiResponses => openai_responses::usage_in(json, at),
+            Self::Anthropic => anthropic::usage_in(json),
+        }
+    }
+
     /// Whether a piece of a stream carries generated words: announcements do not count
     /// (requirement 114).
     pub fn shows_words(self, piece: &[u8]) -> bool {
@@ -166,6 +183,15 @@ impl Dialect {
             Self::Anthropic => anthropic::shows_words(piece),
         }
     }
+}
+
+/// Where a `usage` object stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UsageAt {
+    /// In a whole answer.
+    Body,
+    /// In an event of a stream.
+    Event,
 }
 
 /// How a caller wants its answer told; knows its dialect.

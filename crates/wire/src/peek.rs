@@ -11,6 +11,8 @@ pub struct Peek {
     pub stream: bool,
     /// The caller's cap on generated tokens.
     pub max_tokens: Option<u32>,
+    /// How many answers the caller asks for; 1 where the node will refuse the field.
+    pub choices: u32,
 }
 
 /// Reads the routing fields of a chat body.
@@ -27,6 +29,7 @@ pub fn peek(body: &[u8]) -> Result<Peek, WireError> {
         model: model(&body)?,
         stream: body.flag("stream")?.unwrap_or(false),
         max_tokens: max_tokens(&body)?,
+        choices: choices(&body),
     })
 }
 
@@ -36,6 +39,12 @@ pub(crate) fn model(body: &fields::Object<'_>) -> Result<String, WireError> {
         return Err(body.wrong("model", "must name a model"));
     }
     Ok(model)
+}
+
+/// A bad value is the node's to refuse.
+pub(crate) fn choices(body: &fields::Object<'_>) -> u32 {
+    let asked = body.integer("n", 1..=128).ok().flatten();
+    asked.and_then(|count| u32::try_from(count).ok()).unwrap_or(1)
 }
 
 /// `max_completion_tokens` wins over the older `max_tokens`; both must be in range.

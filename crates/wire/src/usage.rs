@@ -1,7 +1,7 @@
 //! Token counts and times as OpenAI's completion dialects tell them.
 
 use dialog::{CacheMiss, Role, Timings, Usage};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Adds the counts of one of several answers to the same prompt, which counts once.
 pub(crate) fn add_choice(total: &mut Usage, choice: u32, usage: &Usage) {
@@ -24,12 +24,14 @@ pub(crate) struct UsageBody {
     completion_tokens_details: Option<CompletionDetails>,
 }
 
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct PromptDetails {
     cached_tokens: u32,
 }
 
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct CompletionDetails {
     reasoning_tokens: u32,
 }
@@ -48,6 +50,27 @@ impl From<&Usage> for UsageBody {
             completion_tokens_details: reasoning,
         }
     }
+}
+
+/// The same from another hand, where anything may be missing.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct UsageRead {
+    prompt_tokens: u32,
+    completion_tokens: u32,
+    prompt_tokens_details: Option<PromptDetails>,
+    completion_tokens_details: Option<CompletionDetails>,
+}
+
+/// Reads the object of a `usage` field.
+pub(crate) fn read(object: &[u8]) -> Option<Usage> {
+    let read: UsageRead = serde_json::from_slice(object).ok()?;
+    Some(Usage {
+        prompt_tokens: read.prompt_tokens,
+        completion_tokens: read.completion_tokens,
+        cached_tokens: read.prompt_tokens_details.map_or(0, |details| details.cached_tokens),
+        reasoning_tokens: read.completion_tokens_details.map_or(0, |it| it.reasoning_tokens),
+    })
 }
 
 /// Field names as llama-server's, so that its clients show them.

@@ -2,6 +2,7 @@
 
 mod client;
 mod dialects;
+mod keys;
 mod lists;
 mod refusals;
 mod streams;

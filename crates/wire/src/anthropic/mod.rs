@@ -33,3 +33,9 @@ pub(crate) use error::{error, error_event};
 pub use parse::{ReplyOptions, parse, parse_count};
 pub use project::{Collector, Stream, is_last, shows_words};
 pub use types::token_count;
+
+/// A stream announces what was read within its first message, and tells the rest beside it.
+pub(crate) fn usage_in(json: &[u8]) -> Option<dialog::Usage> {
+    let find = |depth| crate::tally::usage_object(json, depth);
+    types::read_usage(find(1).or_else(|| find(2))?)
+}

@@ -1,7 +1,7 @@
 //! The shapes that go out. Clients validate them strictly: documented keys are never left out.
 
 use dialog::{FinishReason, Usage};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// What is announced at the beginning of a stream and told as a whole otherwise.
@@ -71,7 +71,8 @@ pub(super) struct MessageDelta<'a> {
 }
 
 /// Here the tokens that a cache supplied are no part of `input_tokens`; the three add up.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct UsageBody {
     input_tokens: u32,
     cache_creation_input_tokens: u32,
@@ -82,7 +83,8 @@ pub(super) struct UsageBody {
     output_tokens_details: Option<OutputDetails>,
 }
 
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct OutputDetails {
     thinking_tokens: u32,
 }
@@ -98,6 +100,18 @@ impl From<&Usage> for UsageBody {
             output_tokens_details: (usage.reasoning_tokens > 0).then_some(details),
         }
     }
+}
+
+/// Reads the object of a `usage` field.
+pub(super) fn read_usage(object: &[u8]) -> Option<Usage> {
+    let body: UsageBody = serde_json::from_slice(object).ok()?;
+    let written = body.cache_creation_input_tokens;
+    Some(Usage {
+        prompt_tokens: body.input_tokens + written + body.cache_read_input_tokens,
+        completion_tokens: body.output_tokens,
+        cached_tokens: body.cache_read_input_tokens,
+        reasoning_tokens: body.output_tokens_details.map_or(0, |it| it.thinking_tokens),
+    })
 }
 
 /// Requirement 15. A stop text counts only where nothing else ended the answer.

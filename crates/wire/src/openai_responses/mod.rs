@@ -28,3 +28,12 @@ pub(crate) use error::error_event;
 pub(crate) use parse::max_tokens;
 pub use parse::{ReplyOptions, parse};
 pub use project::{Collector, Stream, is_last, shows_words};
+
+/// The last event of a stream holds the whole response one level down.
+pub(crate) fn usage_in(json: &[u8], at: crate::dialect::UsageAt) -> Option<dialog::Usage> {
+    let depth = match at {
+        crate::dialect::UsageAt::Body => 1,
+        crate::dialect::UsageAt::Event => 2,
+    };
+    types::read_usage(crate::tally::usage_object(json, depth)?)
+}

@@ -1,7 +1,7 @@
 //! The shapes that go out. Clients validate them strictly: documented keys are never left out.
 
 use dialog::{TokenLogprob, Usage};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Echo;
 use crate::logprobs::{TokenBody, tokens};
@@ -105,7 +105,8 @@ pub(super) struct Frame<'a> {
 }
 
 /// In this dialect the details are required even when they are zero.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub(super) struct UsageBody {
     input_tokens: u32,
     input_tokens_details: InputDetails,
@@ -114,13 +115,15 @@ pub(super) struct UsageBody {
     total_tokens: u64,
 }
 
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct InputDetails {
     cached_tokens: u32,
     cache_write_tokens: u32,
 }
 
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct OutputDetails {
     reasoning_tokens: u32,
 }
@@ -138,4 +141,15 @@ impl From<&Usage> for UsageBody {
             total_tokens: u64::from(usage.prompt_tokens) + u64::from(usage.completion_tokens),
         }
     }
+}
+
+/// Reads the object of a `usage` field.
+pub(super) fn read_usage(object: &[u8]) -> Option<Usage> {
+    let body: UsageBody = serde_json::from_slice(object).ok()?;
+    Some(Usage {
+        prompt_tokens: body.input_tokens,
+        completion_tokens: body.output_tokens,
+        cached_tokens: body.input_tokens_details.cached_tokens,
+        reasoning_tokens: body.output_tokens_details.reasoning_tokens,
+    })
 }
