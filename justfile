@@ -47,6 +47,6 @@ score url="http://127.0.0.1:31313" *arguments:
 bench direct="http://127.0.0.1:13131" through="http://127.0.0.1:31313" *arguments:
     cargo run --release --package bench -- ttft --model sprout --direct {{ direct }} --through {{ through }} {{ arguments }}
 
-# The official OpenAI client with strict validation; needs `pip install openai`.
-clients url="http://127.0.0.1:31313" model="sprout":
-    python3 tests/clients/openai_chat.py --url {{ url }} --model {{ model }}
+# The clients that people really use, against a fleet on this machine; needs PyPI and npm.
+clients *arguments:
+    tests/clients/run {{ arguments }}

@@ -12,6 +12,8 @@ use engine::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::scene::{Scene, Spelling, choose};
+
 /// Tokens of a KV block of the scripted engine.
 const BLOCK_SIZE: u32 = 16;
 
@@ -21,6 +23,8 @@ const BLOCK_SIZE: u32 = 16;
 pub struct Script {
     /// The answer to every prompt; by default the prompt itself, again and again.
     pub answer: Option<Vec<u32>>,
+    /// Answers in words, each to its prompts; they go before `answer`.
+    pub scenes: Vec<Scene>,
     /// How long every step takes.
     pub step_ms: u64,
     /// How long the load takes.
@@ -35,6 +39,8 @@ pub struct Script {
     pub hang_after_steps: Option<u64>,
     /// A request's logits are not finite once it has this many tokens.
     pub not_finite_after: Option<u32>,
+    /// See [`EngineInfo::vocab_size`].
+    pub vocab_size: u32,
     /// See [`EngineInfo::context`].
     pub context: u32,
     /// See [`EngineInfo::max_running`].
@@ -56,6 +62,7 @@ impl Default for Script {
     fn default() -> Self {
         Self {
             answer: None,
+            scenes: Vec::new(),
             step_ms: 0,
             load_ms: 0,
             fail_load: None,
@@ -63,6 +70,7 @@ impl Default for Script {
             fault_after_steps: None,
             hang_after_steps: None,
             not_finite_after: None,
+            vocab_size: 512,
             context: 4096,
             max_running: 4,
             max_waiting: 64,
@@ -90,6 +98,9 @@ impl Script {
 struct Running {
     request: TokenRequest,
     generated: u32,
+    /// What is said, again and again.
+    words: Vec<u32>,
+    fault_after: Option<u32>,
 }
 
 impl Running {
@@ -107,6 +118,7 @@ pub struct ScriptedEngine {
     info: EngineInfo,
     running: Vec<Running>,
     waiting: VecDeque<TokenRequest>,
+    spelling: Spelling,
     steps: u64,
 }
 
@@ -118,7 +130,7 @@ impl ScriptedEngine {
             architecture: "scripted".into(),
             quant: "none".into(),
             device: Device::Cpu,
-            vocab_size: 512,
+            vocab_size: script.vocab_size,
             context: script.context,
             max_running: script.max_running,
             block_size: BLOCK_SIZE,
@@ -131,7 +143,8 @@ impl ScriptedEngine {
                 ..PrefixCacheInfo::default()
             },
         };
-        Self { script, info, running: Vec::new(), waiting: VecDeque::new(), steps: 0 }
+        let (running, waiting) = (Vec::new(), VecDeque::new());
+        Self { script, info, running, waiting, spelling: Spelling::default(), steps: 0 }
     }
 
     fn admit(&mut self) -> Vec<Started> {
@@ -139,9 +152,17 @@ impl ScriptedEngine {
         while self.running.len() < self.info.max_running as usize {
             let Some(request) = self.waiting.pop_front() else { break };
             started.push(Started { id: request.id, cached_tokens: 0, diverged_at: None });
-            self.running.push(Running { request, generated: 0 });
+            self.running.push(self.begin(request));
         }
         started
+    }
+
+    fn begin(&self, request: TokenRequest) -> Running {
+        let (words, fault_after) = match choose(&self.script.scenes, &self.spelling, &request) {
+            Some((scene, words)) => (words, scene.fault_after),
+            None => (self.script.answer.clone().unwrap_or_else(|| request.prompt.clone()), None),
+        };
+        Running { request, generated: 0, words, fault_after }
     }
 }
 
@@ -151,8 +172,7 @@ fn advance(script: &Script, entry: &mut Running) -> TokenUpdate {
     if script.not_finite_after == Some(entry.generated) {
         return TokenUpdate { id, tokens: vec![], logprobs: vec![], end: Some(End::NotFinite) };
     }
-    let tokens = script.answer.as_ref().unwrap_or(&entry.request.prompt);
-    let token = tokens[entry.generated as usize % tokens.len()];
+    let token = entry.words[entry.generated as usize % entry.words.len()];
     entry.generated += 1;
     let length = entry.request.prompt.len() as u32 + entry.generated;
     let stops = entry.request.stop_tokens.contains(&token);
@@ -178,7 +198,9 @@ impl TokenEngine for ScriptedEngine {
     }
 
     /// It follows its script, whatever grammar a request has.
-    fn set_vocabulary(&mut self, _: Vocabulary) {}
+    fn set_vocabulary(&mut self, vocabulary: Vocabulary) {
+        self.spelling = Spelling::new(vocabulary);
+    }
 
     fn submit(&mut self, request: TokenRequest) -> Result<Admission, Refusal> {
         let prompt = request.prompt.len() as u32;
@@ -218,7 +240,8 @@ impl TokenEngine for ScriptedEngine {
     }
 
     fn step(&mut self) -> Result<StepReport, Fault> {
-        if self.script.fault_after_steps == Some(self.steps) {
+        let over = |entry: &Running| entry.fault_after.is_some_and(|most| entry.generated >= most);
+        if self.script.fault_after_steps == Some(self.steps) || self.running.iter().any(over) {
             return Err(Fault("the script says so".into()));
         }
         while self.script.hang_after_steps == Some(self.steps) {
