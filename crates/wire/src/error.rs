@@ -155,14 +155,21 @@ impl ErrorBody {
 
     /// 400 in the words by which agents know that they must shorten the conversation.
     ///
-    /// `answer` is what was asked for with `max_tokens`, 0 when the prompt alone is too long.
+    /// `answer` is what was asked for with `max_tokens`, 0 when nothing was. Where the prompt alone
+    /// is too long, the message begins with the words and numbers by which agents measure how much
+    /// they must leave out.
     pub fn context_length_exceeded(context: u32, prompt: u32, answer: u32) -> Self {
         let total = u64::from(prompt) + u64::from(answer);
-        let message = format!(
+        let mut message = format!(
             "This model's maximum context length is {context} tokens. However, you requested \
              {total} tokens ({prompt} in the messages, {answer} in the completion). \
              Shorten the messages or lower max_tokens."
         );
+        // One token at least has to be left for the answer.
+        let most = context.saturating_sub(1);
+        if prompt > most {
+            message = format!("prompt is too long: {prompt} tokens > {most} maximum. {message}");
+        }
         let code = Some("context_length_exceeded");
         let mut body = Self::refusal(400, "invalid_request_error", code, message);
         body.param = Some("messages".to_owned());
@@ -349,6 +356,12 @@ mod tests {
         assert!(text.contains("maximum context length is 4096 tokens"), "{text}");
         assert!(text.contains("4200 tokens (4000 in the messages, 200 in the completion)"));
         assert!(text.contains("\"code\":\"context_length_exceeded\""));
+        assert!(!text.contains("prompt is too long"), "a smaller answer would do: {text}");
+        // Claude Code reads both numbers out of these words, and LangChain knows by them that it
+        // was the prompt.
+        let long = ErrorBody::context_length_exceeded(4096, 4096, 0).message;
+        assert!(long.starts_with("prompt is too long: 4096 tokens > 4095 maximum. "), "{long}");
+        assert!(long.contains("maximum context length is 4096 tokens"), "{long}");
     }
 
     // robustness 35

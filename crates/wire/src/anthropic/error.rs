@@ -22,8 +22,7 @@ struct Inner<'a> {
 /// Status and body.
 pub(crate) fn error(error: &ErrorBody, request_id: &str) -> (u16, Vec<u8>) {
     let (status, kind) = status_and_kind(error);
-    let message = message(error);
-    let body = serde_json::to_vec(&envelope(kind, &message, request_id));
+    let body = serde_json::to_vec(&envelope(kind, &error.message, request_id));
     (status, body.expect("strings always serialise"))
 }
 
@@ -31,8 +30,7 @@ pub(crate) fn error(error: &ErrorBody, request_id: &str) -> (u16, Vec<u8>) {
 pub(crate) fn error_event(error: &ErrorBody, request_id: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let (_, kind) = status_and_kind(error);
-    let message = message(error);
-    sse::push_event(&mut out, "error", &envelope(kind, &message, request_id));
+    sse::push_event(&mut out, "error", &envelope(kind, &error.message, request_id));
     out
 }
 
@@ -54,13 +52,5 @@ fn status_and_kind(error: &ErrorBody) -> (u16, &'static str) {
         504 => (504, "timeout_error"),
         status @ 400..=499 => (status, "invalid_request_error"),
         status => (status, "api_error"),
-    }
-}
-
-/// Agents of this dialect know by these words that they must shorten the conversation.
-fn message(error: &ErrorBody) -> String {
-    match error.code {
-        Some("context_length_exceeded") => format!("prompt is too long: {}", error.message),
-        _ => error.message.clone(),
     }
 }
