@@ -33,6 +33,10 @@ pub enum AnswerFormat {
     JsonObject,
     /// A JSON value that this JSON Schema allows.
     JsonSchema(Json),
+    /// A text that this regular expression describes, from its first letter to its last.
+    Regex(String),
+    /// One of these texts, word for word.
+    OneOf(Vec<String>),
 }
 
 /// Whether the model may, must or must not call.
@@ -124,6 +128,9 @@ pub struct GenerateRequest {
     pub parallel_tool_calls: bool,
     /// The form of the answer; `None` is free text.
     pub format: Option<AnswerFormat>,
+    /// The field that asked for it, where it is not the one that its dialect has for that; errors
+    /// name it.
+    pub format_field: Option<&'static str>,
     /// See [`Reasoning`].
     pub reasoning: Reasoning,
     /// Extra variables for the chat template: a JSON object.
@@ -158,6 +165,7 @@ impl GenerateRequest {
             tool_choice: ToolChoice::default(),
             parallel_tool_calls: true,
             format: None,
+            format_field: None,
             reasoning: Reasoning::default(),
             template_arguments: None,
             sampling: SamplingParams::default(),

@@ -138,6 +138,37 @@ fn a_format_is_json_of_its_schema() {
 }
 
 #[test]
+fn a_regular_expression_describes_the_whole_answer() {
+    let reader = |pattern: &str| {
+        let format = Some(AnswerFormat::Regex(pattern.to_owned()));
+        Reader::new(model(), &GenerateRequest { format, ..request() })
+    };
+    let date = reader(r"\d{4}/(0[1-9]|1[0-2])");
+    assert_eq!((date.read("2026/11"), date.read("2026/1")), (Whole, Beginning));
+    assert_eq!((date.read("2026/13"), date.read("On 2026")), (Outside, Outside));
+    // Anchors say what is so anyway.
+    let anchored = reader("^(yes|no)$");
+    assert_eq!((anchored.read("yes"), anchored.read("yes, ")), (Whole, Outside));
+    assert_eq!(reader(r"a\/b[/\\]").read("a/b\\"), Whole);
+    assert_eq!(reader("a\nb").read("a\nb"), Whole);
+    assert_eq!(reader("(?i)straße|//").read("STRAßE"), Whole);
+    assert_eq!(reader("//.*").read("// \u{1F600}"), Whole);
+    assert_eq!(reader("#x \"y\"").read("#x \"y\""), Whole);
+    assert_eq!(reader("a*").read(""), Whole);
+}
+
+#[test]
+fn a_choice_is_one_of_its_texts_word_for_word() {
+    let texts = ["positive", "not \"so\" /good/\n", "très bien", "pos"];
+    let format = Some(AnswerFormat::OneOf(texts.map(str::to_owned).to_vec()));
+    let reader = Reader::new(model(), &GenerateRequest { format, ..request() });
+    for text in texts {
+        assert_eq!(reader.read(text), Whole, "{text}");
+    }
+    assert_eq!((reader.read("posi"), reader.read("poss")), (Beginning, Outside));
+}
+
+#[test]
 fn thoughts_are_free_until_they_end() {
     let schema = json!({"type": "integer"});
     let open = GenerateRequest { reasoning: Reasoning::On, ..schema_request(&schema) };
@@ -263,6 +294,12 @@ fn what_cannot_be_enforced_is_refused_by_its_place() {
     let (part, path, reason) = refused(&model(), &never);
     assert_eq!((part, path.as_str()), (FormatPart::Answer, "/items"));
     assert!(reason.contains("not"));
+    for (pattern, word) in [("(?<stop>a)b", "`stop`"), ("a\\", "backslash"), ("a\\\n", "line")] {
+        let format = Some(AnswerFormat::Regex(pattern.to_owned()));
+        let (part, _, reason) = refused(&model(), &GenerateRequest { format, ..request() });
+        assert_eq!(part, FormatPart::Answer);
+        assert!(reason.contains(word), "{reason}");
+    }
     let endless = GenerateRequest { ignore_eos: true, ..schema_request(&json!({})) };
     assert!(refused(&model(), &endless).2.contains("ignore_eos"));
 

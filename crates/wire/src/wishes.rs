@@ -13,11 +13,6 @@ pub(crate) const NOT_DONE: &[(&str, &[&str])] = &[
     ("suffix", &["\"\""]),
     ("best_of", &["1"]),
     ("grammar", &["\"\""]),
-    ("json_schema", &[]),
-    ("structured_outputs", &[]),
-    ("guided_json", &[]),
-    ("guided_regex", &[]),
-    ("guided_choice", &[]),
     ("guided_grammar", &[]),
     ("use_beam_search", &["false"]),
     ("length_penalty", &["1", "1.0"]),
@@ -33,6 +28,16 @@ pub(crate) const NOT_DONE: &[(&str, &[&str])] = &[
     ("mirostat", &["0"]),
     ("dry_multiplier", &["0", "0.0"]),
     ("xtc_probability", &["0", "0.0"]),
+];
+
+/// Other servers' names for the form of an answer, refused by the dialects that have one name for
+/// it and no more.
+pub(crate) const OTHER_FORMS: &[(&str, &[&str])] = &[
+    ("structured_outputs", &[]),
+    ("guided_json", &[]),
+    ("guided_regex", &[]),
+    ("guided_choice", &[]),
+    ("json_schema", &[]),
 ];
 
 /// Refuses the first field of `wishes` that asks for something.

@@ -42,7 +42,7 @@ pub(super) async fn admit(
     let read = prompt::read(app, dialect.prompt_field(), body, parse).await?;
     let Read { request, also: reply, served, model, info, prepared } = read;
     let grammar = model.grammar(&request, &prepared);
-    let grammar = grammar.map_err(|error| refuse_form(dialect, &error))?;
+    let grammar = grammar.map_err(|error| refuse_form(dialect, &request, &error))?;
     let token_request = TokenRequest {
         grammar: grammar.map(Grammar),
         isolation: app.isolation.key(asker.identity.as_ref(), &request.sharing),
@@ -82,11 +82,11 @@ pub(super) async fn admit(
 }
 
 /// The form of the answer is refused under the name of the field that asks for it.
-fn refuse_form(dialect: Dialect, error: &TextError) -> ErrorBody {
+fn refuse_form(dialect: Dialect, request: &GenerateRequest, error: &TextError) -> ErrorBody {
     let TextError::Format { part, .. } = error else { return prompt::refuse_text(error, "tools") };
     let mut body = ErrorBody::invalid_request(error.to_string());
     body.param = Some(match part {
-        FormatPart::Answer => dialect.format_field().to_owned(),
+        FormatPart::Answer => request.format_field.unwrap_or(dialect.format_field()).to_owned(),
         FormatPart::Tools => "tools".to_owned(),
     });
     body
@@ -106,7 +106,8 @@ fn refuse_ending(dialect: Dialect, request: &GenerateRequest, ending: Ending) ->
                 Some(_) => FormatPart::Answer,
                 None => FormatPart::Tools,
             };
-            refuse_form(dialect, &TextError::Format { part, path: "the form".into(), reason })
+            let error = TextError::Format { part, path: "the form".into(), reason };
+            refuse_form(dialect, request, &error)
         }
         Ending::Failed(failure) => ErrorBody::from_failure(&failure),
         Ending::Done(_) => ErrorBody::internal("the answer ended before it began"),

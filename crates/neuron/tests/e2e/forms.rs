@@ -61,6 +61,35 @@ async fn every_dialect_keeps_a_format() {
 }
 
 #[tokio::test]
+async fn a_regular_expression_and_a_choice_are_kept_under_their_names() {
+    // Requirement 106.
+    let node = Node::with_random_model().await;
+    let is_date = |text: &str| {
+        let (year, rest) = text.split_at(4);
+        year.bytes().all(|byte| byte.is_ascii_digit()) && ["/01", "/12"].contains(&rest)
+    };
+    let pattern = "^[0-9]{4}/(01|12)$";
+    for more in [
+        json!({"response_format": {"type": "regex", "pattern": pattern}}),
+        json!({"structured_outputs": {"regex": pattern}}),
+        json!({"guided_regex": pattern}),
+    ] {
+        let chat = node.chat("hi", wandering(more.clone())).await.json();
+        let text = chat["choices"][0]["message"]["content"].as_str().unwrap();
+        assert!(is_date(text), "{text}");
+        assert_eq!(chat["choices"][0]["finish_reason"], "stop", "{chat}");
+        let mut body = wandering(more);
+        (body["model"], body["prompt"]) = (json!(MODEL), json!("hi"));
+        let completion = node.post("/v1/completions", &body).await.json();
+        assert!(is_date(completion["choices"][0]["text"].as_str().unwrap()), "{completion}");
+    }
+    let choice = json!({"structured_outputs": {"choice": ["yes", "no"]}});
+    let chat = node.chat("hi", wandering(choice)).await.json();
+    assert!(["yes", "no"].contains(&chat["choices"][0]["message"]["content"].as_str().unwrap()));
+    node.settled().await;
+}
+
+#[tokio::test]
 async fn what_cannot_be_kept_is_refused_by_name() {
     // Requirements 7 and 106: before a byte of a stream.
     let node = Node::with_random_model().await;
@@ -76,6 +105,14 @@ async fn what_cannot_be_kept_is_refused_by_name() {
         (formatted(json!({"type": "string", "pattern": "(?=a)b"})), "response_format", "(?=a)b"),
         (formatted(json!({"type": "integer", "minimum": 3, "maximum": 2})), "response_format", ""),
         (formatted(json!({"$ref": "#/$defs/gone"})), "response_format", "gone"),
+        (json!({"guided_regex": "a(b"}), "guided_regex", "unclosed group"),
+        (json!({"guided_regex": "(?=a)b"}), "guided_regex", "look-around"),
+        (
+            json!({"structured_outputs": {"regex": "([a-z]{1,99}){1,9999}"}}),
+            "structured_outputs",
+            "",
+        ),
+        (json!({"structured_outputs": {"regex": "(?<stop>a)b"}}), "structured_outputs", "stop"),
         (
             json!({"tool_choice": "required", "tools": [{"function":
                 {"name": "f", "parameters": {"properties": {"x": {"not": {}}}}}}]}),

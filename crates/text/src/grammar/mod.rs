@@ -125,8 +125,37 @@ fn format_rule(format: &AnswerFormat) -> Result<String, TextError> {
     let schema = match format {
         AnswerFormat::JsonObject => json!({"type": "object"}),
         AnswerFormat::JsonSchema(schema) => parsed(schema),
+        AnswerFormat::Regex(pattern) => return regex_rule(pattern).map_err(refuse),
+        AnswerFormat::OneOf(texts) => {
+            return Ok(texts.iter().map(|text| literal(text)).collect::<Vec<_>>().join(" | "));
+        }
     };
     Ok(json_rule(&compilable(&schema).map_err(refuse)?))
+}
+
+/// A caller's regular expression between the slashes of a grammar. What is wrong with the
+/// expression itself its compiler says.
+fn regex_rule(pattern: &str) -> Result<String, Wrong> {
+    let wrong = |reason: &str| Wrong { path: String::new(), reason: reason.to_owned() };
+    // The compiler takes a group of this name for a look-ahead.
+    if pattern.contains("(?P<stop>") || pattern.contains("(?<stop>") {
+        return Err(wrong("a group cannot have the name `stop`"));
+    }
+    let mut rule = String::from("/");
+    let mut letters = pattern.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '/' => rule.push_str("\\/"),
+            '\\' => match letters.next() {
+                Some('\n') => return Err(wrong("a backslash before a line break means nothing")),
+                Some(escaped) => rule.extend(['\\', escaped]),
+                None => return Err(wrong("ends with a backslash, which escapes nothing")),
+            },
+            letter => rule.push(letter),
+        }
+    }
+    rule.push('/');
+    Ok(rule)
 }
 
 /// Whoever made it has checked that it parses.

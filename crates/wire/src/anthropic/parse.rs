@@ -99,6 +99,7 @@ fn reasoning(body: &Object<'_>) -> Result<Reasoning, WireError> {
 fn refuse_what_is_not_done(body: &Object<'_>) -> Result<(), WireError> {
     refuse(body, NOT_DONE)?;
     refuse(body, wishes::NOT_DONE)?;
+    refuse(body, wishes::OTHER_FORMS)?;
     wishes::one_choice(body)
 }
 

@@ -4,7 +4,7 @@ use dialog::{GenerateRequest, Json, Prompt, Reasoning};
 
 use super::{message, tools};
 use crate::fields::{self, Object};
-use crate::format::answer_format;
+use crate::format::any_format;
 use crate::logprobs::top_logprobs;
 use crate::sampling::{FOUR_STOPS, min_tokens, sampling, stop};
 use crate::sharing;
@@ -43,11 +43,13 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
     let (tools, tool_choice) = tools::offer(&body)?;
     let max_tokens = peek::max_tokens(&body)?;
     let wants_logprobs = body.flag("logprobs")?.unwrap_or(false);
+    let (format, format_field) = any_format(&body)?;
     let request = GenerateRequest {
         tools,
         tool_choice,
         parallel_tool_calls: body.flag("parallel_tool_calls")?.unwrap_or(true),
-        format: answer_format(&body, "response_format")?,
+        format,
+        format_field,
         reasoning,
         template_arguments,
         sampling: sampling(&body)?,

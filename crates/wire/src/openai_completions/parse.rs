@@ -4,7 +4,7 @@ use dialog::{GenerateRequest, Prompt};
 use serde_json::value::RawValue;
 
 use crate::fields::{self, Object};
-use crate::format::answer_format;
+use crate::format::any_format;
 use crate::logprobs::MOST_RIVALS;
 use crate::sampling::{FOUR_STOPS, min_tokens, sampling, stop};
 use crate::sharing;
@@ -40,6 +40,7 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
     refuse(&body, NOT_DONE)?;
     refuse(&body, wishes::NOT_DONE)?;
     let max_tokens = peek::max_tokens(&body)?;
+    let (format, format_field) = any_format(&body)?;
     let request = GenerateRequest {
         sampling: sampling(&body)?,
         max_tokens,
@@ -47,7 +48,8 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
         stop: stop(&body, "stop", FOUR_STOPS)?,
         ignore_eos: body.flag("ignore_eos")?.unwrap_or(false),
         sharing: sharing::openai(&body)?,
-        format: answer_format(&body, "response_format")?,
+        format,
+        format_field,
         choices: wishes::choices(&body)?,
         top_logprobs: rivals(&body)?,
         ..GenerateRequest::new(model, prompt(&body)?)

@@ -91,6 +91,7 @@ fn refuse_what_is_not_done(body: &Object<'_>) -> Result<(), WireError> {
     }
     refuse(body, NOT_DONE)?;
     refuse(body, wishes::NOT_DONE)?;
+    refuse(body, wishes::OTHER_FORMS)?;
     wishes::one_choice(body)?;
     body.flag("store")?;
     Ok(())
