@@ -59,7 +59,8 @@ pub(crate) struct Options {
     /// Measurements of each figure; the median is reported.
     #[arg(long, default_value_t = 3)]
     repeat: usize,
-    /// Also a stream's waits while a prompt of this many tokens is computed beside it.
+    /// Also a stream's waits while a prompt of this many tokens is computed beside it, and those of
+    /// a short prompt that comes behind that one.
     #[arg(long, value_name = "TOKENS")]
     stall: Option<u32>,
     /// What such a step may take, in milliseconds.

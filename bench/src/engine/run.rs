@@ -72,13 +72,13 @@ fn spec(options: &Options, path: &Path, threads: u32) -> EngineSpec {
     let context = longest_prompt.max(deepest + tokens).max(stall::STREAM) + 1;
     let block = 16;
     let batches = widest * (first_depth + tokens).div_ceil(block);
-    let beside = options.stall.map_or(0, |_| (stall::STREAM + 1).div_ceil(block));
+    let beside = options.stall.map_or(0, |_| (stall::STREAM + 1).div_ceil(block) + stall::SHORT);
     let blocks = (context.div_ceil(block) + beside).max(batches);
     let budget = if options.device == Device::Cpu { 512 } else { 4096 };
     EngineSpec {
         context: Some(context),
-        // A stream and the prompt beside it.
-        max_running: widest.max(2),
+        // A stream, and a long and a short prompt beside it.
+        max_running: widest.max(3),
         stall_ms: options.stall_ms,
         token_budget: options.token_budget.unwrap_or(budget),
         device: options.device,

@@ -1,4 +1,5 @@
-//! How long a stream waits for its next token while another request's prompt is computed.
+//! How long a stream waits for its next token while another request's prompt is computed, and how
+//! long a short prompt that comes behind that one waits for its first.
 
 use std::time::Instant;
 
@@ -12,6 +13,10 @@ use super::run::Bench;
 pub(super) const STREAM: u32 = 2048;
 /// Tokens that the stream takes before the prompt comes.
 const ALONE: usize = 32;
+/// Tokens of the short prompt.
+pub(super) const SHORT: u32 = 64;
+/// Steps that the long prompt is ahead of it.
+const AHEAD: usize = 4;
 
 /// Milliseconds between two tokens of a stream.
 #[derive(Serialize, Deserialize)]
@@ -33,6 +38,19 @@ pub(super) struct Stall {
     pub(super) beside: Gaps,
     /// Of the prompt.
     pub(super) tok_s: f64,
+    /// A short prompt's time to its first token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) short: Option<Short>,
+}
+
+/// A short prompt beside the stream, in milliseconds to its first token.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Short {
+    pub(super) tokens: u32,
+    /// Nobody else has a prompt.
+    pub(super) alone_ms: f64,
+    /// Behind the long prompt, which is under way.
+    pub(super) behind_ms: f64,
 }
 
 impl Bench<'_> {
@@ -41,14 +59,25 @@ impl Bench<'_> {
         let stream = self.submit(1, STREAM - 1)?;
         let alone: Result<Vec<_>> = (0..ALONE).map(|_| self.paced_step(stream)).collect();
         let alone = alone?.into_iter().map(|(took, _)| took).collect();
+        // The first one shows the engine what a token costs.
+        self.short_prompt(stream)?;
+        let alone_ms = self.short_prompt(stream)?;
         let prompt = self.submit(prompt_tokens, 1)?;
         let began = Instant::now();
-        let mut beside = Vec::new();
-        let mut ended = Vec::new();
+        let (mut beside, mut ended) = (Vec::new(), Vec::new());
+        let (mut short, mut behind_ms) = (None, None);
         while !ended.contains(&prompt) {
             let took;
             (took, ended) = self.paced_step(stream)?;
             beside.push(took);
+            if beside.len() == AHEAD {
+                short = Some((self.submit(SHORT, 1)?, Instant::now()));
+            }
+            if let Some((id, asked)) = short
+                && ended.contains(&id)
+            {
+                behind_ms = Some(asked.elapsed().as_secs_f64() * 1e3);
+            }
         }
         let seconds = began.elapsed().as_secs_f64();
         self.engine.abort(stream);
@@ -58,7 +87,15 @@ impl Bench<'_> {
             alone: gaps(alone),
             beside: gaps(beside),
             tok_s: f64::from(prompt_tokens) / seconds,
+            short: behind_ms.map(|behind_ms| Short { tokens: SHORT, alone_ms, behind_ms }),
         })
+    }
+
+    /// Milliseconds until a short prompt has its token beside the stream.
+    fn short_prompt(&mut self, stream: u64) -> Result<f64> {
+        let (prompt, asked) = (self.submit(SHORT, 1)?, Instant::now());
+        while !self.paced_step(stream)?.1.contains(&prompt) {}
+        Ok(asked.elapsed().as_secs_f64() * 1e3)
     }
 
     /// A step's milliseconds, and who ended with it; the stream must get its token.

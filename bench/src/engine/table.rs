@@ -4,7 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 
-use super::stall::{Gaps, Stall};
+use super::stall::{Gaps, Short, Stall};
 use super::{Decode, Report};
 
 pub(super) fn print(report: &Report, json: bool) -> Result<()> {
@@ -58,12 +58,12 @@ fn decode(row: &Decode) -> String {
     format!("{depth:>8} {batch:>6} {tok_s:>12.1} {gb_s:>9} {share:>7}")
 }
 
-fn waits(stall: &Stall) -> [String; 4] {
-    let Stall { prompt_tokens, allowed_ms, alone, beside, tok_s } = stall;
+fn waits(stall: &Stall) -> Vec<String> {
+    let Stall { prompt_tokens, allowed_ms, alone, beside, tok_s, short } = stall;
     let row = |name: &str, Gaps { p50_ms, p99_ms, max_ms }: &Gaps| {
         format!("{name:>8} {p50_ms:>12.1} {p99_ms:>12.1} {max_ms:>12.1}")
     };
-    [
+    let mut lines = vec![
         format!(
             "\na stream beside a prompt of {prompt_tokens} tokens ({tok_s:.1} tok/s), at most \
              {allowed_ms} ms a step"
@@ -71,5 +71,12 @@ fn waits(stall: &Stall) -> [String; 4] {
         format!("{:>8} {:>12} {:>12} {:>12}", "gap, ms", "p50", "p99", "max"),
         row("alone", alone),
         row("beside", beside),
-    ]
+    ];
+    lines.extend(short.as_ref().map(|Short { tokens, alone_ms, behind_ms }| {
+        format!(
+            "a prompt of {tokens} tokens has its first token after {alone_ms:.0} ms, and after \
+             {behind_ms:.0} ms when it comes behind that one"
+        )
+    }));
+    lines
 }

@@ -51,6 +51,12 @@ pub enum Error {
         /// The names that are supported, separated by commas.
         known: String,
     },
+    /// A directory in which there are no weights.
+    #[error("{}: a safetensors or GGUF file is missing", file.display())]
+    NoWeights {
+        /// The directory.
+        file: PathBuf,
+    },
     /// The model lacks something that its configuration calls for.
     #[error("{}: {item} is missing", file.display())]
     Missing {

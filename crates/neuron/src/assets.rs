@@ -9,7 +9,7 @@ use engine::Vocabulary;
 use text::{HuggingFaceFiles, TextError, TextModel};
 
 use crate::gguf_text;
-use crate::link::{LoadCode, LoadFailure};
+use crate::link::{LoadCode, LoadDetails, LoadFailure};
 use crate::source;
 
 /// No text file of a model is larger than this; the largest tokenizers have 30 MiB.
@@ -33,8 +33,7 @@ impl Assets {
         } else if let [only] = source::gguf_models(source).as_slice() {
             gguf_text::read(only)?
         } else {
-            let message = "tokenizer.json is missing beside the weights";
-            return Err(LoadFailure::new(LoadCode::BadModelFile, message));
+            return Err(bad("tokenizer.json", "file", "is missing beside the weights"));
         };
         Ok(Self { text: Arc::new(text) })
     }
@@ -75,9 +74,8 @@ fn from_directory(dir: &Path) -> Result<TextModel, LoadFailure> {
         (read("tokenizer_config.json")?, read("generation_config.json")?);
     let (config, template) = (read("config.json")?, read("chat_template.jinja")?);
     let template_json = read("chat_template.json")?;
-    let template = template.as_deref().map(str::from_utf8).transpose().map_err(|_| {
-        LoadFailure::new(LoadCode::BadModelFile, "chat_template.jinja is not UTF-8")
-    })?;
+    let template = template.as_deref().map(str::from_utf8).transpose();
+    let template = template.map_err(|_| bad("chat_template.jinja", "file", "is not UTF-8"))?;
     let files = HuggingFaceFiles {
         tokenizer: &tokenizer,
         tokenizer_config: tokenizer_config.as_deref(),
@@ -86,17 +84,33 @@ fn from_directory(dir: &Path) -> Result<TextModel, LoadFailure> {
         chat_template: template,
         chat_template_json: template_json.as_deref(),
     };
-    TextModel::from_hugging_face(&files).map_err(|error| unusable(&error))
+    TextModel::from_hugging_face(&files).map_err(|error| unusable(None, &error))
 }
 
-pub(crate) fn unusable(error: &TextError) -> LoadFailure {
-    LoadFailure::new(LoadCode::BadModelFile, error.to_string())
+/// Why a model's words cannot be used. They are in `file`, or else in files of the usual names.
+pub(crate) fn unusable(file: Option<&Path>, error: &TextError) -> LoadFailure {
+    let within = file.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let or = |usual: &str| within.clone().unwrap_or_else(|| usual.to_owned());
+    match error {
+        TextError::BadTokenizer(reason) => bad(&or("tokenizer.json"), "tokenizer", reason),
+        TextError::BadTemplate(reason) => bad(&or("chat_template"), "chat template", reason),
+        TextError::BadModelFile { file, reason } => bad(file, "file", reason),
+        other => LoadFailure::new(LoadCode::BadModelFile, other.to_string()),
+    }
+}
+
+fn bad(file: &str, item: &str, reason: impl Into<String>) -> LoadFailure {
+    let (file, item, reason) = (file.to_owned(), item.to_owned(), reason.into());
+    let message = match item.as_str() {
+        "file" => format!("{file}: {reason}"),
+        item => format!("{file}: {item}: {reason}"),
+    };
+    let details = LoadDetails::File { file, item, reason };
+    LoadFailure::new(LoadCode::BadModelFile, message).with(details)
 }
 
 fn read_file(dir: &Path, name: &str) -> Result<Option<Vec<u8>>, LoadFailure> {
-    let bad = |reason: String| {
-        LoadFailure::new(LoadCode::BadModelFile, format!("{name} cannot be read: {reason}"))
-    };
+    let bad = |reason: String| bad(name, "file", format!("cannot be read: {reason}"));
     let path = dir.join(name);
     let metadata = match fs::metadata(&path) {
         Ok(metadata) => metadata,

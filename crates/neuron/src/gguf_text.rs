@@ -4,10 +4,10 @@ use std::path::Path;
 
 use dialog::Defaults;
 use model::gguf::{Array, Gguf, Metadata, Value};
-use text::{SpecialTokens, Template, TextModel, Tokenizer, Vocabulary};
+use text::{SpecialTokens, Template, TextError, TextModel, Tokenizer, Vocabulary};
 
 use crate::assets::unusable;
-use crate::link::{LoadCode, LoadFailure};
+use crate::link::LoadFailure;
 use crate::native;
 
 /// Metadata keys that name a token which ends an answer.
@@ -20,6 +20,7 @@ const END_TOKENS: [&str; 2] = ["<|im_end|>", "<|endoftext|>"];
 
 pub(crate) fn read(file: &Path) -> Result<TextModel, LoadFailure> {
     let bad = |error: model::Error| native::model_failure(file, &error);
+    let unusable_here = |error: TextError| unusable(Some(file), &error);
     let gguf = Gguf::open(file).map_err(bad)?;
     let metadata = gguf.metadata();
     let raw = Raw::of(metadata).map_err(bad)?;
@@ -29,7 +30,7 @@ pub(crate) fn read(file: &Path) -> Result<TextModel, LoadFailure> {
              tokenizer.json beside the file and load the directory",
             raw.kind
         );
-        return Err(LoadFailure::new(LoadCode::BadModelFile, message));
+        return Err(unusable_here(TextError::BadTokenizer(message)));
     }
     check(metadata, &raw).map_err(bad)?;
     let vocabulary = Vocabulary {
@@ -45,7 +46,7 @@ pub(crate) fn read(file: &Path) -> Result<TextModel, LoadFailure> {
         pad: spelling(raw.pad),
         unk: spelling(raw.unknown),
     };
-    let tokenizer = Tokenizer::from_vocabulary(&vocabulary).map_err(|error| unusable(&error))?;
+    let tokenizer = Tokenizer::from_vocabulary(&vocabulary).map_err(unusable_here)?;
     let template = raw.template.map(|source| Template::new(source, special)).transpose();
     let mut ends = raw.ends;
     ends.extend(
@@ -53,7 +54,7 @@ pub(crate) fn read(file: &Path) -> Result<TextModel, LoadFailure> {
             .iter()
             .filter_map(|token| tokenizer.id(token).filter(|id| tokenizer.is_special(*id))),
     );
-    Ok(TextModel::new(tokenizer, template.map_err(|error| unusable(&error))?, ends, raw.defaults))
+    Ok(TextModel::new(tokenizer, template.map_err(unusable_here)?, ends, raw.defaults))
 }
 
 /// Refuses lists that contradict each other, which a tokenizer would not notice (bad file 109).

@@ -143,6 +143,12 @@ fn details(error: &model::Error) -> Option<LoadDetails> {
         E::BadConfig { file, key, expected, found } => {
             in_file(file, key, format!("expected {expected}, found {found}"))
         }
+        E::Missing { file, item } => in_file(file, item, "is missing".to_owned()),
+        E::NotFound { file } => in_file(file, "file", "not found".to_owned()),
+        E::UnsupportedArchitecture { file, found, known } => {
+            let reason = format!("`{found}` is not supported; supported: {known}");
+            in_file(file, "architecture", reason)
+        }
         E::Requantised { found, .. } => {
             let found = found.name().to_owned();
             Some(LoadDetails::Quant { available: vec![found.clone()], nearest: Some(found) })
@@ -154,7 +160,7 @@ fn details(error: &model::Error) -> Option<LoadDetails> {
 fn code(error: &model::Error) -> LoadCode {
     match error {
         model::Error::NotFound { .. } => LoadCode::RepoNotFound,
-        model::Error::Missing { .. } => LoadCode::EmptyRepo,
+        model::Error::NoWeights { .. } => LoadCode::EmptyRepo,
         model::Error::UnsupportedArchitecture { .. } => LoadCode::UnsupportedArchitecture,
         model::Error::Requantised { .. } => LoadCode::QuantNotFound,
         model::Error::Indivisible { .. } => LoadCode::TensorParallelIndivisible,

@@ -80,8 +80,10 @@ pub(crate) fn choose(source: &Path, quant: Option<&str>) -> Result<Chosen, LoadF
         return Err(LoadFailure::new(LoadCode::RepoNotFound, message));
     };
     if !metadata.is_file() && !metadata.is_dir() {
-        let message = "the source is neither a file nor a directory";
-        return Err(LoadFailure::new(LoadCode::BadModelFile, message));
+        let reason = "is neither a file nor a directory".to_owned();
+        let message = format!("the source {reason}");
+        let details = LoadDetails::File { file: name(source), item: "file".to_owned(), reason };
+        return Err(LoadFailure::new(LoadCode::BadModelFile, message).with(details));
     }
     let (ggufs, dense) = if metadata.is_dir() {
         (gguf_models(source), !files_with(source, "safetensors").is_empty())

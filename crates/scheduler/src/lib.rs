@@ -6,11 +6,13 @@
 //! subtraction. The crate holds no tensors, no clock and no randomness.
 #![forbid(unsafe_code)]
 
+mod admit;
 mod blocks;
 mod counts;
 mod plan;
 mod prefix;
 mod request;
+mod share;
 mod state_slots;
 
 #[cfg(test)]
@@ -23,8 +25,9 @@ pub use plan::{Admission, Copy, Entry, HostItem, Sampled, StepPlan, Update};
 pub use request::{End, NewRequest, RequestId};
 
 use blocks::BlockPool;
-use prefix::{Device, Hit, PrefixCache};
+use prefix::{Device, PrefixCache};
 use request::Request;
+use share::{Open, shares};
 use state_slots::StateSlots;
 
 /// The room that there is. All of it was taken at load.
@@ -80,6 +83,14 @@ pub struct Occupancy {
     pub kv_blocks_free: u32,
     /// State slots that no request holds.
     pub state_slots_free: u32,
+}
+
+/// What became of a wish for blocks.
+struct Reserved {
+    /// Tokens of the plan whose requests were preempted for it.
+    withdrawn: u32,
+    /// False when the request itself was preempted.
+    done: bool,
 }
 
 /// The one place where requests, blocks and slots are kept.
@@ -186,20 +197,20 @@ impl Scheduler {
         self.prompt_share = tokens;
     }
 
-    /// Plans a step: requests that wait for their next token first, then prompts from the oldest
-    /// on, then new requests from the line. `None` when there is nothing to do.
+    /// Plans a step: requests that wait for their next token first, then prompts, which share what
+    /// is left: see the module `share`. `None` when there is nothing to do.
     pub fn schedule(&mut self) -> Option<StepPlan> {
         let mut plan = StepPlan::default();
         let mut budget = self.limits.token_budget;
-        self.plan_running(&mut plan, &mut budget, |missing| missing == 1);
+        self.plan_answers(&mut plan, &mut budget);
         if !plan.entries.is_empty() {
             budget = budget.min(self.prompt_share);
         }
-        self.plan_running(&mut plan, &mut budget, |missing| missing > 1);
-        self.admit(&mut plan, &mut budget);
+        self.admit(&mut plan, budget);
+        self.plan_prompts(&mut plan, budget);
         assert!(plan.tokens() <= self.limits.token_budget, "the plan exceeds its budget");
         let nothing = plan.entries.is_empty();
-        assert!(!nothing || plan.copies.is_empty(), "copies that no step would make");
+        assert!(!nothing || self.is_idle(), "a step that helps nobody");
         (!nothing).then_some(plan)
     }
 
@@ -234,39 +245,54 @@ impl Scheduler {
         self.running.iter().chain(&self.waiting)
     }
 
-    /// Gives budget to running requests whose missing tokens satisfy `wanted`, oldest first.
-    fn plan_running(
-        &mut self,
-        plan: &mut StepPlan,
-        budget: &mut u32,
-        wanted: impl Fn(u32) -> bool,
-    ) {
+    /// One token for each running request that misses no more, oldest first.
+    fn plan_answers(&mut self, plan: &mut StepPlan, budget: &mut u32) {
         let mut at = 0;
         while at < self.running.len() && *budget > 0 {
-            let missing = self.running[at].missing();
-            if !wanted(missing) || plan.contains(self.running[at].id) {
+            if self.running[at].missing() > 1 {
                 at += 1;
                 continue;
             }
             self.keep_state(at, plan);
-            let count = self.share(&self.running[at], *budget);
-            if !self.reserve_or_preempt(at, count, plan, budget) {
+            *budget -= 1;
+            match self.reserve_or_preempt(at, 1, plan) {
+                Reserved { withdrawn, done: true } => {
+                    *budget += withdrawn;
+                    plan.entries.push(self.running[at].entry(1));
+                    at += 1;
+                }
                 // The request itself was preempted: whoever follows has moved up to `at`.
-                continue;
+                Reserved { withdrawn, done: false } => *budget += 1 + withdrawn,
             }
-            plan.entries.push(self.running[at].entry(count));
-            *budget -= count;
-            at += 1;
         }
     }
 
-    /// How many tokens of a request a step computes: what the budget allows, but not past a
-    /// boundary, where the state has to be kept as it is there.
-    fn share(&self, request: &Request, budget: u32) -> u32 {
-        let count = request.missing().min(budget);
+    /// Shares `budget` out among the running requests that have no part of the plan yet.
+    fn plan_prompts(&mut self, plan: &mut StepPlan, budget: u32) {
+        let open = self.running.iter().filter(|request| !plan.contains(request.id));
+        let (ids, open): (Vec<RequestId>, Vec<Open>) = open
+            .map(|request| {
+                let (missing, most) = (request.missing(), self.most(request));
+                (request.id, Open { missing, most })
+            })
+            .unzip();
+        for (id, share) in ids.into_iter().zip(shares(&open, budget)) {
+            let at = self.running.iter().position(|request| request.id == id);
+            // Without a place it was preempted for an older one.
+            let Some(at) = at.filter(|_| share > 0) else { continue };
+            self.keep_state(at, plan);
+            if self.reserve_or_preempt(at, share, plan).done {
+                plan.entries.push(self.running[at].entry(share));
+            }
+        }
+    }
+
+    /// How many tokens of a request one step may compute: not past a boundary, where the state has
+    /// to be kept as it is there.
+    fn most(&self, request: &Request) -> u32 {
         match request.to_boundary() {
-            Some(distance) if self.keeps_states() => count.min(distance),
-            _ => count,
+            Some(distance) if self.keeps_states() => request.missing().min(distance),
+            _ => request.missing(),
         }
     }
 
@@ -277,29 +303,24 @@ impl Scheduler {
     }
 
     /// Takes the blocks for `count` more tokens of `running[at]`. While there are none, the
-    /// youngest request goes back to the line. False when that was `running[at]` itself.
-    fn reserve_or_preempt(
-        &mut self,
-        at: usize,
-        count: u32,
-        plan: &mut StepPlan,
-        budget: &mut u32,
-    ) -> bool {
+    /// youngest request goes back to the line.
+    fn reserve_or_preempt(&mut self, at: usize, count: u32, plan: &mut StepPlan) -> Reserved {
+        let mut withdrawn = 0;
         loop {
             let needed = self.running[at].blocks_needed(count, self.limits.block_size);
             if needed <= self.blocks.available() {
                 let mut table = std::mem::take(&mut self.running[at].blocks);
                 self.take_blocks(needed, &mut table, plan);
                 self.running[at].blocks = table;
-                return true;
+                return Reserved { withdrawn, done: true };
             }
             let youngest = self.running.len() - 1;
             let mut request = self.running.remove(youngest);
-            *budget += plan.withdraw(request.id);
+            withdrawn += plan.withdraw(request.id);
             self.release(&mut request);
             self.waiting.push_front(request);
             if youngest == at {
-                return false;
+                return Reserved { withdrawn, done: false };
             }
         }
     }
@@ -309,53 +330,6 @@ impl Scheduler {
         let Self { prefix, blocks, slots, .. } = self;
         let device = &mut Device { blocks, slots, copies: &mut plan.copies };
         table.extend((0..count).map(|_| prefix.take_block(device)));
-    }
-
-    /// Admits from the front of the line only, so that nobody is overtaken. A request enters when
-    /// all its present tokens have room, not merely its first chunk: two half-admitted prompts
-    /// would preempt one another for ever.
-    fn admit(&mut self, plan: &mut StepPlan, budget: &mut u32) {
-        while *budget > 0 && (self.running.len() as u32) < self.limits.max_running {
-            let Some(front) = self.waiting.front() else { return };
-            let hit = if self.limits.prefix_cache {
-                let recurrent = self.limits.state_slots.is_some();
-                self.prefix.find(front.isolation, front.tokens(), recurrent)
-            } else {
-                Hit::default()
-            };
-            let all = (front.tokens().len() as u32).div_ceil(self.limits.block_size);
-            let new = all - self.prefix.held(&hit.nodes);
-            if new > self.blocks.available() || !self.slots.has_room() {
-                return;
-            }
-            let Some(mut request) = self.waiting.pop_front() else { return };
-            request.slot = self.slots.take();
-            self.reuse(&mut request, hit, plan);
-            let count = self.share(&request, *budget);
-            let first = request.blocks_needed(count, self.limits.block_size);
-            self.take_blocks(first, &mut request.blocks, plan);
-            plan.entries.push(request.entry(count));
-            *budget -= count;
-            self.running.push(request);
-        }
-    }
-
-    /// Lets a request begin where the prefix cache ends.
-    fn reuse(&mut self, request: &mut Request, hit: Hit, plan: &mut StepPlan) {
-        let Self { prefix, blocks, slots, .. } = self;
-        // A resumed request finds its own work, which would flatter the counts.
-        if !std::mem::replace(&mut request.looked_up, true) {
-            prefix.count(request.tokens().len(), &hit);
-        }
-        let device = &mut Device { blocks, slots, copies: &mut plan.copies };
-        request.blocks = prefix.restore(&hit, request.slot, device);
-        request.num_computed = hit.tokens;
-        plan.admitted.push(Admission {
-            request: request.id,
-            cached_tokens: hit.tokens,
-            diverged_at: hit.diverged_at,
-        });
-        request.nodes = hit.nodes;
     }
 
     /// Keeps the blocks of `running[at]` that have been filled.

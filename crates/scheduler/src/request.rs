@@ -53,6 +53,8 @@ pub(crate) struct Request {
     pub(crate) isolation: u64,
     /// Whether the prefix cache was asked for it before.
     pub(crate) looked_up: bool,
+    /// Requests that came later and were admitted before.
+    pub(crate) passed: u32,
 }
 
 impl Request {
@@ -74,6 +76,7 @@ impl Request {
             boundaries,
             isolation: new.isolation,
             looked_up: false,
+            passed: 0,
         }
     }
 
@@ -90,6 +93,12 @@ impl Request {
     pub(crate) fn to_boundary(&self) -> Option<u32> {
         let next = self.boundaries.partition_point(|at| *at <= self.num_computed);
         self.boundaries.get(next).map(|at| at - self.num_computed)
+    }
+
+    /// The last boundary that is not behind `position`; 0 if there is none.
+    pub(crate) fn last_boundary(&self, position: u32) -> u32 {
+        let behind = self.boundaries.partition_point(|at| *at <= position);
+        behind.checked_sub(1).map_or(0, |last| self.boundaries[last])
     }
 
     /// The last place of the prefix cache that it holds.

@@ -75,7 +75,7 @@ impl Source {
                          convert to safetensors"
                     ),
                 )),
-                ([], None) => Err(Error::missing(directory, "a safetensors or GGUF file")),
+                ([], None) => Err(Error::NoWeights { file: directory.to_path_buf() }),
                 (several, _) => Err(Error::refused(
                     directory,
                     format!("has {} GGUF models; name the one to open", several.len()),

@@ -103,8 +103,9 @@ impl SafeTensors {
         for (s, shard) in shards.iter().enumerate() {
             for (r, record) in shard.records.iter().enumerate() {
                 if let Some((other, _)) = by_name.insert(record.name.clone(), (s, r)) {
-                    let other: &Shard = &shards[other];
-                    let reason = format!("is in {} too", other.path.display());
+                    // By its name alone: the two lie in one directory.
+                    let other = shards[other].path.file_name().unwrap_or_default();
+                    let reason = format!("is in {} too", other.to_string_lossy());
                     return Err(bad_tensor(&shard.path, &record.name, reason));
                 }
             }

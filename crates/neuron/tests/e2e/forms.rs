@@ -107,11 +107,6 @@ async fn what_cannot_be_kept_is_refused_by_name() {
         (formatted(json!({"$ref": "#/$defs/gone"})), "response_format", "gone"),
         (json!({"guided_regex": "a(b"}), "guided_regex", "unclosed group"),
         (json!({"guided_regex": "(?=a)b"}), "guided_regex", "look-around"),
-        (
-            json!({"structured_outputs": {"regex": "([a-z]{1,99}){1,9999}"}}),
-            "structured_outputs",
-            "",
-        ),
         (json!({"structured_outputs": {"regex": "(?<stop>a)b"}}), "structured_outputs", "stop"),
         (
             json!({"tool_choice": "required", "tools": [{"function":

@@ -66,10 +66,17 @@ pub fn serve_loaded(dir: &Path, load: Value, native: Value) -> Program {
     Program { child, address }
 }
 
+/// The engine's process once the model is ready. Both come from one report: an engine that has just
+/// been killed may still be called ready, and a moment later have no process.
 pub async fn ready_pid(address: SocketAddr) -> u32 {
-    let report = async || client::get(address, &format!("/models/{MODEL}")).await.json();
-    wait_for("ready", async || report().await["status"] == "ready").await;
-    report().await["pid"].as_u64().unwrap() as u32
+    let mut pid = None;
+    wait_for("ready", async || {
+        let report = client::get(address, &format!("/models/{MODEL}")).await.json();
+        pid = report["pid"].as_u64().filter(|_| report["status"] == "ready");
+        pid.is_some()
+    })
+    .await;
+    pid.expect("it was waited for") as u32
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::TextError;
 
+const NORMAL: i32 = 1;
 const CONTROL: i32 = 3;
 const USER_DEFINED: i32 = 4;
 const UNUSED: i32 = 5;
@@ -17,7 +18,8 @@ pub struct Vocabulary {
     pub tokens: Vec<String>,
     /// Pairs that are merged, each as two spellings with a space between, best first.
     pub merges: Vec<String>,
-    /// Per token: 1 normal, 3 control, 4 user defined, 5 unused. Empty when all are normal.
+    /// Per token: 1 normal, 2 unknown, 3 control, 4 user defined, 5 unused. Empty when all are
+    /// normal.
     pub token_types: Vec<i32>,
     /// How text is split into words: `qwen2` or `qwen35`.
     pub pre: String,
@@ -34,7 +36,11 @@ impl Vocabulary {
         let mut seen = HashSet::new();
         let (mut vocab, mut added) = (Map::new(), Vec::new());
         for (id, token) in self.tokens.iter().enumerate() {
-            let kind = self.token_types.get(id).copied().unwrap_or(1);
+            let kind = self.token_types.get(id).copied().unwrap_or(NORMAL);
+            // Among those that do not exist here is the byte: this alphabet spells bytes itself.
+            if !(NORMAL..=UNUSED).contains(&kind) {
+                return bad(format!("token {id} is of the type {kind}, expected 1 to 5"));
+            }
             if kind == UNUSED {
                 continue;
             }
