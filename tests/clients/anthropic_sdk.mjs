@@ -4,11 +4,11 @@ import assert from "node:assert/strict";
 
 import Anthropic, {
   APIError, AuthenticationError, BadRequestError, ContentTooLargeError, InternalServerError,
-  NotFoundError, OverloadedError,
+  NotFoundError, OverloadedError, PermissionDeniedError, RateLimitError,
 } from "@anthropic-ai/sdk";
 import { VERSION } from "@anthropic-ai/sdk/version";
 
-import { fleet, killDoomed, raises, run, scenes, untilItAnswers } from "./suite.mjs";
+import { fleet, killDoomed, raises, run, scenes, twice, untilItAnswers } from "./suite.mjs";
 
 const FRAIL = "frail-anthropic-node";
 const client = new Anthropic({ baseURL: fleet.url, apiKey: "unused", maxRetries: 0 });
@@ -165,6 +165,16 @@ async function error_classes() {
   assert.equal(opened.content[0].text, scenes.GREETING);
 }
 
+async function keys_of_the_gateway() {
+  const asks = (key) => () => new Anthropic({
+    baseURL: fleet.keyed_url, apiKey: key, maxRetries: 0,
+  }).messages.create(request("Greet me."));
+  assert.equal((await asks("key-open")()).content[0].text, scenes.GREETING);
+  await refused(AuthenticationError, 401, "authentication_error", asks("key-unknown"));
+  await refused(PermissionDeniedError, 403, "permission_error", asks("key-metrics"));
+  await refused(RateLimitError, 429, "rate_limit_error", twice(asks("key-slow")));
+}
+
 async function broken_streams(model, text, breakIt) {
   const streams = {
     events: () => ask(text, { model, stream: true }),
@@ -200,5 +210,5 @@ async function the_node_dies_in_a_stream() {
 
 await run("anthropic-node", VERSION, [
   message, order_of_a_stream, stream_helper, tools, thinking, structured_output, count_tokens,
-  models, error_classes, the_engine_dies_in_a_stream, the_node_dies_in_a_stream,
+  models, error_classes, keys_of_the_gateway, the_engine_dies_in_a_stream, the_node_dies_in_a_stream,
 ]);

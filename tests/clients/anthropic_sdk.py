@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 import scenes
 from fleet import kill_doomed, until_it_answers
-from suite import raises, run
+from suite import raises, run, twice
 
 CLIENT = "anthropic-python"
 FRAIL = "frail-anthropic-python"
@@ -246,6 +246,19 @@ def error_classes(fleet):
     assert answer.content[0].text == scenes.GREETING, answer
 
 
+def keys_of_the_gateway(fleet):
+    def asks(key, **more):
+        keyed = client(fleet, "keyed_url", key).messages
+        return lambda: keyed.create(**arguments("Greet me.", **more))
+
+    assert asks("key-open")().content[0].text == scenes.GREETING
+    refused(fleet, anthropic.AuthenticationError, 401, "authentication_error", asks("key-unknown"))
+    refused(fleet, anthropic.PermissionDeniedError, 403, "permission_error", asks("key-metrics"))
+    for more in ({}, {"stream": True}):
+        refused(fleet, anthropic.RateLimitError, 429, "rate_limit_error",
+                twice(asks("key-slow", **more)))
+
+
 def too_long_in_the_words_that_agents_know(fleet):
     error = raises(anthropic.BadRequestError, lambda: ask(fleet, "x " * 300_000))
     # Claude Code reads by how much out of the same words.
@@ -298,6 +311,7 @@ def the_engine_dies_in_a_body(fleet):
 run(CLIENT, anthropic.__version__, [
     message, stops, order_of_a_stream, stream_helper, tools, tools_in_a_stream, thinking,
     structured_output, a_required_tool_of_the_real_engine, count_tokens, models, error_classes,
+    keys_of_the_gateway,
     too_long_in_the_words_that_agents_know, the_engine_dies_in_a_stream,
     the_node_dies_in_a_stream, the_engine_dies_in_a_body,
 ])

@@ -1,11 +1,13 @@
-"""A cortex with four neurons on this machine, real programs all of them.
+"""Two gateways over four neurons on this machine, real programs all of them.
 
 One neuron runs `sprout` with the project's own engine. The others run the engine child that plays
 scripts (`crates/neuron/examples/scripted_engine.rs`), so that what a small model could not be
 brought to say still goes through tokenizer, parsers, projectors and gateway: `script` plays all
 kinds of answers, `locked` wants a key, and `doomed` is killed by tests in the middle of its
-answers and started again.
+answers and started again. One of the gateways asks nobody for a key, the other one everybody.
 """
+
+import hashlib
 
 import json
 import os
@@ -22,6 +24,13 @@ import scenes
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "a-key-of-the-locked-neuron"
+# Of the gateway that wants them: what each may.
+KEYS = {
+    "open": "",
+    "metrics": 'scope = "metrics"',
+    "slow": "rpm = 1",
+    "spent": "budget = { tokens = 1 }",
+}
 BODY_LIMIT_MB = 2
 
 
@@ -101,9 +110,15 @@ class Fleet:
         self.neuron("script", self.scripted(scenes.models(self.tasks)))
         self.neuron("locked", self.scripted(scenes.locked_models()), key=True)
         self.neuron("doomed", self.scripted(scenes.doomed_models()), respawn=True)
-        self.url = self.cortex()
+        self.url = self.cortex("cortex")
+        keys = []
+        for name, limit in KEYS.items():
+            sha256 = hashlib.sha256(f"key-{name}".encode()).hexdigest()
+            keys += ["[[auth.keys]]", f'name = "{name}"', f'sha256 = "{sha256}"', limit]
+        self.keyed_url = self.cortex("keyed", keys)
         expected = set(scenes.ALWAYS_READY)
         wait_for(f"{sorted(expected)} ready", lambda: expected <= ready_models(self.url))
+        wait_for("the same with keys", lambda: expected <= ready_models(self.keyed_url, "key-open"))
 
     def scripted(self, models):
         sources = {}
@@ -127,14 +142,14 @@ class Fleet:
         self.endpoints[name] = f"http://127.0.0.1:{port}"
         self.run(name, "neuron", lines, respawn)
 
-    def cortex(self):
+    def cortex(self, name, more=()):
         port = free_port()
         lines = ["[gateway]", f'listen = "127.0.0.1:{port}"', 'metrics_listen = "127.0.0.1:0"']
         lines += ["poll_interval_ms = 200", f"body_limit_mb = {BODY_LIMIT_MB}"]
-        for name, endpoint in self.endpoints.items():
-            if name != "locked":
-                lines += ["[[neurons]]", f'name = "{name}"', f'endpoint = "{endpoint}"']
-        self.run("cortex", "cortex", lines)
+        for neuron, endpoint in self.endpoints.items():
+            if neuron != "locked":
+                lines += ["[[neurons]]", f'name = "{neuron}"', f'endpoint = "{endpoint}"']
+        self.run(name, "cortex", lines + list(more))
         return f"http://127.0.0.1:{port}"
 
     def run(self, name, binary, lines, respawn=False):
@@ -150,7 +165,7 @@ class Fleet:
             "url": self.url,
             "locked_url": self.endpoints["locked"],
             "key": KEY,
-            "script_url": self.endpoints["script"],
+            "keyed_url": self.keyed_url,
             "body_limit_bytes": BODY_LIMIT_MB << 20,
             "doomed_pid_file": str(self.directory / "doomed.pid"),
             "cortex_log": str(self.directory / "cortex.log"),
@@ -167,10 +182,11 @@ class Fleet:
         return path
 
 
-def ready_models(url):
+def ready_models(url, key="unused"):
     """The ids of models that answer now."""
+    asked = urllib.request.Request(f"{url}/v1/models", headers={"authorization": f"Bearer {key}"})
     try:
-        with urllib.request.urlopen(f"{url}/v1/models", timeout=5) as answer:
+        with urllib.request.urlopen(asked, timeout=5) as answer:
             listed = json.load(answer)["data"]
     except OSError:
         return set()

@@ -4,11 +4,11 @@ import assert from "node:assert/strict";
 
 import OpenAI, {
   APIError, AuthenticationError, BadRequestError, InternalServerError, NotFoundError,
-  UnprocessableEntityError,
+  PermissionDeniedError, RateLimitError, UnprocessableEntityError,
 } from "openai";
 import { VERSION } from "openai/version";
 
-import { fleet, killDoomed, raises, run, scenes, untilItAnswers } from "./suite.mjs";
+import { fleet, killDoomed, raises, run, scenes, twice, untilItAnswers } from "./suite.mjs";
 
 const FRAIL = "frail-openai-node";
 const client = new OpenAI({ baseURL: `${fleet.url}/v1`, apiKey: "unused", maxRetries: 0 });
@@ -212,6 +212,16 @@ async function error_classes() {
   assert.equal(opened.choices[0].message.content, scenes.GREETING);
 }
 
+async function keys_of_the_gateway() {
+  const asks = (key) => () => new OpenAI({
+    baseURL: `${fleet.keyed_url}/v1`, apiKey: key, maxRetries: 0,
+  }).chat.completions.create({ model: "scripted", messages: says("Greet me.") });
+  assert.equal((await asks("key-open")()).choices[0].message.content, scenes.GREETING);
+  await refused(AuthenticationError, 401, "invalid_api_key", asks("key-unknown"));
+  await refused(PermissionDeniedError, 403, "insufficient_permissions", asks("key-metrics"));
+  await refused(RateLimitError, 429, "rate_limit_exceeded", twice(asks("key-slow")));
+}
+
 async function broken_streams(model, text, breakIt) {
   const streams = {
     chat: () => ask(text, { model, stream: true }),
@@ -251,5 +261,5 @@ async function the_node_dies_in_a_stream() {
 await run("openai-node", VERSION, [
   chat, shape_of_a_stream, tools, tools_in_a_stream, run_tools, thinking, structured_output,
   legacy_completions, responses, responses_stream, responses_tools, models, error_classes,
-  the_engine_dies_in_a_stream, the_node_dies_in_a_stream,
+  keys_of_the_gateway, the_engine_dies_in_a_stream, the_node_dies_in_a_stream,
 ]);

@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 import scenes
 from fleet import kill_doomed, until_it_answers
-from suite import raises, run
+from suite import raises, run, twice
 
 CLIENT = "openai-python"
 FRAIL = "frail-openai-python"
@@ -295,7 +295,7 @@ def refused(fleet, kind, status, code, ask):
     assert set(error.body) == {"message", "type", "param", "code"}, error.body
     assert error.message and error.type, error.body
     assert error.request_id == error.response.headers["x-request-id"], error
-    passes = status in (429, 503)
+    passes = status in (429, 503) and code != "insufficient_quota"
     assert error.response.headers["x-should-retry"] == ("true" if passes else "false"), error
     assert ("retry-after" in error.response.headers) == passes, error.response.headers
 
@@ -330,6 +330,25 @@ def error_classes(fleet):
     opened = client(fleet, "locked_url", fleet["key"])
     answer = opened.chat.completions.create(model="secret", messages=says("Greet me."))
     assert answer.choices[0].message.content == scenes.GREETING, answer
+
+
+def keys_of_the_gateway(fleet):
+    def asks(key, **more):
+        keyed = client(fleet, "keyed_url", key).chat.completions
+        return lambda: keyed.create(model="scripted", messages=says("Greet me."), **more)
+
+    assert asks("key-open")().choices[0].message.content == scenes.GREETING
+    assert client(fleet, "keyed_url", "key-open").models.list().data
+    refused(fleet, openai.AuthenticationError, 401, "invalid_api_key", asks("key-unknown"))
+    refused(fleet, openai.AuthenticationError, 401, "invalid_api_key",
+            client(fleet, "keyed_url", "key-unknown").models.list)
+    refused(fleet, openai.PermissionDeniedError, 403, "insufficient_permissions",
+            asks("key-metrics"))
+    for more in ({}, {"stream": True}):
+        refused(fleet, openai.RateLimitError, 429, "rate_limit_exceeded",
+                twice(asks("key-slow", **more)))
+    # A balance that is spent does not come back: the client is told not to try again.
+    refused(fleet, openai.RateLimitError, 429, "insufficient_quota", twice(asks("key-spent")))
 
 
 def errors_of_responses(fleet):
@@ -401,6 +420,6 @@ run(CLIENT, openai.__version__, [
     chat, shape_of_a_stream, stops, tools, tools_in_a_stream, no_tools_no_calls,
     a_cut_call_stays_visible, thinking, structured_output, legacy_completions, responses,
     numbers_of_responses_events, responses_stream_helper, responses_tools, responses_structured,
-    models, asynchronous, error_classes, errors_of_responses, the_engine_dies_in_a_stream,
+    models, asynchronous, error_classes, keys_of_the_gateway, errors_of_responses, the_engine_dies_in_a_stream,
     the_node_dies_in_a_stream, the_engine_dies_in_a_body,
 ])
