@@ -64,10 +64,12 @@ pub(crate) fn error_reply(dialect: Dialect, id: &str, error: &ErrorBody) -> Repl
     let (status, body) = dialect.error(error, id);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut reply = bytes_reply(status, "application/json", body.into());
-    match error.retry_after_secs() {
-        Some(secs) => reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(secs)),
-        None => reply.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static("false")),
-    };
+    // As a node says it, so that clients need not know who refused.
+    let retry = if error.should_retry() { "true" } else { "false" };
+    reply.headers_mut().insert(SHOULD_RETRY, HeaderValue::from_static(retry));
+    if let Some(secs) = error.retry_after_secs() {
+        reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from(secs));
+    }
     reply
 }
 
