@@ -144,5 +144,6 @@ def checks_of(agent):
     return checks
 
 
-versions = ", ".join(f"{agent.package}@{VERSIONS[agent.package]}" for agent in AGENTS)
-run("agents", f"({versions})", [check for agent in AGENTS for check in checks_of(agent)])
+if __name__ == "__main__":
+    versions = ", ".join(f"{agent.package}@{VERSIONS[agent.package]}" for agent in AGENTS)
+    run("agents", f"({versions})", [check for agent in AGENTS for check in checks_of(agent)])

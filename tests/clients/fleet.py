@@ -106,7 +106,8 @@ class Fleet:
             program.stop()
 
     def start(self):
-        self.neuron("sprout", {"sprout": ROOT / "models/sprout"}, engine=None)
+        sources = {"sprout": ROOT / "models/sprout", "sprout-long": self.long_sprout()}
+        self.neuron("sprout", sources, engine=None)
         self.neuron("script", self.scripted(scenes.models(self.tasks)))
         self.neuron("locked", self.scripted(scenes.locked_models()), key=True)
         self.neuron("doomed", self.scripted(scenes.doomed_models()), respawn=True)
@@ -119,6 +120,17 @@ class Fleet:
         expected = set(scenes.ALWAYS_READY)
         wait_for(f"{sorted(expected)} ready", lambda: expected <= ready_models(self.url))
         wait_for("the same with keys", lambda: expected <= ready_models(self.keyed_url, "key-open"))
+
+    def long_sprout(self):
+        """For the prompts of agents, which are longer than what sprout was trained on. What it
+        then says is worth nothing; what its prefix cache does is what any model's does."""
+        directory = self.directory / "models" / "sprout-long"
+        leave_out = shutil.ignore_patterns("train", "*.gguf", "*.jsonl")
+        shutil.copytree(ROOT / "models/sprout", directory, ignore=leave_out)
+        config = json.loads((directory / "config.json").read_text())
+        config["max_position_embeddings"] = 65536
+        (directory / "config.json").write_text(json.dumps(config))
+        return directory
 
     def scripted(self, models):
         sources = {}

@@ -420,6 +420,7 @@ run(CLIENT, openai.__version__, [
     chat, shape_of_a_stream, stops, tools, tools_in_a_stream, no_tools_no_calls,
     a_cut_call_stays_visible, thinking, structured_output, legacy_completions, responses,
     numbers_of_responses_events, responses_stream_helper, responses_tools, responses_structured,
-    models, asynchronous, error_classes, keys_of_the_gateway, errors_of_responses, the_engine_dies_in_a_stream,
+    models, asynchronous, error_classes, keys_of_the_gateway, errors_of_responses,
+    the_engine_dies_in_a_stream,
     the_node_dies_in_a_stream, the_engine_dies_in_a_body,
 ])

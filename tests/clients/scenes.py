@@ -15,7 +15,9 @@ BEFORE_CALLS = "I will look."
 FORECAST = {"city": "Oslo", "days": 2}
 LONG = " ".join(f"word{number}" for number in range(400))
 
-ALWAYS_READY = ["sprout", "scripted", "scripted-xml", "broken", "busy", "picky", "doomed"]
+ALWAYS_READY = [
+    "sprout", "sprout-long", "scripted", "scripted-xml", "broken", "busy", "picky", "doomed",
+]
 XML_TEMPLATE = "crates/text/tests/fixtures/xml_calls.jinja"
 
 # Between these, a model that writes its calls as JSON or as XML.
