@@ -54,8 +54,13 @@ impl Drop for Opened {
 
 impl Opened {
     /// Reads on until the frames so far, or the text that they spell, contain this; panics if the
-    /// body ends first.
+    /// body ends first, or if nothing but signs of life comes for long.
     pub async fn read_until(&mut self, wanted: &str) {
+        let found = tokio::time::timeout(PATIENCE, self.read_on_until(wanted)).await;
+        assert!(found.is_ok(), "never came {wanted:?}: {}", self.read);
+    }
+
+    async fn read_on_until(&mut self, wanted: &str) {
         while !self.read.contains(wanted) && !streamed_text(&self.read).contains(wanted) {
             assert!(self.more().await, "ended before {wanted:?}: {}", self.read);
         }

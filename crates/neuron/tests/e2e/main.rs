@@ -6,6 +6,7 @@ mod client;
 mod dialects;
 mod errors;
 mod forms;
+mod libraries;
 mod life;
 mod memory;
 mod node;
