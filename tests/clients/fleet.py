@@ -181,6 +181,7 @@ class Fleet:
             "body_limit_bytes": BODY_LIMIT_MB << 20,
             "doomed_pid_file": str(self.directory / "doomed.pid"),
             "cortex_log": str(self.directory / "cortex.log"),
+            "keyed_log": str(self.directory / "keyed.log"),
             "tasks": {
                 task.agent: {
                     "folder": str(task.folder), "greeting": task.greeting, "errand": task.errand,
