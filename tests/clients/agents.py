@@ -157,8 +157,14 @@ def checks_of(agent):
         assert ran.returncode != 0, f"exit status 0: {log}"
         print(f"        exit status {ran.returncode}: {ran.stdout[-300:]} {ran.stderr[-300:]}")
 
+    def a_tool_that_has_to_be_searched_first(fleet):
+        task = fleet["tasks"][agent.name]
+        turn(agent, fleet, "scripted", task["search"], task["searched"], 3)
+
     checks = [words, tool, tool_of_a_model_that_thinks_and_writes_xml,
               words_with_a_key, the_engine_dies_in_its_answer]
+    if agent.name == "claude":
+        checks.append(a_tool_that_has_to_be_searched_first)
     for check in checks:
         check.__name__ = f"{agent.package}@{VERSIONS[agent.package]}: {check.__name__}"
     return checks

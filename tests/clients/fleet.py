@@ -20,6 +20,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import agent_tasks
 import scenes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -185,7 +186,8 @@ class Fleet:
             "tasks": {
                 task.agent: {
                     "folder": str(task.folder), "greeting": task.greeting, "errand": task.errand,
-                    "answer": task.answer,
+                    "answer": task.answer, "search": task.search,
+                    "searched": agent_tasks.SEARCHED,
                 }
                 for task in self.tasks
             },

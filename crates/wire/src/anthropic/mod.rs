@@ -15,6 +15,7 @@
 //!   refused.
 //! - `is_error` of a tool result is not shown to the model, whose templates have no place for it;
 //!   the result's own words are.
+//! - A `thread` is refused in the words by which SDKs go on without one: nothing is stored.
 //! - Unknown fields, betas and tools of other types than `custom` are ignored.
 
 mod content;
