@@ -106,6 +106,7 @@ impl Bench<'_> {
         self.engine.submit(TokenRequest {
             id: self.next,
             prompt: (0..prompt).map(|at| mix(at) as u32).collect(),
+            answered: Vec::new(),
             sampling: Sampling::greedy(),
             max_tokens,
             min_tokens: 0,

@@ -164,6 +164,9 @@ pub struct TokenRequest {
     pub id: RequestId,
     /// At least one token.
     pub prompt: Vec<u32>,
+    /// The beginning of the answer, where an earlier run of this request got so far; what comes
+    /// next is as if that run had gone on. Fewer than `max_tokens`, and no end among them.
+    pub answered: Vec<u32>,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// Tokens to generate at most; at least 1.
@@ -189,6 +192,7 @@ impl TokenRequest {
         Self {
             id,
             prompt,
+            answered: Vec::new(),
             sampling: Sampling::greedy(),
             max_tokens,
             min_tokens: 0,

@@ -58,7 +58,8 @@ impl Engine {
 
     fn check(&self, request: &TokenRequest) -> Result<(), Refusal> {
         let vocab = self.info.vocab_size;
-        match request.prompt.iter().find(|token| **token >= vocab) {
+        let mut tokens = request.prompt.iter().chain(&request.answered);
+        match tokens.find(|token| **token >= vocab) {
             Some(token) => {
                 Err(Refusal::Invalid(format!("token {token} is not below the vocabulary {vocab}")))
             }
@@ -125,13 +126,16 @@ impl Engine {
             boundaries: checkpoint_positions(&request.boundaries, prompt),
             isolation: request.isolation,
             prompt: request.prompt,
+            answered: request.answered.clone(),
         };
         self.scheduler.add(new).map_err(|refused| match refused {
             Refused::TooLong { limit } => Refusal::TooLong { prompt, max_tokens, context: limit },
             Refused::QueueFull { waiting } => Refusal::QueueFull { waiting },
             Refused::Invalid(reason) => Refusal::Invalid(reason.to_owned()),
         })?;
-        self.live.insert(id, LiveRequest { sampler, grammar, started: false });
+        let mut live = LiveRequest { sampler, grammar, started: false };
+        request.answered.into_iter().for_each(|token| live.accept(token));
+        self.live.insert(id, live);
         Ok(())
     }
 

@@ -121,6 +121,7 @@ impl<S: Steps> Probe<'_, S> {
         let new = NewRequest {
             id: 0,
             prompt: prompt.to_vec(),
+            answered: Vec::new(),
             max_tokens: GENERATED,
             stop_tokens: Vec::new(),
             boundaries: vec![self.limits.block_size + BOUNDARY],

@@ -45,6 +45,7 @@ fn requests() -> Vec<TokenRequest> {
             TokenRequest {
                 id,
                 prompt: (0..length).map(|at| (at * 37 + 11 * id as u32) % 250).collect(),
+                answered: vec![],
                 sampling,
                 max_tokens: 24,
                 min_tokens: 0,
@@ -137,6 +138,28 @@ fn preempted_equals_undisturbed() {
     }
 }
 
+/// E7 across engines: what one engine began, another ends as if it had never changed hands. Also of
+/// requests with penalties, whose history is the answer's.
+#[test]
+fn continued_elsewhere_equals_undisturbed() {
+    for model in MODELS {
+        let alone = alone(model);
+        let mut engine = load(&EngineSpec { prefix_cache: true, ..spec(model) });
+        for done in [1, 7, 23] {
+            let continued = requests().into_iter().map(|request| {
+                let answered = alone[&request.id][..done].to_vec();
+                TokenRequest { answered, ..request }
+            });
+            let (rest, _) = run(&mut engine, continued.collect());
+            for (id, whole) in &alone {
+                assert_eq!(rest[id], whole[done..], "{model}, request {id} from {done} on");
+            }
+        }
+        let full = TokenRequest { answered: alone[&0].clone(), ..requests().remove(0) };
+        assert!(engine.submit(full).is_err(), "there is nothing left to generate");
+    }
+}
+
 /// E5: ranks that share a model answer as one does.
 #[test]
 fn sharded_equals_solo() {
@@ -172,6 +195,7 @@ fn turn_request(id: u64, turns: &[Vec<u32>]) -> TokenRequest {
     TokenRequest {
         id,
         prompt,
+        answered: vec![],
         sampling: Sampling::greedy(),
         max_tokens: 6,
         min_tokens: 0,
@@ -355,6 +379,7 @@ fn answers_end_where_they_should() {
     let request = |max_tokens, min_tokens, stop_tokens: &[u32]| TokenRequest {
         id: 1,
         prompt: vec![1, 2, 3],
+        answered: vec![],
         sampling: Sampling::greedy(),
         max_tokens,
         min_tokens,
@@ -385,6 +410,7 @@ fn impossible_requests_are_refused() {
     let request = |prompt: Vec<u32>, max_tokens| TokenRequest {
         id: 1,
         prompt,
+        answered: vec![],
         sampling: Sampling::greedy(),
         max_tokens,
         min_tokens: 0,

@@ -152,6 +152,7 @@ mod tests {
             |(id, (prompt, logit_bias), temperature, seed, max_tokens)| TokenRequest {
                 id,
                 prompt,
+                answered: vec![3, 4],
                 sampling: Sampling { temperature, seed, logit_bias, ..Sampling::greedy() },
                 max_tokens,
                 min_tokens: 0,

@@ -129,6 +129,9 @@ impl Scheduler {
         if new.max_tokens == 0 {
             return Err(Refused::Invalid("max_tokens is 0"));
         }
+        if new.answered.len() as u64 >= u64::from(new.max_tokens) {
+            return Err(Refused::Invalid("the answer has max_tokens already"));
+        }
         if self.requests().any(|request| request.id == new.id) {
             return Err(Refused::Invalid("the request id is in use"));
         }

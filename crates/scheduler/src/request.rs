@@ -13,6 +13,9 @@ pub struct NewRequest {
     pub id: RequestId,
     /// At least one token.
     pub prompt: Vec<u32>,
+    /// The beginning of the answer, where an earlier run of the request got so far. It is computed
+    /// like the prompt and counts as generated; less than `max_tokens`.
+    pub answered: Vec<u32>,
     /// Tokens to generate at most; at least 1.
     pub max_tokens: u32,
     /// Tokens that end the answer.
@@ -63,10 +66,13 @@ impl Request {
         boundaries.retain(|at| (1..=new.prompt.len() as u32).contains(at));
         boundaries.sort_unstable();
         boundaries.dedup();
+        let prompt_len = new.prompt.len() as u32;
+        let mut tokens = new.prompt;
+        tokens.extend(new.answered);
         Self {
             id: new.id,
-            prompt_len: new.prompt.len() as u32,
-            tokens: new.prompt,
+            prompt_len,
+            tokens,
             max_tokens: new.max_tokens,
             stop_tokens: new.stop_tokens,
             num_computed: 0,

@@ -27,7 +27,15 @@ fn cached() -> Limits {
 
 fn request(id: u64, prompt: u32, max_tokens: u32) -> NewRequest {
     let prompt = (0..prompt).map(|token| token + 100 * id as u32).collect();
-    NewRequest { id, prompt, max_tokens, stop_tokens: vec![7], boundaries: vec![], isolation: 0 }
+    NewRequest {
+        id,
+        prompt,
+        answered: vec![],
+        max_tokens,
+        stop_tokens: vec![7],
+        boundaries: vec![],
+        isolation: 0,
+    }
 }
 
 /// Stands in for the model: the next token depends on nothing but the request and its position.
@@ -159,6 +167,7 @@ fn second_prompt_starts_at(
     let new = |id, prompt: &[u32]| NewRequest {
         id,
         prompt: prompt.to_vec(),
+        answered: vec![],
         max_tokens: 1,
         stop_tokens: vec![],
         boundaries: boundaries.to_vec(),
