@@ -152,6 +152,14 @@ impl Dialect {
         }
     }
 
+    /// What keeps a stream alive that has nothing to say yet; clients skip it.
+    pub fn keep_alive(self) -> &'static [u8] {
+        match self {
+            Self::OpenaiChat | Self::OpenaiCompletions | Self::OpenaiResponses => sse::KEEP_ALIVE,
+            Self::Anthropic => anthropic::PING,
+        }
+    }
+
     /// Whether a frame ends a stream. `frame` has no blank line at its end, `is_closed` says that
     /// one follows; of a long frame the first 256 bytes are enough.
     pub fn is_last(self, frame: &[u8], is_closed: bool) -> bool {

@@ -11,6 +11,7 @@
 mod answer;
 pub mod anthropic;
 mod dialect;
+mod digest;
 pub mod error;
 mod fields;
 mod format;
@@ -33,7 +34,8 @@ mod usage;
 mod wishes;
 
 pub use dialect::{Dialect, Reply};
+pub use digest::Beginning;
 pub use error::{ErrorBody, Retry, WireError};
-pub use peek::{Peek, peek};
+pub use peek::{Peek, peek, renamed};
 pub use projector::{EventCollector, EventStream, Projector, Stamp};
 pub use tally::{Tally, usage_comment};

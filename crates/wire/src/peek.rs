@@ -33,6 +33,20 @@ pub fn peek(body: &[u8]) -> Result<Peek, WireError> {
     })
 }
 
+/// The same body with another name for its model; everything else stays byte for byte. None where
+/// [`peek`] finds no model.
+#[must_use]
+pub fn renamed(body: &[u8], model: &str) -> Option<Vec<u8>> {
+    let fields = fields::body(body).ok()?;
+    let raw = fields.raw("model")?.get();
+    // The slice lies in the body: fields are read without a copy.
+    let start = (raw.as_ptr() as usize).checked_sub(body.as_ptr() as usize)?;
+    let (before, rest) = body.split_at_checked(start)?;
+    let after = rest.get(raw.len()..)?;
+    let name = serde_json::to_vec(model).ok()?;
+    Some([before, &name, after].concat())
+}
+
 pub(crate) fn model(body: &fields::Object<'_>) -> Result<String, WireError> {
     let model = body.text("model")?.ok_or_else(|| body.missing("model"))?;
     if model.is_empty() {
@@ -53,4 +67,21 @@ pub(crate) fn max_tokens(body: &fields::Object<'_>) -> Result<Option<u32>, WireE
     let current = body.integer("max_completion_tokens", limit.clone())?;
     let older = body.integer("max_tokens", limit)?;
     Ok(current.or(older).and_then(|tokens| u32::try_from(tokens).ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::renamed;
+
+    // Requirement 44
+    #[test]
+    fn only_the_models_name_changes() {
+        let body = "{ \"model\" : \"alias\\u0021\", \"x\":{\"model\":1},\n\"m\":\"é\"}";
+        let wanted = "{ \"model\" : \"a/b\\\"c\", \"x\":{\"model\":1},\n\"m\":\"é\"}";
+        let got = renamed(body.as_bytes(), "a/b\"c").expect("it has a model");
+        assert_eq!(String::from_utf8_lossy(&got), wanted);
+        let twice = renamed(br#"{"model":"a","model":"b"}"#, "c").expect("it has a model");
+        assert_eq!(twice, br#"{"model":"a","model":"c"}"#);
+        assert_eq!(renamed(b"{}", "c"), None);
+    }
 }

@@ -15,7 +15,6 @@
 //!   refused.
 //! - `is_error` of a tool result is not shown to the model, whose templates have no place for it;
 //!   the result's own words are.
-//! - A `thread` is refused in the words by which SDKs go on without one: nothing is stored.
 //! - Unknown fields, betas and tools of other types than `custom` are ignored.
 
 mod content;
@@ -32,7 +31,7 @@ mod tests;
 
 pub(crate) use error::{error, error_event};
 pub use parse::{ReplyOptions, parse, parse_count};
-pub use project::{Collector, Stream, is_last, shows_words};
+pub use project::{Collector, PING, Stream, is_last, shows_words};
 pub use types::token_count;
 
 /// A stream announces what was read within its first message, and tells the rest beside it.

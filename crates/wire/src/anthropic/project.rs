@@ -9,7 +9,8 @@ use crate::answer::{Answer, Block, Change, End, Kind};
 use crate::projector::{EventCollector, EventStream, Stamp};
 use crate::{ErrorBody, sse};
 
-const PING: &[u8] = b"event: ping\ndata: {\"type\":\"ping\"}\n\n";
+/// Keeps a stream alive.
+pub const PING: &[u8] = b"event: ping\ndata: {\"type\":\"ping\"}\n\n";
 
 /// Turns the events of one answer into server-sent events.
 ///
