@@ -206,6 +206,8 @@ fn report(id: &str, status: ModelStatus, addr: SocketAddr) -> ModelReport {
         error: None,
         pid: None,
         fast_paths: Vec::new(),
+        host_used_mb: 0,
+        prefix_digests: Vec::new(),
     }
 }
 

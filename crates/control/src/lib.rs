@@ -7,6 +7,17 @@
 /// whatever a client has put there.
 pub const IDENTITY_HEADER: &str = "x-cortex-identity";
 
+/// Asks a neuron to mark what it streams: each piece is followed by a comment with its token ids.
+pub const MARKS_HEADER: &str = "x-cortex-marks";
+
+/// On a marked answer: what another neuron has to know besides the ids to go on with it. Empty
+/// where nobody can.
+pub const STAMP_HEADER: &str = "x-cortex-stamp";
+
+/// How many bytes of a request's body are the client's; the rest is what an earlier neuron said so
+/// far: `{"stamp":S,"batches":[[ID,...],...]}`.
+pub const RESUME_HEADER: &str = "x-cortex-resume";
+
 mod command;
 mod model;
 mod node;

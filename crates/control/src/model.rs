@@ -62,6 +62,9 @@ pub struct ModelReport {
     /// Device memory that it holds, in MiB.
     #[serde(default)]
     pub vram_used_mb: u64,
+    /// Main memory that it was given, in MiB, when it runs on the CPU.
+    #[serde(default)]
+    pub host_used_mb: u64,
     /// Base URL of its inference routes, when it can answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
@@ -86,6 +89,10 @@ pub struct ModelReport {
     /// What makes it faster where that can be had, on or off; known once it is loaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fast_paths: Vec<FastPath>,
+    /// Digests of the beginnings of prompts that it computed last, each of 53 bits, so that every
+    /// reader of JSON keeps them whole.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prefix_digests: Vec<u64>,
 }
 
 /// Something that makes a model faster without changing what it says.
@@ -126,6 +133,9 @@ pub struct LoadPlan {
     /// Main memory that the prefix cache may fill, of all ranks.
     #[serde(default)]
     pub host_cache_bytes: u64,
+    /// Whether all of it is main memory: the model runs on the CPU.
+    #[serde(default)]
+    pub is_on_host: bool,
 }
 
 /// One rank's bytes.

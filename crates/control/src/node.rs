@@ -75,7 +75,7 @@ pub struct Health {
     /// One entry a GPU.
     #[serde(default)]
     pub devices: Vec<DeviceHealth>,
-    /// What models may take of main memory; said by hosts without a GPU.
+    /// What models may take of main memory; said by hosts whose models run on the CPU.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_memory: Option<HostMemory>,
     /// One entry a model that is loaded or on its way.

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 /// `models.toml`: profiles by id, and other names for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Catalogue {
@@ -12,7 +14,7 @@ pub struct Catalogue {
 }
 
 /// One model: where it may run and what it is worth.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Profile {
     /// The id under which it is served.
     pub id: String,
@@ -49,6 +51,15 @@ impl Catalogue {
     #[must_use]
     pub fn id<'a>(&'a self, name: &'a str) -> &'a str {
         self.aliases.get(name).map_or(name, String::as_str)
+    }
+}
+
+impl Catalogue {
+    /// What is said of a model. One that is not named may run anywhere, at no special worth.
+    #[must_use]
+    pub fn profile(&self, id: &str) -> Profile {
+        let named = self.models.get(id).cloned();
+        named.unwrap_or_else(|| Profile { id: id.to_owned(), ..Profile::default() })
     }
 }
 

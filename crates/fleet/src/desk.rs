@@ -8,20 +8,26 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use control::LoadPlan;
 
-use crate::memory::{Pool, needs};
+use crate::memory::Pool;
 use crate::place::{SETTLED_AFTER_MS, Verdict};
 use crate::{Profile, Tick};
 
 mod arrival;
+mod command;
 mod next;
+mod plans;
 
 pub use arrival::{Arrival, Stage};
-pub use next::{Command, Outcome};
+pub use command::{Command, LoadCause, Outcome, UnloadCause};
+pub use plans::Unplanned;
+pub(crate) use plans::{Plans, Size};
 
 /// First pause after a failed load; it doubles with each failure in a row.
 const BACKOFF_MS: u64 = 2_000;
 /// The longest such pause.
 const LONGEST_BACKOFF_MS: u64 = 60_000;
+/// A new latency counts for one part of so many.
+const LATENCY_PARTS: u32 = 4;
 
 /// A place in the snapshot and a model's id.
 type Spot = (usize, String);
@@ -34,9 +40,11 @@ pub struct Desk {
     pub(crate) arrivals: Vec<Arrival>,
     /// Unloads that were ordered, and when they ended; kept until a report shows it.
     pub(crate) leaving: BTreeMap<Spot, Option<Tick>>,
-    pub(crate) plans: BTreeMap<Spot, LoadPlan>,
-    /// Plans that were asked for.
-    pub(crate) asked_plans: BTreeSet<Spot>,
+    pub(crate) plans: Plans,
+    /// Unloads that the operator wants, not ordered yet.
+    pub(crate) unwanted: Vec<Spot>,
+    /// Residents that the operator has sent away; they are nobody's until somebody asks for them.
+    pub(crate) dismissed: BTreeSet<String>,
     uses: BTreeMap<Spot, Use>,
     failures: BTreeMap<Spot, Failure>,
     drained: BTreeSet<usize>,
@@ -46,8 +54,15 @@ pub struct Desk {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Hold {
     pub(crate) ask: u64,
-    pub(crate) model: String,
+    pub(crate) wish: Wish,
     pub(crate) deadline: Tick,
+}
+
+/// A model, anywhere or on one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Wish {
+    pub(crate) model: String,
+    pub(crate) on: Option<usize>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -55,6 +70,7 @@ struct Use {
     open: u32,
     last: Option<Tick>,
     ready: Option<Tick>,
+    latency_ms: Option<u32>,
 }
 
 #[derive(Clone, Debug)]
@@ -65,9 +81,12 @@ struct Failure {
 }
 
 impl Desk {
-    /// A request for `model` waits, until `deadline` at most.
-    pub fn hold(&mut self, ask: u64, model: &str, deadline: Tick) {
-        self.holds.push(Hold { ask, model: model.to_owned(), deadline });
+    /// A request for `model` waits, until `deadline` at most. With `on` it is to be on that node,
+    /// which is an operator's wish and no client's.
+    pub fn hold(&mut self, ask: u64, model: &str, on: Option<usize>, deadline: Tick) {
+        self.dismissed.remove(model);
+        let wish = Wish { model: model.to_owned(), on };
+        self.holds.push(Hold { ask, wish, deadline });
     }
 
     /// A request that waited is gone. Nothing more happens for its sake.
@@ -78,7 +97,19 @@ impl Desk {
     /// Requests that wait for `model`.
     #[must_use]
     pub fn waiting_for(&self, model: &str) -> usize {
-        self.holds.iter().filter(|hold| hold.model == model).count()
+        self.holds.iter().filter(|hold| hold.wish.model == model).count()
+    }
+
+    /// Whether anybody waits for anything.
+    #[must_use]
+    pub fn is_anyone_waiting(&self) -> bool {
+        !self.holds.is_empty()
+    }
+
+    /// Models on their way.
+    #[must_use]
+    pub fn arrivals(&self) -> &[Arrival] {
+        &self.arrivals
     }
 
     /// A request was sent to a model on a node.
@@ -88,6 +119,15 @@ impl Desk {
         used.last = Some(now);
     }
 
+    /// Its answer began so much later.
+    pub fn answered(&mut self, place: usize, model: &str, after_ms: u32) {
+        let used = self.uses.entry((place, model.to_owned())).or_default();
+        let known = used.latency_ms.unwrap_or(after_ms);
+        let fresh = (u64::from(known) * u64::from(LATENCY_PARTS - 1) + u64::from(after_ms))
+            / u64::from(LATENCY_PARTS);
+        used.latency_ms = Some(u32::try_from(fresh).unwrap_or(u32::MAX));
+    }
+
     /// It ended there.
     pub fn ended(&mut self, place: usize, model: &str, now: Tick) {
         let used = self.uses.entry((place, model.to_owned())).or_default();
@@ -95,20 +135,21 @@ impl Desk {
         used.last = Some(now);
     }
 
-    /// A node answered what a load would take; none when it could not say.
+    /// A node answered what a load would take, or did not.
     pub fn planned(
         &mut self,
         place: usize,
         model: &str,
-        plan: Result<LoadPlan, String>,
+        plan: Result<LoadPlan, Unplanned>,
         now: Tick,
     ) {
-        let spot = (place, model.to_owned());
-        self.asked_plans.remove(&spot);
-        match plan {
-            Ok(plan) => drop(self.plans.insert(spot, plan)),
-            Err(why) => self.failed(spot, why, now),
-        }
+        self.plans.answered((place, model.to_owned()), plan, now);
+    }
+
+    /// What the nodes said of sizes counts no more: the catalogue has changed.
+    pub fn forget_plans(&mut self) {
+        self.plans = Plans::default();
+        self.dismissed.clear();
     }
 
     /// A load ended.
@@ -125,8 +166,11 @@ impl Desk {
             }
             Err(why) => {
                 // What it was thought to take was wrong, or is no longer true.
-                self.plans.remove(&spot);
-                self.arrivals.retain(|arrival| !arrival.is_of(place, model));
+                self.plans.forget(&spot);
+                // It may be there all the same, or half of it: only a report can tell.
+                for arrival in self.arrivals.iter_mut().filter(|a| a.is_of(place, model)) {
+                    arrival.stage = Stage::Failed { since: now };
+                }
                 self.failed(spot, why, now);
             }
         }
@@ -145,7 +189,14 @@ impl Desk {
         }
     }
 
-    /// The operator takes a node out of placement, or gives it back.
+    /// The operator wants a model gone from a node, whoever uses it. It does not come back for the
+    /// sake of residency, only when it is asked for.
+    pub fn dismiss(&mut self, place: usize, model: &str) {
+        self.dismissed.insert(model.to_owned());
+        self.unwanted.push((place, model.to_owned()));
+    }
+
+    /// The operator takes a node out of service, or gives it back.
     pub fn drain(&mut self, place: usize, is_drained: bool) {
         if is_drained {
             self.drained.insert(place);
@@ -154,15 +205,23 @@ impl Desk {
         }
     }
 
-    /// The places that a model is leaving: nothing more is sent to it there.
+    /// Whether nothing new is sent to a model on a node: it is on its way out there, or the
+    /// operator drains the node.
     #[must_use]
-    pub fn leaving(&self, model: &str) -> Vec<usize> {
-        let of = self.leaving.keys().filter(|(_, leaving)| leaving == model);
-        of.map(|(place, _)| *place).collect()
+    pub fn is_shut(&self, place: usize, model: &str) -> bool {
+        self.is_drained(place) || self.is_leaving(place, model)
     }
 
-    pub(crate) fn is_drained(&self, place: usize) -> bool {
+    /// Whether the operator drains the node.
+    #[must_use]
+    pub fn is_drained(&self, place: usize) -> bool {
         self.drained.contains(&place)
+    }
+
+    /// Whether a model on a node was told to go.
+    #[must_use]
+    pub fn is_leaving(&self, place: usize, model: &str) -> bool {
+        self.leaving.keys().any(|(at, leaving)| *at == place && leaving == model)
     }
 
     pub(crate) fn is_arriving(&self, place: usize, model: &str) -> bool {
@@ -172,11 +231,10 @@ impl Desk {
     /// Whether this gateway still wants the model where it is: requests are open there or wait for
     /// it, it has only just come, it is on its way, or it is leaving already.
     pub(crate) fn is_needed(&self, place: usize, model: &str, now: Tick) -> bool {
-        let spot = (place, model.to_owned());
         let is_fresh = |ready| now.since_ms(ready) < SETTLED_AFTER_MS;
-        let used = self.uses.get(&spot);
+        let used = self.uses.get(&(place, model.to_owned()));
         used.is_some_and(|used| used.open > 0 || used.ready.is_some_and(is_fresh))
-            || self.leaving.contains_key(&spot)
+            || self.is_leaving(place, model)
             || self.is_arriving(place, model)
             || self.waiting_for(model) > 0
     }
@@ -187,14 +245,21 @@ impl Desk {
         now.since_ms(last.unwrap_or_default())
     }
 
+    /// How long answers of a model on a node take to begin, of late.
+    #[must_use]
+    pub fn latency_ms(&self, place: usize, model: &str) -> Option<u32> {
+        self.uses.get(&(place, model.to_owned()))?.latency_ms
+    }
+
     pub(crate) fn backoff(&self, place: usize, model: &str, now: Tick) -> Option<Verdict> {
         let failure = self.failures.get(&(place, model.to_owned()))?;
         let Failure { until, why, .. } = failure.clone();
-        (now < until).then_some(Verdict::BackingOff { until, why })
+        let retry_in_ms = until.since_ms(now);
+        (now < until).then_some(Verdict::BackingOff { retry_in_ms, why })
     }
 
-    pub(crate) fn needs(&self, place: usize, profile: &Profile) -> Option<Vec<u64>> {
-        needs(profile, self.plans.get(&(place, profile.id.clone())))
+    pub(crate) fn size(&self, place: usize, profile: &Profile, now: Tick) -> Size {
+        self.plans.size(place, profile, now)
     }
 
     /// Takes off what models on their way will have, whatever of it they have already.

@@ -8,6 +8,8 @@
 
 use std::cmp::Reverse;
 
+use serde::Serialize;
+
 use crate::memory::{Pool, assign};
 
 /// Up to so many candidates all sets are compared; of more, a set that cannot be made smaller is
@@ -29,7 +31,7 @@ pub(crate) struct Candidate {
 }
 
 /// What an eviction costs; smaller is better.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Harm {
     /// The highest priority among the victims; none without victims.
     pub priority: Option<i32>,

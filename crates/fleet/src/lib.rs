@@ -13,8 +13,10 @@ mod desk;
 mod evict;
 mod memory;
 mod observe;
+mod outliers;
 mod place;
 mod route;
+mod score;
 mod snapshot;
 mod tick;
 
@@ -22,12 +24,16 @@ mod tick;
 mod tests;
 
 pub use catalogue::{Catalogue, Profile, Strategy};
-pub use desk::{Arrival, Command, Desk, Outcome, Stage};
+pub use desk::{Arrival, Command, Desk, LoadCause, Outcome, Stage, UnloadCause, Unplanned};
 pub use evict::Harm;
 pub use memory::Pool;
 pub use observe::{Observation, observe};
+pub use outliers::Outliers;
 pub use place::{Fit, Verdict, View};
-pub use route::{Ask, Forward, Refusal, Route, Unavailable, route};
+pub use route::{
+    ALL_COMPARED, Ask, Forward, Refusal, Route, Unavailable, rate, replica_count, route,
+};
+pub use score::{Link, Score};
 pub(crate) use snapshot::is_servable;
 pub use snapshot::{MISSED_LIMIT, Node, NodeReport, STALE_AFTER_MS, Snapshot, Standing};
 pub use tick::Tick;

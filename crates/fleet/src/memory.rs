@@ -4,7 +4,7 @@ use control::LoadPlan;
 
 use crate::{Node, Profile};
 
-/// The memory of one GPU; on a host without GPUs, its main memory.
+/// The memory of one GPU; on a host whose models run on the CPU, its main memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pool {
     /// None for main memory.
@@ -20,14 +20,8 @@ impl Node {
     #[must_use]
     pub fn pools(&self) -> Vec<Pool> {
         let Some(report) = &self.report else { return Vec::new() };
-        if report.health.devices.is_empty() {
-            let host = report.health.host_memory.iter();
-            let pool = |host: &control::HostMemory| Pool {
-                device: None,
-                total_mb: host.total_mb,
-                free_mb: host.free_mb,
-            };
-            return host.map(pool).collect();
+        if let Some(host) = &report.health.host_memory {
+            return vec![Pool { device: None, total_mb: host.total_mb, free_mb: host.free_mb }];
         }
         let pool = |device: &control::DeviceHealth| Pool {
             device: Some(device.index),
@@ -38,17 +32,23 @@ impl Node {
     }
 }
 
-/// MiB of each rank: by the node's own plan, else by the catalogue's word, else unknown
-/// (requirement 76).
-pub(crate) fn needs(profile: &Profile, plan: Option<&LoadPlan>) -> Option<Vec<u64>> {
-    if let Some(plan) = plan {
-        let bytes = plan.ranks.iter().map(|rank| {
-            [rank.kv_bytes, rank.state_bytes, rank.workspace_bytes, rank.graph_bytes]
-                .into_iter()
-                .fold(rank.weight_bytes, u64::saturating_add)
-        });
-        return Some(bytes.map(|bytes| bytes.div_ceil(1 << 20)).collect());
+/// MiB of each rank by a node's plan.
+pub(crate) fn planned(plan: &LoadPlan) -> Vec<u64> {
+    let bytes = plan.ranks.iter().map(|rank| {
+        [rank.kv_bytes, rank.state_bytes, rank.workspace_bytes, rank.graph_bytes]
+            .into_iter()
+            .fold(rank.weight_bytes, u64::saturating_add)
+    });
+    let mut mb: Vec<u64> = bytes.map(|bytes| bytes.div_ceil(1 << 20)).collect();
+    // On the CPU the prefix cache's host tier fills the same memory as the rest.
+    if let (true, Some(first)) = (plan.is_on_host, mb.first_mut()) {
+        *first = first.saturating_add(plan.host_cache_bytes.div_ceil(1 << 20));
     }
+    mb
+}
+
+/// MiB of each rank by the catalogue's word.
+pub(crate) fn declared(profile: &Profile) -> Option<Vec<u64>> {
     let ranks = profile.ranks();
     profile.vram_mb.map(|all| vec![all.div_ceil(ranks as u64); ranks])
 }
@@ -72,8 +72,6 @@ pub(crate) fn assign(pools: &[Pool], needs: &[u64]) -> Option<Vec<usize>> {
 
 #[cfg(test)]
 mod tests {
-    use control::RankPlan;
-
     use super::*;
 
     fn pools(free: &[u64]) -> Vec<Pool> {
@@ -92,16 +90,5 @@ mod tests {
         assert_eq!(assign(&pools(&[50, 20, 30]), &[25, 25]), Some(vec![2, 0]));
         assert_eq!(assign(&pools(&[50]), &[25, 25]), None, "one device is one rank's");
         assert_eq!(assign(&pools(&[50, 20]), &[25, 25]), None);
-    }
-
-    // Requirement 76
-    #[test]
-    fn a_plan_beats_the_catalogue_and_nothing_is_unknown() {
-        let profile = Profile { world_size: Some(2), ..Profile::sized("m", 101) };
-        assert_eq!(needs(&profile, None), Some(vec![51, 51]));
-        let rank = RankPlan { weight_bytes: 1 << 20, kv_bytes: 1, ..RankPlan::default() };
-        let plan = LoadPlan { ranks: vec![rank], ..LoadPlan::default() };
-        assert_eq!(needs(&profile, Some(&plan)), Some(vec![2]));
-        assert_eq!(needs(&Profile { vram_mb: None, ..profile }, None), None);
     }
 }

@@ -24,7 +24,8 @@ pub enum Observation {
 #[must_use]
 pub fn observe(snapshot: &Snapshot, name: &str, observation: Observation, now: Tick) -> Snapshot {
     let mut next = snapshot.clone();
-    let Some(slot) = next.nodes.iter_mut().find(|node| node.name == name) else {
+    let named = |node: &&mut Arc<crate::Node>| node.name == name && !node.is_removed;
+    let Some(slot) = next.nodes.iter_mut().find(named) else {
         return next;
     };
     let mut node = (**slot).clone();

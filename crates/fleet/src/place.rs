@@ -1,8 +1,9 @@
 //! Where a model that is not loaded could be, node by node, and which node is best.
 
 use control::ModelStatus;
+use serde::Serialize;
 
-use crate::desk::Desk;
+use crate::desk::{Desk, Size};
 use crate::evict::{Candidate, Harm, cheapest};
 use crate::memory::Pool;
 use crate::{Catalogue, Node, Profile, Snapshot, Standing, Strategy, Tick};
@@ -24,7 +25,8 @@ pub struct View<'a> {
 }
 
 /// What a node is for a model: the reasons that `--explain` shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Verdict {
     /// It can be loaded there.
     Fits(Fit),
@@ -38,13 +40,20 @@ pub enum Verdict {
     Drained,
     /// A load failed there a moment ago.
     BackingOff {
-        /// Until then.
-        until: Tick,
+        /// For so much longer.
+        retry_in_ms: u64,
         /// What went wrong.
         why: String,
     },
-    /// Neither a plan of the node nor the catalogue says how large it is.
+    /// The node has been asked, or is about to be, how large the model is there.
+    SizeAsked,
+    /// The node does not answer that, and the catalogue does not say.
     SizeUnknown,
+    /// The node says that it cannot have the model.
+    Refused {
+        /// In its own words.
+        why: String,
+    },
     /// Not as many devices of the wanted size.
     TooFewDevices {
         /// There are.
@@ -71,7 +80,7 @@ pub enum Verdict {
 }
 
 /// How a model comes onto a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fit {
     /// The devices of its ranks; none for main memory.
     pub devices: Vec<Option<u32>>,
@@ -93,8 +102,20 @@ impl View<'_> {
         if let Some(verdict) = self.obstacle(place, node, profile, now) {
             return verdict;
         }
-        let Some(needs_mb) = self.desk.needs(place, profile) else { return Verdict::SizeUnknown };
+        let needs_mb = match self.desk.size(place, profile, now) {
+            Size::Known(needs_mb) => needs_mb,
+            Size::Asked | Size::Unasked => return Verdict::SizeAsked,
+            Size::Unknown => return Verdict::SizeUnknown,
+            Size::Refused(why) => return Verdict::Refused { why },
+        };
         let pools: Vec<Pool> = self.pools_for(place, profile);
+        let needs_mb = match pools.first() {
+            // Ranks on a host without devices share its memory.
+            Some(Pool { device: None, .. }) => {
+                vec![needs_mb.into_iter().fold(0, u64::saturating_add)]
+            }
+            _ => needs_mb,
+        };
         let wants = needs_mb.len().max(profile.min_devices as usize);
         if pools.len() < wants {
             return Verdict::TooFewDevices { has: pools.len(), wants };
@@ -210,13 +231,14 @@ pub(crate) fn is_busy(node: &Node, model: &str) -> bool {
     node.gauges(model).is_some_and(|gauges| gauges.running > 0 || gauges.waiting > 0)
 }
 
-/// What a model's end gives back, by the place of the pool: an even share on each of its devices.
+/// What a model's end gives back, by the place of the pool: an even share on each of its devices,
+/// or its main memory.
 fn frees(model: &control::ModelReport, pools: &[Pool]) -> Vec<(usize, u64)> {
-    let holds = |pool: &Pool| match pool.device {
-        None => true,
-        Some(device) => model.devices.contains(&device),
-    };
     let share = model.vram_used_mb / (model.devices.len() as u64).max(1);
-    let places = pools.iter().enumerate().filter(|(_, pool)| holds(pool));
-    places.map(|(place, _)| (place, share)).collect()
+    let freed = |pool: &Pool| match pool.device {
+        None => Some(model.host_used_mb),
+        Some(device) => model.devices.contains(&device).then_some(share),
+    };
+    let places = pools.iter().enumerate();
+    places.filter_map(|(place, pool)| Some((place, freed(pool)?))).collect()
 }

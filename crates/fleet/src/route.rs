@@ -1,14 +1,20 @@
 //! Where a request goes.
 //!
-//! The load of a replica is `max(running + waiting, in_flight)`: the node's own count is as old as
-//! its last poll, the gateway's count is exact but knows only its own requests. Taking the larger
-//! one spreads a burst that falls between two polls. Ties go to the smaller `in_flight`, then to
-//! the order of the configuration.
+//! Every replica that could answer has a score, in thousandths of a request that waits; the least
+//! wins. Ties go to the node with fewer of this gateway's own requests, then to the order of the
+//! configuration or of the draw. Of more than [`ALL_COMPARED`] replicas only two are drawn and
+//! compared, with the one that knows most of the prompt as a third: several gateways that all saw
+//! the same reports would otherwise all pick the same node.
 
 use control::ModelStatus;
+use serde::Serialize;
 
+use crate::score::{Score, score};
 use crate::snapshot::is_servable;
-use crate::{Node, Snapshot, Standing, Tick};
+use crate::{Desk, Link, Node, Outliers, Snapshot, Standing, Tick};
+
+/// Up to so many replicas are all compared.
+pub const ALL_COMPARED: usize = 4;
 
 /// When a replica is expected back, for a client that asks when to come again.
 const LOADING_RETRY_SECS: u32 = 5;
@@ -25,8 +31,14 @@ pub struct Ask<'a> {
     pub in_flight: &'a [u32],
     /// The place of a node that has just failed this request.
     pub tried: Option<usize>,
-    /// Places of nodes that the model is about to leave, or has left since their last report.
-    pub leaving: &'a [usize],
+    /// What is promised: models on their way out, nodes that are drained.
+    pub desk: &'a Desk,
+    /// Nodes that have failed requests of late; they are asked when nobody else is left.
+    pub outliers: &'a Outliers,
+    /// What its prompt begins with, for the nodes that remember.
+    pub chain: &'a [Link],
+    /// Any number; another one for every request.
+    pub draw: u64,
 }
 
 /// What becomes of a request.
@@ -47,14 +59,15 @@ pub struct Forward<'a> {
     pub name: &'a str,
     /// Base URL of the model's inference routes there.
     pub url: &'a str,
-    /// Its load, the least of the candidates'.
-    pub load: u32,
+    /// What it was chosen by.
+    pub score: Score,
     /// Replicas that it was chosen from.
     pub candidates: u32,
 }
 
 /// Why a request is not forwarded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Refusal {
     /// Every node has reported, and none has the model.
     NotFound,
@@ -68,7 +81,8 @@ pub enum Refusal {
 }
 
 /// What a known model waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Unavailable {
     /// A node that has never been heard may have it; a gateway that was started while a node is
     /// away must not call that node's models unknown.
@@ -86,25 +100,87 @@ pub enum Unavailable {
 /// A model whose nodes are all out of reach is unavailable, never unknown (requirements 68, 69).
 #[must_use]
 pub fn route<'a>(snapshot: &'a Snapshot, ask: &Ask<'_>, now: Tick) -> Route<'a> {
-    let mut best: Option<((u32, u32), Forward<'a>)> = None;
-    let mut candidates = 0;
-    for (place, node) in snapshot.nodes.iter().enumerate() {
-        let Some(url) = servable_url(node, ask.model, now) else { continue };
-        if ask.tried == Some(place) || ask.leaving.contains(&place) {
-            continue;
+    let mut sound = replicas(snapshot, ask, now).filter(|place| {
+        let suspected = ask.outliers.suspects(*place, &snapshot.nodes[*place], now);
+        !suspected
+    });
+    let found = match (sound.next(), sound.next()) {
+        (None, _) => choose(snapshot, ask, replicas(snapshot, ask, now).collect()),
+        (Some(only), None) => choose(snapshot, ask, vec![only]),
+        (Some(first), Some(second)) => {
+            choose(snapshot, ask, [first, second].into_iter().chain(sound).collect())
         }
-        candidates += 1;
-        let own = ask.in_flight.get(place).copied().unwrap_or(0);
-        let load = reported_load(node, ask.model).max(own);
-        if best.as_ref().is_none_or(|(least, _)| (load, own) < *least) {
-            let chosen = Forward { node: place, name: &node.name, url, load, candidates: 0 };
-            best = Some(((load, own), chosen));
-        }
-    }
-    match best {
-        Some((_, chosen)) => Route::Forward(Forward { candidates, ..chosen }),
+    };
+    match found {
+        Some(chosen) => Route::Forward(chosen),
         None => Route::Refuse(refusal(snapshot, ask, now)),
     }
+}
+
+/// How many replicas a request could go to: what need not be compared need not be looked at.
+#[must_use]
+pub fn replica_count(snapshot: &Snapshot, ask: &Ask<'_>, now: Tick) -> usize {
+    replicas(snapshot, ask, now).count()
+}
+
+/// The scores of all replicas, by place, as an operator wants to see them.
+#[must_use]
+pub fn rate(snapshot: &Snapshot, ask: &Ask<'_>, now: Tick) -> Vec<(usize, Score)> {
+    let places: Vec<usize> = replicas(snapshot, ask, now).collect();
+    let fastest = fastest_ms(ask, &places);
+    let rated = |place| (place, score(place, &snapshot.nodes[place], ask, fastest));
+    places.into_iter().map(rated).collect()
+}
+
+fn replicas<'s>(
+    snapshot: &'s Snapshot,
+    ask: &'s Ask<'_>,
+    now: Tick,
+) -> impl Iterator<Item = usize> + 's {
+    let serves = move |(place, node): (usize, &std::sync::Arc<Node>)| {
+        let is_open = ask.tried != Some(place) && !ask.desk.is_shut(place, ask.model);
+        (is_open && servable_url(node, ask.model, now).is_some()).then_some(place)
+    };
+    snapshot.nodes.iter().enumerate().filter_map(serves)
+}
+
+fn choose<'a>(
+    snapshot: &'a Snapshot,
+    ask: &Ask<'_>,
+    candidates: Vec<usize>,
+) -> Option<Forward<'a>> {
+    let count = candidates.len() as u32;
+    let fastest = fastest_ms(ask, &candidates);
+    let own = |place: usize| ask.in_flight.get(place).copied().unwrap_or(0);
+    let scored = |place: usize| score(place, &snapshot.nodes[place], ask, fastest);
+    let compared = drawn(snapshot, ask, candidates);
+    // Of equals the first one wins, which is the one that was drawn first.
+    let best = compared.into_iter().map(|place| (scored(place), place));
+    let (score, node) = best.min_by_key(|(score, place)| (score.total(), own(*place)))?;
+    let name = &snapshot.nodes[node].name;
+    let url = snapshot.nodes[node].model(ask.model)?.endpoint.as_deref()?;
+    Some(Forward { node, name, url, score, candidates: count })
+}
+
+/// Two of many, and the one that knows most of the prompt.
+fn drawn(snapshot: &Snapshot, ask: &Ask<'_>, candidates: Vec<usize>) -> Vec<usize> {
+    let count = candidates.len();
+    if count <= ALL_COMPARED {
+        return candidates;
+    }
+    let first = (ask.draw % count as u64) as usize;
+    let step = 1 + (ask.draw / count as u64 % (count as u64 - 1)) as usize;
+    let mut drawn = vec![candidates[first], candidates[(first + step) % count]];
+    let knows = |place: &usize| crate::score::known_bytes(&snapshot.nodes[*place], ask);
+    let best = candidates.iter().max_by_key(|place| knows(place)).filter(|place| knows(place) > 0);
+    if let Some(best) = best.filter(|best| !drawn.contains(best)) {
+        drawn.push(*best);
+    }
+    drawn
+}
+
+fn fastest_ms(ask: &Ask<'_>, places: &[usize]) -> Option<u32> {
+    places.iter().filter_map(|place| ask.desk.latency_ms(*place, ask.model)).min()
 }
 
 fn servable_url<'a>(node: &'a Node, model: &str, now: Tick) -> Option<&'a str> {
@@ -115,10 +191,6 @@ fn servable_url<'a>(node: &'a Node, model: &str, now: Tick) -> Option<&'a str> {
     model.endpoint.as_deref()
 }
 
-fn reported_load(node: &Node, model: &str) -> u32 {
-    node.gauges(model).map_or(0, |gauges| gauges.running.saturating_add(gauges.waiting))
-}
-
 fn refusal(snapshot: &Snapshot, ask: &Ask<'_>, now: Tick) -> Refusal {
     let mut known = false;
     let mut is_one_unheard = false;
@@ -126,14 +198,18 @@ fn refusal(snapshot: &Snapshot, ask: &Ask<'_>, now: Tick) -> Refusal {
     let mut nearest: Option<ModelStatus> = None;
     for (place, node) in snapshot.nodes.iter().enumerate() {
         let standing = node.standing(now);
-        is_one_unheard |= node.seen.is_none();
+        is_one_unheard |= node.seen.is_none() && standing != Standing::Removed;
         let Some(model) = node.model(ask.model) else { continue };
         known = true;
         if standing != Standing::Alive {
             continue;
         }
         tried_serves |= ask.tried == Some(place) && is_servable(model);
-        nearest = nearest.into_iter().chain([model.status]).max_by_key(|s| nearness(*s));
+        let status = match is_servable(model) && ask.desk.is_shut(place, ask.model) {
+            true => ModelStatus::Draining,
+            false => model.status,
+        };
+        nearest = nearest.into_iter().chain([status]).max_by_key(|s| nearness(*s));
     }
     let unavailable = |reason, retry_after_secs| Refusal::Unavailable { reason, retry_after_secs };
     if tried_serves {

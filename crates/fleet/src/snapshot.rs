@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use control::{Discovery, Health, HealthStatus, ModelHealth, ModelReport, ModelStatus};
+use serde::Serialize;
 
 use crate::Tick;
 
@@ -33,6 +34,8 @@ pub struct Node {
     pub missed: u32,
     /// Why the last poll was missed.
     pub fault: Option<String>,
+    /// Whether the configuration names it no more. It keeps its place, for those who count by it.
+    pub is_removed: bool,
     /// Its last report. It is kept when the node goes away, so that its models stay known.
     pub report: Option<Arc<NodeReport>>,
 }
@@ -49,7 +52,8 @@ pub struct NodeReport {
 }
 
 /// Whether a node may be given requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// It has not answered yet and has not been given up.
     Unseen,
@@ -59,17 +63,38 @@ pub enum Standing {
     Unavailable,
     /// It missed [`MISSED_LIMIT`] polls, or its report is older than [`STALE_AFTER_MS`].
     Lost,
+    /// The configuration names it no more.
+    Removed,
 }
 
 impl Snapshot {
     /// A fleet of which nothing has been heard, from `(name, endpoint)` pairs.
     #[must_use]
     pub fn unseen(nodes: impl IntoIterator<Item = (String, String)>) -> Snapshot {
-        let fresh = |(name, endpoint)| {
-            let (seen, fault, report) = (None, None, None);
-            Arc::new(Node { name, endpoint, seen, missed: 0, fault, report })
-        };
         Snapshot { nodes: nodes.into_iter().map(fresh).collect() }
+    }
+
+    /// The same fleet under another configuration: what is known stays known, and places stay. A
+    /// node that is named no more is marked; one that moved is heard of anew.
+    #[must_use]
+    pub fn reconfigured(&self, nodes: &[(String, String)]) -> Snapshot {
+        let named = |node: &Node| nodes.iter().find(|(name, _)| *name == node.name);
+        let kept = |node: &Arc<Node>| match named(node) {
+            Some((_, endpoint)) if *endpoint == node.endpoint && !node.is_removed => {
+                Arc::clone(node)
+            }
+            Some(pair) => fresh(pair.clone()),
+            None => Arc::new(Node { is_removed: true, report: None, ..(**node).clone() }),
+        };
+        let is_new = |(name, _): &&(String, String)| self.place(name).is_none();
+        let new = nodes.iter().filter(is_new).cloned().map(fresh);
+        Snapshot { nodes: self.nodes.iter().map(kept).chain(new).collect() }
+    }
+
+    /// The place of a node.
+    #[must_use]
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.nodes.iter().position(|node| node.name == name)
     }
 
     /// Whether any request at all could be forwarded at `now`.
@@ -81,10 +106,18 @@ impl Snapshot {
     }
 }
 
+fn fresh((name, endpoint): (String, String)) -> Arc<Node> {
+    let (seen, fault, report) = (None, None, None);
+    Arc::new(Node { name, endpoint, seen, missed: 0, fault, is_removed: false, report })
+}
+
 impl Node {
     /// Whether the node may be given requests at `now`.
     #[must_use]
     pub fn standing(&self, now: Tick) -> Standing {
+        if self.is_removed {
+            return Standing::Removed;
+        }
         let (Some(seen), Some(report)) = (self.seen, &self.report) else {
             return if self.missed < MISSED_LIMIT { Standing::Unseen } else { Standing::Lost };
         };

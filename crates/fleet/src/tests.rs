@@ -1,13 +1,13 @@
 //! Tables for each decision, and a random walk over operations for the invariants.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use control::{Health, HealthStatus, ModelHealth, ModelReport, ModelStatus};
 use proptest::prelude::*;
 
 use crate::{
-    Ask, Forward, NodeReport, Observation, Refusal, Route, STALE_AFTER_MS, Snapshot, Standing,
-    Tick, Unavailable, observe, route,
+    Ask, Desk, Forward, Link, NodeReport, Observation, Outliers, Refusal, Route, STALE_AFTER_MS,
+    Snapshot, Standing, Tick, Unavailable, observe, rate, route,
 };
 
 fn model(id: &str, status: ModelStatus) -> ModelReport {
@@ -28,6 +28,8 @@ fn model(id: &str, status: ModelStatus) -> ModelReport {
         error: None,
         pid: None,
         fast_paths: Vec::new(),
+        host_used_mb: 0,
+        prefix_digests: Vec::new(),
     }
 }
 
@@ -64,8 +66,12 @@ fn holding(states: &[(ModelStatus, u32)]) -> Snapshot {
     snapshot
 }
 
+static DESK: LazyLock<Desk> = LazyLock::new(Desk::default);
+static OUTLIERS: LazyLock<Outliers> = LazyLock::new(Outliers::default);
+
 fn ask(model: &str) -> Ask<'_> {
-    Ask { model, in_flight: &[], tried: None, leaving: &[] }
+    let (desk, outliers) = (&*DESK, &*OUTLIERS);
+    Ask { model, in_flight: &[], tried: None, desk, outliers, chain: &[], draw: 0 }
 }
 
 fn forwarded<'a>(route: Route<'a>) -> Forward<'a> {
@@ -88,7 +94,7 @@ use ModelStatus::{Absent, Downloading, Draining, Failed, Loading, Ready, Restart
 fn the_least_loaded_replica_is_chosen_and_says_why() {
     let snapshot = holding(&[(Ready, 4), (Ready, 1), (Loading, 0), (Ready, 2)]);
     let chosen = forwarded(route(&snapshot, &ask("m"), Tick(1)));
-    assert_eq!((chosen.name, chosen.load, chosen.candidates), ("b", 1, 3));
+    assert_eq!((chosen.name, chosen.score.load, chosen.candidates), ("b", 1000, 3));
     assert_eq!(chosen.url, "http://upstream/m");
 }
 
@@ -97,8 +103,8 @@ fn a_burst_between_two_polls_spreads_by_the_gateways_own_count() {
     let snapshot = holding(&[(Ready, 0), (Ready, 0)]);
     let mut in_flight = [0, 0];
     for _ in 0..10 {
-        let ask = Ask { model: "m", in_flight: &in_flight, tried: None, leaving: &[] };
-        let node = forwarded(route(&snapshot, &ask, Tick(1))).node;
+        let asked = Ask { in_flight: &in_flight, ..ask("m") };
+        let node = forwarded(route(&snapshot, &asked, Tick(1))).node;
         in_flight[node] += 1;
     }
     assert_eq!(in_flight, [5, 5]);
@@ -107,8 +113,8 @@ fn a_burst_between_two_polls_spreads_by_the_gateways_own_count() {
     let snapshot = holding(&[(Ready, 0), (Ready, 2)]);
     let mut in_flight = [0, 0];
     for _ in 0..10 {
-        let ask = Ask { model: "m", in_flight: &in_flight, tried: None, leaving: &[] };
-        let node = forwarded(route(&snapshot, &ask, Tick(1))).node;
+        let asked = Ask { in_flight: &in_flight, ..ask("m") };
+        let node = forwarded(route(&snapshot, &asked, Tick(1))).node;
         in_flight[node] += 1;
     }
     assert_eq!(in_flight, [5, 5]);
@@ -117,8 +123,8 @@ fn a_burst_between_two_polls_spreads_by_the_gateways_own_count() {
 #[test]
 fn a_tie_in_load_goes_to_the_node_with_fewer_of_our_own_requests() {
     let snapshot = holding(&[(Ready, 3), (Ready, 3)]);
-    let ask = Ask { model: "m", in_flight: &[2, 1], tried: None, leaving: &[] };
-    assert_eq!(forwarded(route(&snapshot, &ask, Tick(1))).name, "b");
+    let asked = Ask { in_flight: &[2, 1], ..ask("m") };
+    assert_eq!(forwarded(route(&snapshot, &asked, Tick(1))).name, "b");
 }
 
 #[test]
@@ -220,13 +226,93 @@ fn a_node_that_says_it_is_unavailable_gets_nothing_and_keeps_its_models_known() 
 #[test]
 fn a_retry_goes_to_the_twin_or_says_that_there_is_none() {
     let twins = holding(&[(Ready, 0), (Ready, 9)]);
-    let ask = Ask { model: "m", in_flight: &[], tried: Some(0), leaving: &[] };
-    assert_eq!(forwarded(route(&twins, &ask, Tick(1))).name, "b");
+    let asked = Ask { tried: Some(0), ..ask("m") };
+    assert_eq!(forwarded(route(&twins, &asked, Tick(1))).name, "b");
     let alone = holding(&[(Ready, 0)]);
-    let Refusal::Unavailable { reason, .. } = refused(route(&alone, &ask, Tick(1))) else {
+    let Refusal::Unavailable { reason, .. } = refused(route(&alone, &asked, Tick(1))) else {
         panic!("the model must stay known");
     };
     assert_eq!(reason, Unavailable::NoOtherReplica);
+}
+
+#[test]
+fn a_model_on_its_way_out_and_a_drained_node_get_nothing_new() {
+    let twins = holding(&[(Ready, 0), (Ready, 9)]);
+    let mut desk = Desk::default();
+    desk.drain(0, true);
+    let asked = Ask { desk: &desk, ..ask("m") };
+    assert_eq!(forwarded(route(&twins, &asked, Tick(1))).name, "b");
+    let alone = holding(&[(Ready, 0)]);
+    let Refusal::Unavailable { reason, retry_after_secs } = refused(route(&alone, &asked, Tick(1)))
+    else {
+        panic!("the model must stay known");
+    };
+    assert_eq!((reason, retry_after_secs), (Unavailable::NotReady(Draining), Some(5)));
+    desk.drain(0, false);
+    forwarded(route(&alone, &Ask { desk: &desk, ..ask("m") }, Tick(1)));
+}
+
+#[test]
+fn a_suspect_is_asked_last_and_still_asked() {
+    let twins = holding(&[(Ready, 0), (Ready, 9)]);
+    let mut outliers = Outliers::default();
+    outliers.failed(0, 0, Tick(1));
+    let asked = Ask { outliers: &outliers, ..ask("m") };
+    assert_eq!(forwarded(route(&twins, &asked, Tick(2))).name, "b");
+    forwarded(route(&holding(&[(Ready, 0)]), &asked, Tick(2)));
+}
+
+#[test]
+fn a_node_that_knows_the_prompt_is_worth_a_queue_and_not_any_queue() {
+    let links = [Link { digest: 7, bytes: 4096 }, Link { digest: 8, bytes: 8192 }];
+    let known = |running| {
+        let mut warm = report(vec![model("m", Ready)], running);
+        warm.models[0].prefix_digests = vec![3, 7];
+        let seen = Observation::Report(warm);
+        observe(&holding(&[(Ready, 0), (Ready, 0)]), "b", seen, Tick(0))
+    };
+    let asked = Ask { chain: &links, ..ask("m") };
+    let (close, far) = (known(1), known(3));
+    assert_eq!(forwarded(route(&close, &asked, Tick(1))).name, "b");
+    assert_eq!(forwarded(route(&far, &asked, Tick(1))).name, "a");
+    let scores = rate(&close, &asked, Tick(1));
+    assert_eq!(scores.iter().map(|(_, score)| score.affinity).collect::<Vec<_>>(), [0, 2000]);
+    assert_eq!(forwarded(route(&close, &ask("m"), Tick(1))).name, "a", "without a chain");
+}
+
+#[test]
+fn of_many_replicas_two_are_drawn_and_one_that_knows_the_prompt_is_always_seen() {
+    let mut many = holding(&[(Ready, 1); 9]);
+    let chosen = |snapshot: &Snapshot, chain: &[Link]| {
+        let places = (0..72).map(|draw| {
+            let asked = Ask { draw, chain, ..ask("m") };
+            forwarded(route(snapshot, &asked, Tick(1))).node
+        });
+        places.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(chosen(&many, &[]).len(), 9, "each is drawn some day");
+    let mut warm = report(vec![model("m", Ready)], 1);
+    warm.models[0].prefix_digests = vec![7];
+    many = observe(&many, "e", Observation::Report(warm), Tick(0));
+    let links = [Link { digest: 7, bytes: 9000 }];
+    assert_eq!(chosen(&many, &links).into_iter().collect::<Vec<_>>(), [4]);
+}
+
+#[test]
+fn a_new_configuration_keeps_places_and_what_is_known() {
+    let pair = |name: &str, port: u16| (name.to_owned(), format!("http://{name}:{port}"));
+    let before = holding(&[(Ready, 0), (Ready, 0)]);
+    let after = before.reconfigured(&[pair("c", 13131), pair("b", 13131)]);
+    let names: Vec<&str> = after.nodes.iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    assert_eq!(after.nodes[0].standing(Tick(1)), Standing::Removed);
+    assert!(Arc::ptr_eq(&before.nodes[1], &after.nodes[1]));
+    assert_eq!(forwarded(route(&after, &ask("m"), Tick(1))).name, "b");
+    let deaf = observe(&after, "a", missed(), Tick(1));
+    assert_eq!(deaf.nodes[0].missed, 0, "a poll that was under way tells nothing any more");
+    let back = after.reconfigured(&[pair("a", 13131), pair("b", 99)]);
+    assert_eq!(back.nodes[0].standing(Tick(1)), Standing::Unseen);
+    assert_eq!(back.nodes[1].standing(Tick(1)), Standing::Unseen, "it moved");
 }
 
 #[test]
@@ -311,7 +397,7 @@ fn check_ask(snapshot: &Snapshot, memory: &[Memory], ask: &Ask<'_>, now: u64) {
             assert!(usable.contains(&to.node), "{to:?} is not alive with the model ready");
             assert_eq!(to.candidates as usize, usable.len());
             let own = |place: usize| ask.in_flight.get(place).copied().unwrap_or(0);
-            assert!(to.load >= own(to.node));
+            assert!(to.score.load >= i64::from(own(to.node)) * 1000);
         }
         Route::Refuse(Refusal::NotFound) => {
             let known = memory.iter().any(|n| n.first_status.iter().any(|(id, _)| id == ask.model));
@@ -354,7 +440,7 @@ proptest! {
                 Operation::Wait { ms } => now += ms,
                 Operation::Ask { model, in_flight, tried } => {
                     let model = model.to_string();
-                    let ask = Ask { model: &model, in_flight: &in_flight, tried, leaving: &[] };
+                    let ask = Ask { in_flight: &in_flight, tried, ..ask(&model) };
                     check_ask(&snapshot, &memory, &ask, now);
                 }
             }

@@ -1,7 +1,9 @@
 //! Time as policy sees it: a number that the caller passes in.
 
+use serde::Serialize;
+
 /// Milliseconds since a moment that the caller chose; it never runs backwards.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct Tick(pub u64);
 
 impl Tick {

@@ -1,14 +1,17 @@
 //! A model on its way to a node.
 
-use crate::Tick;
+use serde::Serialize;
+
+use super::LoadCause;
 use crate::memory::Pool;
 use crate::place::Fit;
+use crate::{Harm, Tick};
 
 /// How often an arrival may find after an eviction that it still has no room.
 const ROUNDS: u32 = 3;
 
 /// A model on its way to a node: room is made, then it is loaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Arrival {
     /// The node's place in the snapshot.
     pub place: usize,
@@ -18,11 +21,16 @@ pub struct Arrival {
     pub ranks: Vec<(Option<u32>, u64)>,
     /// How far it is.
     pub stage: Stage,
+    /// For whom it comes.
+    pub cause: LoadCause,
+    /// What making room for it costs.
+    pub harm: Harm,
     rounds: u32,
 }
 
 /// How far an arrival is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Stage {
     /// These models leave first.
     Clearing {
@@ -38,6 +46,11 @@ pub enum Stage {
     Blocked,
     /// Its load was ordered.
     Loading,
+    /// Its load failed; what it took stays spoken for until a report younger than `since` came.
+    Failed {
+        /// When.
+        since: Tick,
+    },
     /// Its load ended well; the node's next report will show it.
     Loaded {
         /// When.
@@ -46,13 +59,20 @@ pub enum Stage {
 }
 
 impl Arrival {
-    pub(crate) fn new(place: usize, model: &str, fit: &Fit) -> Self {
+    pub(crate) fn new(place: usize, model: &str, fit: &Fit, cause: LoadCause) -> Self {
         let ranks = fit.devices.iter().copied().zip(fit.needs_mb.iter().copied()).collect();
         let stage = match fit.victims.is_empty() {
             true => Stage::Loading,
             false => Stage::Clearing { victims: fit.victims.clone() },
         };
-        Self { place, model: model.to_owned(), ranks, stage, rounds: 1 }
+        let (model, harm) = (model.to_owned(), fit.harm);
+        Self { place, model, ranks, stage, cause, harm, rounds: 1 }
+    }
+
+    /// Whether it still may come.
+    #[must_use]
+    pub fn is_hopeful(&self) -> bool {
+        !matches!(self.stage, Stage::Failed { .. })
     }
 
     pub(crate) fn is_of(&self, place: usize, model: &str) -> bool {
@@ -76,7 +96,7 @@ impl Arrival {
     /// Goes on as `fit` says, unless it has tried too often.
     pub(crate) fn go_on(&mut self, fit: &Fit) -> bool {
         let rounds = self.rounds + 1;
-        *self = Self { rounds, ..Self::new(self.place, &self.model, fit) };
+        *self = Self { rounds, ..Self::new(self.place, &self.model, fit, self.cause.clone()) };
         rounds <= ROUNDS
     }
 

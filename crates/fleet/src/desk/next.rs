@@ -2,60 +2,12 @@
 
 use control::ModelStatus;
 
-use super::{Arrival, Desk, Stage};
+use super::{Arrival, Command, Desk, LoadCause, Outcome, Stage, UnloadCause, Wish};
 use crate::place::{Fit, Verdict, View, best, is_busy};
-use crate::{Ask, Catalogue, Profile, Route, Snapshot, Standing, Strategy, Tick, route};
+use crate::{Catalogue, Node, Profile, Snapshot, Standing, Strategy, Tick};
 
 /// A load that ended well and does not show in reports for so long is forgotten.
 const UNSEEN_AFTER_MS: u64 = 10_000;
-
-/// What the shell must do; the end of each is an event for the desk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// Ask a node what a load would take, then [`Desk::planned`].
-    Plan {
-        /// The node's place.
-        place: usize,
-        /// The model.
-        model: String,
-    },
-    /// Load a model on these devices, then [`Desk::loaded`].
-    Load {
-        /// The node's place.
-        place: usize,
-        /// The model.
-        model: String,
-        /// None stands for main memory.
-        devices: Vec<Option<u32>>,
-    },
-    /// Unload a model, then [`Desk::unloaded`].
-    Unload {
-        /// The node's place.
-        place: usize,
-        /// The model.
-        model: String,
-        /// The model that needs its room; none when it was idle for too long.
-        makes_room_for: Option<String>,
-    },
-    /// A request that waited need wait no longer.
-    Release {
-        /// As given to [`Desk::hold`].
-        ask: u64,
-        /// What becomes of it.
-        outcome: Outcome,
-    },
-}
-
-/// What becomes of a request that waited.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Its model can be routed to.
-    Ready,
-    /// Its time is up.
-    TimedOut,
-    /// No node can have it, now or soon; each node's reason.
-    Nowhere(Vec<Verdict>),
-}
 
 impl Desk {
     /// What to do now; to be asked after every event and every report.
@@ -71,12 +23,23 @@ impl Desk {
     ) -> Vec<Command> {
         let mut commands = Vec::new();
         let world = World { snapshot, catalogue, strategy, now };
+        self.obey(&world, &mut commands);
         self.go_on(&world, &mut commands);
         self.serve_holds(&world, &mut commands);
         if self.holds.is_empty() {
             self.reconcile(&world, &mut commands);
         }
         commands
+    }
+
+    /// What the operator wants gone goes, busy or not.
+    fn obey(&mut self, world: &World<'_>, commands: &mut Vec<Command>) {
+        for (place, model) in std::mem::take(&mut self.unwanted) {
+            let is_there = world.snapshot.nodes[place].model(&model).is_some_and(is_there);
+            if is_there && !self.is_leaving(place, &model) && !self.is_arriving(place, &model) {
+                self.order_unload(place, &model, UnloadCause::Operator, commands);
+            }
+        }
     }
 
     /// Arrivals whose nodes are gone or that are there are forgotten; the others take their next
@@ -90,7 +53,7 @@ impl Desk {
         for _ in 0..self.arrivals.len() {
             let arrival = self.arrivals.remove(0);
             let node = &world.snapshot.nodes[arrival.place];
-            let is_lost = node.standing(world.now) == Standing::Lost;
+            let is_lost = is_gone(node.standing(world.now));
             let still = match arrival.stage {
                 // A command is out, and will end: until then its memory is spoken for.
                 Stage::Clearing { .. } | Stage::Loading => Some(arrival),
@@ -104,6 +67,7 @@ impl Desk {
                     self.give_up(&arrival, "no room could be made", world.now);
                     None
                 }
+                Stage::Failed { since } => (!seen_since(arrival.place, since)).then_some(arrival),
                 Stage::Cleared { since } if !seen_since(arrival.place, since) => Some(arrival),
                 Stage::Cleared { .. } => self.enter(arrival, world, commands),
             };
@@ -131,17 +95,17 @@ impl Desk {
     }
 
     fn serve_holds(&mut self, world: &World<'_>, commands: &mut Vec<Command>) {
-        let mut models: Vec<String> = Vec::new();
+        let mut wishes: Vec<Wish> = Vec::new();
         for hold in &self.holds {
-            if !models.contains(&hold.model) {
-                models.push(hold.model.clone());
+            if !wishes.contains(&hold.wish) {
+                wishes.push(hold.wish.clone());
             }
         }
-        for model in models {
-            if world.is_routable(self, &model) {
-                self.release(&model, &Outcome::Ready, commands);
+        for wish in wishes {
+            if world.is_routable(self, &wish) {
+                self.release(&wish, &Outcome::Ready, commands);
             } else {
-                self.bring(&model, world, commands);
+                self.bring(&wish, world, commands);
             }
         }
         let late = |deadline: &Tick| *deadline <= world.now;
@@ -151,39 +115,63 @@ impl Desk {
     }
 
     /// Sets a cold model in motion, unless it is; those who wait in vain are told at once.
-    fn bring(&mut self, model: &str, world: &World<'_>, commands: &mut Vec<Command>) {
+    fn bring(&mut self, wish: &Wish, world: &World<'_>, commands: &mut Vec<Command>) {
         let is_near = |arrival: &Arrival| {
             let standing = world.snapshot.nodes[arrival.place].standing(world.now);
-            arrival.model == model && standing != Standing::Lost
+            let is_wanted = arrival.model == wish.model && wish.accepts(arrival.place);
+            is_wanted && arrival.is_hopeful() && !is_gone(standing)
         };
         if self.arrivals.iter().any(is_near) {
             return;
         }
-        let profile = world.profile(model);
-        let view = world.view(self);
-        let verdicts = view.explain(&profile, world.now);
-        if let Some((place, fit)) = best(&verdicts, |_| true) {
-            self.begin(place, model, fit, commands);
-            return;
+        let profile = world.profile(&wish.model);
+        self.ask_plans(&profile, wish.on, world, commands);
+        let mut verdicts = world.view(self).explain(&profile, world.now);
+        for (place, verdict) in verdicts.iter_mut().enumerate() {
+            if !wish.accepts(place) {
+                *verdict = Verdict::NotAllowed;
+            }
         }
-        self.ask_plans(model, &verdicts, commands);
-        if verdicts.iter().all(is_final) {
-            self.release(model, &Outcome::Nowhere(verdicts), commands);
+        // Nobody gives way while a node has yet to say whether it has room.
+        let is_asking = verdicts.contains(&Verdict::SizeAsked);
+        let fit = best(&verdicts, |fit| fit.victims.is_empty() || !is_asking);
+        if let Some((place, fit)) = fit {
+            let cause = LoadCause::Waiting(self.waiting_for(&wish.model));
+            self.begin(place, &wish.model, fit, cause, commands);
+        } else if verdicts.iter().all(is_final) {
+            self.release(wish, &Outcome::Nowhere(verdicts), commands);
         }
     }
 
-    fn begin(&mut self, place: usize, model: &str, fit: &Fit, commands: &mut Vec<Command>) {
-        let arrival = Arrival::new(place, model, fit);
+    fn begin(
+        &mut self,
+        place: usize,
+        model: &str,
+        fit: &Fit,
+        cause: LoadCause,
+        commands: &mut Vec<Command>,
+    ) {
+        let arrival = Arrival::new(place, model, fit, cause);
         self.order(&arrival, commands);
         self.arrivals.push(arrival);
     }
 
-    /// Asks the nodes that alone can say how large the model is; each once.
-    fn ask_plans(&mut self, model: &str, verdicts: &[Verdict], commands: &mut Vec<Command>) {
+    /// Asks the nodes that could have the model how large it is there; each once.
+    fn ask_plans(
+        &mut self,
+        profile: &Profile,
+        on: Option<usize>,
+        world: &World<'_>,
+        commands: &mut Vec<Command>,
+    ) {
+        let verdicts = world.view(self).explain(profile, world.now);
         for (place, verdict) in verdicts.iter().enumerate() {
-            let spot = (place, model.to_owned());
-            if *verdict == Verdict::SizeUnknown && self.asked_plans.insert(spot) {
-                commands.push(Command::Plan { place, model: model.to_owned() });
+            let is_wanted = on.is_none_or(|on| on == place);
+            if is_wanted
+                && *verdict == Verdict::SizeAsked
+                && self.plans.ask(place, profile, world.now)
+            {
+                commands.push(Command::Plan { place, model: profile.id.clone() });
             }
         }
     }
@@ -192,17 +180,17 @@ impl Desk {
     /// been idle for longer than its profile allows.
     fn reconcile(&mut self, world: &World<'_>, commands: &mut Vec<Command>) {
         for profile in world.catalogue.models.values() {
-            let arriving = self.arrivals.iter().filter(|a| a.model == profile.id).count();
-            let present = world.replicas(&profile.id) + arriving;
-            if present >= profile.residents as usize {
+            let is_coming = |a: &&Arrival| a.model == profile.id && a.is_hopeful();
+            let arriving = self.arrivals.iter().filter(is_coming).count();
+            let present = world.replicas(self, &profile.id) + arriving;
+            if present >= profile.residents as usize || self.dismissed.contains(&profile.id) {
                 continue;
             }
+            self.ask_plans(profile, None, world, commands);
             let verdicts = world.view(self).explain(profile, world.now);
             // Residents that evict one another would do so for ever.
             if let Some((place, fit)) = best(&verdicts, |fit| fit.victims.is_empty()) {
-                self.begin(place, &profile.id, fit, commands);
-            } else {
-                self.ask_plans(&profile.id, &verdicts, commands);
+                self.begin(place, &profile.id, fit, LoadCause::Resident, commands);
             }
         }
         self.unload_idle(world, commands);
@@ -211,18 +199,20 @@ impl Desk {
     fn unload_idle(&mut self, world: &World<'_>, commands: &mut Vec<Command>) {
         for profile in world.catalogue.models.values() {
             let Some(idle_unload_ms) = profile.idle_unload_ms else { continue };
-            let mut spare = world.replicas(&profile.id).saturating_sub(profile.residents as usize);
+            let present = world.replicas(self, &profile.id);
+            let mut spare = present.saturating_sub(profile.residents as usize);
             for (place, node) in world.snapshot.nodes.iter().enumerate() {
+                let idle_ms = self.idle_ms(place, &profile.id, world.now);
                 let is_idle = spare > 0
                     && node.standing(world.now) == Standing::Alive
                     && node.model(&profile.id).is_some_and(crate::is_servable)
                     && !profile.is_pinned_on(&node.name)
                     && !is_busy(node, &profile.id)
                     && !self.is_needed(place, &profile.id, world.now)
-                    && self.idle_ms(place, &profile.id, world.now) >= idle_unload_ms;
+                    && idle_ms >= idle_unload_ms;
                 if is_idle {
                     spare -= 1;
-                    self.order_unload(place, &profile.id, None, commands);
+                    self.order_unload(place, &profile.id, UnloadCause::Idle { idle_ms }, commands);
                 }
             }
         }
@@ -230,17 +220,20 @@ impl Desk {
 
     /// The commands of an arrival's new stage.
     fn order(&mut self, arrival: &Arrival, commands: &mut Vec<Command>) {
-        let Arrival { place, model, ranks, stage, .. } = arrival;
+        let Arrival { place, model, ranks, stage, cause, harm, .. } = arrival;
         match stage {
             Stage::Clearing { victims } => {
                 for victim in victims {
-                    self.order_unload(*place, victim, Some(model.clone()), commands);
+                    let cause = UnloadCause::RoomFor { model: model.clone(), harm: *harm };
+                    self.order_unload(*place, victim, cause, commands);
                 }
             }
             _ => commands.push(Command::Load {
                 place: *place,
                 model: model.clone(),
                 devices: ranks.iter().map(|(device, _)| *device).collect(),
+                needs_mb: ranks.iter().map(|(_, mb)| *mb).collect(),
+                cause: cause.clone(),
             }),
         }
     }
@@ -249,21 +242,27 @@ impl Desk {
         &mut self,
         place: usize,
         model: &str,
-        makes_room_for: Option<String>,
+        cause: UnloadCause,
         commands: &mut Vec<Command>,
     ) {
         self.leaving.insert((place, model.to_owned()), None);
-        commands.push(Command::Unload { place, model: model.to_owned(), makes_room_for });
+        commands.push(Command::Unload { place, model: model.to_owned(), cause });
     }
 
-    fn release(&mut self, model: &str, outcome: &Outcome, commands: &mut Vec<Command>) {
-        for hold in self.holds.extract_if(.., |hold| hold.model == model) {
+    fn release(&mut self, wish: &Wish, outcome: &Outcome, commands: &mut Vec<Command>) {
+        for hold in self.holds.extract_if(.., |hold| hold.wish == *wish) {
             commands.push(Command::Release { ask: hold.ask, outcome: outcome.clone() });
         }
     }
 
     fn give_up(&mut self, arrival: &Arrival, why: &str, now: Tick) {
         self.failed((arrival.place, arrival.model.clone()), why.to_owned(), now);
+    }
+}
+
+impl Wish {
+    fn accepts(&self, place: usize) -> bool {
+        self.on.is_none_or(|on| on == place)
     }
 }
 
@@ -281,38 +280,55 @@ impl World<'_> {
         View { snapshot, catalogue, desk, strategy }
     }
 
-    /// A model that the catalogue does not name may run anywhere, at no special worth.
     fn profile(&self, model: &str) -> Profile {
-        let named = self.catalogue.models.get(model);
-        named.cloned().unwrap_or_else(|| Profile { id: model.to_owned(), ..Profile::default() })
+        self.catalogue.profile(model)
     }
 
-    fn is_routable(&self, desk: &Desk, model: &str) -> bool {
-        let leaving = desk.leaving(model);
-        let ask = Ask { model, in_flight: &[], tried: None, leaving: &leaving };
-        matches!(route(self.snapshot, &ask, self.now), Route::Forward(_))
+    fn is_routable(&self, desk: &Desk, wish: &Wish) -> bool {
+        let serves = |(place, node): (usize, &std::sync::Arc<Node>)| {
+            wish.accepts(place)
+                && node.standing(self.now) == Standing::Alive
+                && node.model(&wish.model).is_some_and(crate::is_servable)
+                && !desk.is_shut(place, &wish.model)
+        };
+        self.snapshot.nodes.iter().enumerate().any(serves)
     }
 
     /// Nodes in service on which the model is, or will be without any help of ours.
-    fn replicas(&self, model: &str) -> usize {
-        let is_there = |status| {
-            !matches!(status, ModelStatus::Absent | ModelStatus::Failed | ModelStatus::Draining)
+    fn replicas(&self, desk: &Desk, model: &str) -> usize {
+        let counts = |(place, node): &(usize, &std::sync::Arc<Node>)| {
+            node.standing(self.now) == Standing::Alive
+                && !desk.is_drained(*place)
+                && node.model(model).is_some_and(is_there)
         };
-        let alive = self.snapshot.nodes.iter().filter(|n| n.standing(self.now) == Standing::Alive);
-        alive.filter(|node| node.model(model).is_some_and(|m| is_there(m.status))).count()
+        self.snapshot.nodes.iter().enumerate().filter(counts).count()
     }
 }
 
-/// Whether waiting cannot change it: what depends on use, health or an answer may change.
+/// Whether a model holds memory or is about to.
+fn is_there(model: &control::ModelReport) -> bool {
+    !matches!(model.status, ModelStatus::Absent | ModelStatus::Failed | ModelStatus::Draining)
+}
+
+fn is_gone(standing: Standing) -> bool {
+    matches!(standing, Standing::Lost | Standing::Removed)
+}
+
+/// Whether waiting is no use: what depends on use, on an answer that is awaited or on a pause may
+/// change soon. A node that is out of service may be for long.
 fn is_final(verdict: &Verdict) -> bool {
     match verdict {
-        Verdict::NotAllowed | Verdict::TooFewDevices { .. } | Verdict::TooSmall { .. } => true,
+        Verdict::NotAllowed
+        | Verdict::TooFewDevices { .. }
+        | Verdict::TooSmall { .. }
+        | Verdict::Refused { .. }
+        | Verdict::Drained
+        | Verdict::SizeUnknown => true,
+        Verdict::OutOfService(standing) => *standing != Standing::Unseen,
         Verdict::Fits(_)
         | Verdict::Present(_)
-        | Verdict::OutOfService(_)
-        | Verdict::Drained
         | Verdict::BackingOff { .. }
-        | Verdict::SizeUnknown
+        | Verdict::SizeAsked
         | Verdict::NoRoom { .. } => false,
     }
 }

@@ -29,7 +29,12 @@ pub(crate) enum Rule {
     Ends,
     /// With steady demand and healthy nodes nothing is loaded or unloaded any more.
     Rest,
+    /// Nothing is sent to a node that has missed its polls.
+    Alive,
 }
+
+/// Three polls at a second each, the last one's time-out, and a report that was on its way.
+const SILENCE_MS: u64 = 5_000;
 
 impl Broken {
     pub(crate) fn new(rule: Rule, story: impl Into<String>) -> Self {
@@ -106,6 +111,16 @@ pub(crate) fn unload(
 
 fn foreign(nodes: &[SimNode], place: usize, model: &str) -> u32 {
     nodes[place].models.get(model).map_or(0, |model| model.foreign)
+}
+
+/// A request is sent to a node. Requirement 68.
+pub(crate) fn forward(nodes: &[SimNode], place: usize, now: u64) -> Result<(), Broken> {
+    let silent_ms = now - nodes[place].answered;
+    if silent_ms <= SILENCE_MS {
+        return Ok(());
+    }
+    let story = format!("node {place} has answered no poll for {silent_ms} ms");
+    Err(Broken::new(Rule::Alive, story))
 }
 
 /// Nobody waits past its deadline. `waiting` maps requests to their deadlines.

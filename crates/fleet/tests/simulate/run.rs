@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::mem::take;
 
-use control::ModelStatus;
+use control::{LoadPlan, ModelStatus, RankPlan};
 use fleet::{
-    Ask, Catalogue, Command, Desk, NodeReport, Observation, Outcome, Route, Snapshot, Strategy,
-    Tick, observe, route,
+    Ask, Catalogue, Command, Desk, NodeReport, Observation, Outcome, Outliers, Route, Snapshot,
+    Strategy, Tick, UnloadCause, Unplanned, observe, route,
 };
 
 use crate::checks::{self, Broken, Rule};
@@ -38,16 +38,19 @@ pub(crate) enum Mutation {
     ForgetsWaiters,
     /// It unloads what it has just loaded.
     Fidgets,
+    /// Nobody counts the polls that a node misses.
+    SeesGhosts,
 }
 
 impl Mutation {
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::SeesTooMuchRoom,
         Self::SeesNoUse,
         Self::SeesNoPins,
         Self::LoadsTwice,
         Self::ForgetsWaiters,
         Self::Fidgets,
+        Self::SeesGhosts,
     ];
 
     /// The rules as whose breach it may show.
@@ -59,6 +62,7 @@ impl Mutation {
             Self::LoadsTwice => &[Rule::OneLoad],
             Self::ForgetsWaiters => &[Rule::Ends],
             Self::Fidgets => &[Rule::Rest],
+            Self::SeesGhosts => &[Rule::Alive],
         }
     }
 }
@@ -163,7 +167,7 @@ impl Simulation {
                 self.poll(place);
             }
         }
-        self.clients();
+        self.clients()?;
         let commands = self.desk.next(&self.snapshot, &self.told, self.strategy, Tick(self.now));
         for command in commands {
             self.carry_out(command)?;
@@ -220,7 +224,10 @@ impl Simulation {
     }
 
     fn poll(&mut self, place: usize) {
-        let node = &self.nodes[place];
+        let node = &mut self.nodes[place];
+        if node.answers() {
+            node.answered = self.now;
+        }
         let mut report = node.answers().then(|| Box::new(node.report()));
         if let Some(report) = &mut report {
             match self.mutation {
@@ -232,6 +239,9 @@ impl Simulation {
                 }
                 _ => {}
             }
+        }
+        if self.mutation == Some(Mutation::SeesGhosts) && report.is_none() {
+            return;
         }
         let late = if report.is_some() { self.draws.skewed(900) } else { 1000 };
         self.later(late, Event::Report { place, sent: self.now, report });
@@ -300,7 +310,7 @@ impl Simulation {
         Ok(())
     }
 
-    fn clients(&mut self) {
+    fn clients(&mut self) -> Result<(), Broken> {
         let is_chaos = self.now < CHAOS_MS;
         let models = self.catalogue.models.len() as u64;
         for _ in 0..1 + self.nodes.len() / 8 {
@@ -309,7 +319,7 @@ impl Simulation {
             }
             let number = if is_chaos { self.draws.skewed(models) } else { 0 };
             self.asks += 1;
-            self.ask(self.asks, format!("model-{number}"), self.now + PATIENCE_MS);
+            self.ask(self.asks, format!("model-{number}"), self.now + PATIENCE_MS)?;
         }
         if is_chaos && self.draws.one_in(20) {
             let someone = self.waiting.keys().copied().next();
@@ -319,20 +329,29 @@ impl Simulation {
                 self.story.left += 1;
             }
         }
+        Ok(())
     }
 
-    fn ask(&mut self, ask: u64, model: String, deadline: u64) {
-        let leaving = self.desk.leaving(&model);
-        let asked = Ask { model: &model, in_flight: &[], tried: None, leaving: &leaving };
+    fn ask(&mut self, ask: u64, model: String, deadline: u64) -> Result<(), Broken> {
+        let asked = Ask {
+            model: &model,
+            in_flight: &[],
+            tried: None,
+            desk: &self.desk,
+            outliers: &Outliers::default(),
+            chain: &[],
+            draw: ask,
+        };
         let place = match route(&self.snapshot, &asked, Tick(self.now)) {
             Route::Forward(to) => to.node,
             Route::Refuse(_) => {
                 self.story.waited += 1;
-                self.desk.hold(ask, &model, Tick(deadline));
+                self.desk.hold(ask, &model, None, Tick(deadline));
                 self.waiting.insert(ask, (model, deadline));
-                return;
+                return Ok(());
             }
         };
+        checks::forward(&self.nodes, place, self.now)?;
         let node = &mut self.nodes[place];
         if let Some(resident) = node.models.get_mut(&model).filter(|_| !node.is_dead) {
             resident.open += 1;
@@ -343,23 +362,25 @@ impl Simulation {
             let length = 200 + self.draws.below(4000);
             self.later(length, Event::Answered { place, model });
         }
+        Ok(())
     }
 
     fn carry_out(&mut self, command: Command) -> Result<(), Broken> {
         match command {
             Command::Plan { place, model } => {
-                let unknown = Err("the catalogue knows better".to_owned());
-                self.desk.planned(place, &model, unknown, Tick(self.now));
+                let answers = self.nodes[place].answers();
+                let said = answers.then(|| self.plan(&model)).ok_or(Unplanned::Unanswered);
+                self.desk.planned(place, &model, said, Tick(self.now));
             }
-            Command::Load { place, model, devices } => {
+            Command::Load { place, model, devices, .. } => {
                 let devices: Vec<u32> = devices.into_iter().flatten().collect();
                 self.order_load(place, &model, &devices)?;
                 if self.mutation == Some(Mutation::LoadsTwice) {
                     self.order_load(place, &model, &devices)?;
                 }
             }
-            Command::Unload { place, model, makes_room_for } => {
-                self.story.evictions += u64::from(makes_room_for.is_some());
+            Command::Unload { place, model, cause } => {
+                self.story.evictions += u64::from(matches!(cause, UnloadCause::RoomFor { .. }));
                 self.order_unload(place, model)?;
             }
             Command::Release { .. } if self.mutation == Some(Mutation::ForgetsWaiters) => {}
@@ -367,11 +388,20 @@ impl Simulation {
                 if let Some((model, deadline)) = self.waiting.remove(&ask)
                     && outcome == Outcome::Ready
                 {
-                    self.ask(ask, model, deadline);
+                    self.ask(ask, model, deadline)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// A node's plan, which is as wrong as the catalogue is.
+    fn plan(&self, model: &str) -> LoadPlan {
+        let profile = &self.catalogue.models[model];
+        let ranks = profile.ranks();
+        let each = profile.vram_mb.expect("the catalogue says it").div_ceil(ranks as u64);
+        let rank = RankPlan { weight_bytes: each << 20, ..RankPlan::default() };
+        LoadPlan { ranks: vec![rank; ranks], ..LoadPlan::default() }
     }
 
     fn order_load(&mut self, place: usize, model: &str, devices: &[u32]) -> Result<(), Broken> {

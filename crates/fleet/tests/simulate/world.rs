@@ -29,6 +29,8 @@ pub(crate) struct SimNode {
     pub(crate) is_dead: bool,
     pub(crate) is_hung: bool,
     pub(crate) is_disk_full: bool,
+    /// When it last answered a poll.
+    pub(crate) answered: u64,
 }
 
 impl SimNode {
@@ -90,6 +92,8 @@ fn model_report(id: &str, model: &Resident) -> ModelReport {
         error: None,
         pid: None,
         fast_paths: Vec::new(),
+        host_used_mb: 0,
+        prefix_digests: Vec::new(),
     }
 }
 
