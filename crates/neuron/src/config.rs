@@ -19,7 +19,7 @@ use crate::spelling::edit_distance;
 pub const DEFAULT_PATH: &str = "/etc/neuron/neuron.toml";
 
 /// Every key that a file may have; `default_models` is a list of tables.
-const KEYS: [&str; 28] = [
+const KEYS: [&str; 29] = [
     "listen",
     "api_key_file",
     "advertise_url",
@@ -44,6 +44,7 @@ const KEYS: [&str; 28] = [
     "harness.*.threads",
     "harness.*.device",
     "harness.*.prefix_cache",
+    "harness.*.memory_mb",
     "harness.*.host_cache_mb",
     "harness.*.cache_isolation",
     "harness.*.step_timeout_secs",
@@ -97,6 +98,8 @@ pub struct Native {
     pub threads: Option<u32>,
     /// Whether requests reuse what earlier ones computed for the same beginning of a prompt.
     pub prefix_cache: bool,
+    /// Main memory that models on the CPU may take together, in MiB; what the host has by default.
+    pub memory_mb: Option<u64>,
     /// Main memory that the prefix cache of each model may fill with what its device has no more
     /// room for; 0 for none.
     pub host_cache_mb: u32,
@@ -152,6 +155,7 @@ impl Default for Native {
             device: DevicePolicy::Auto,
             threads: None,
             prefix_cache: true,
+            memory_mb: None,
             host_cache_mb: 0,
             cache_isolation: CacheIsolation::Identity,
             step_timeout_secs: 300,
@@ -266,6 +270,9 @@ impl Config {
             if !range.contains(&value) {
                 return refuse(key, value.to_string(), "out of range");
             }
+        }
+        if native.memory_mb == Some(0) {
+            return refuse("harness.native.memory_mb", "0".into(), "must be at least 1");
         }
         if native.threads == Some(0) {
             return refuse("harness.native.threads", "0".into(), "must be at least 1");

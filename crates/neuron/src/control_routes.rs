@@ -52,7 +52,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
         uptime_secs: app.started.elapsed().as_secs(),
         status: if stopping { HealthStatus::Unavailable } else { HealthStatus::Ok },
         devices: cards::health(),
-        host_memory: None,
+        host_memory: app.models.host_memory(),
         models: models
             .iter()
             .filter(|served| present(served.view().status))

@@ -3,6 +3,7 @@
 mod admit;
 mod answer;
 mod count;
+mod marks;
 mod prompt;
 
 use std::convert::Infallible;
@@ -15,18 +16,19 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use control::ModelStatus;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use tokio::time::Instant;
 use wire::models::Model;
 use wire::{Dialect, ErrorBody, EventStream, Projector, Stamp, models as wire_models};
 
 pub(crate) use count::{count_tokens, detokenize, tokenize};
 
-use crate::app::{App, Asker, unix_secs};
+use crate::app::{App, Asker};
 use crate::body::{self, BodyError};
 use crate::served::Served;
 use admit::Admitted;
-use answer::Answer;
+use answer::{Answer, Happening};
+use marks::Marks;
 
 /// Silence before the first keep-alive, and between two (requirement 8).
 const FIRST_KEEP_ALIVE: Duration = Duration::from_secs(1);
@@ -43,8 +45,9 @@ pub(crate) async fn generate(
     let arrived = std::time::Instant::now();
     let answered = async {
         let body = read_body(&app, &headers, body).await?;
-        let admitted = admit::admit(&app, dialect, &asker, body, arrived).await?;
-        tell(admitted, &asker).await
+        let (body, so_far) = marks::split(&headers, body)?;
+        let admitted = admit::admit(&app, dialect, &asker, body, arrived, so_far).await?;
+        tell(admitted, &asker, marks::are_wanted(&headers)).await
     };
     answered.await.unwrap_or_else(|error| {
         log_refusal(&asker.request_id, &error);
@@ -58,19 +61,31 @@ async fn read_body(app: &App, headers: &HeaderMap, body: Body) -> Result<Bytes, 
 }
 
 /// Streams and whole bodies come out of the same events (requirement 110).
-async fn tell(admitted: Admitted, asker: &Asker) -> Result<Response, ErrorBody> {
-    let Admitted { mut answer, reply } = admitted;
+async fn tell(admitted: Admitted, asker: &Asker, is_marked: bool) -> Result<Response, ErrorBody> {
+    let Admitted { mut answer, reply, mark, is_resumable, told } = admitted;
     let stamp = Stamp {
-        nonce: uuid::Uuid::new_v4().simple().to_string(),
+        nonce: mark.nonce.clone(),
         request_id: asker.request_id.to_string(),
         model: answer.model().to_owned(),
-        created: unix_secs(),
+        created: mark.created,
     };
     let mut collector = match reply.projector(stamp) {
-        Projector::Stream(projector) => return Ok(stream(answer, projector)),
+        Projector::Stream(projector) => {
+            let keep_alive_at = Instant::now() + FIRST_KEEP_ALIVE;
+            let marks = is_marked.then(Marks::default);
+            let mut response = stream(Sse { answer, projector, keep_alive_at, marks, told });
+            if is_marked {
+                let stamp = match is_resumable {
+                    true => mark.header(),
+                    false => HeaderValue::from_static(""),
+                };
+                response.headers_mut().insert(marks::STAMP, stamp);
+            }
+            return Ok(response);
+        }
         Projector::Body(collector) => collector,
     };
-    while let Some((choice, events)) = answer.next().await {
+    while let Some(Happening { choice, events, .. }) = answer.next().await {
         for event in &events {
             collector.choice(choice, event);
         }
@@ -83,10 +98,13 @@ struct Sse {
     projector: Box<dyn EventStream>,
     /// When to speak up if nothing else does.
     keep_alive_at: Instant,
+    /// Where they are wanted.
+    marks: Option<Marks>,
+    /// Happenings that the client knows of already: another node told them.
+    told: usize,
 }
 
-fn stream(answer: Answer, projector: Box<dyn EventStream>) -> Response {
-    let sse = Sse { answer, projector, keep_alive_at: Instant::now() + FIRST_KEEP_ALIVE };
+fn stream(sse: Sse) -> Response {
     let frames = futures_util::stream::unfold(sse, |mut sse| async {
         let bytes = next_frames(&mut sse).await?;
         Some((Ok::<_, Infallible>(bytes), sse))
@@ -104,15 +122,29 @@ async fn next_frames(sse: &mut Sse) -> Option<Bytes> {
         let next = tokio::time::timeout_at(sse.keep_alive_at, sse.answer.next()).await;
         let Ok(next) = next else {
             sse.keep_alive_at = Instant::now() + NEXT_KEEP_ALIVE;
-            return Some(Bytes::from_static(sse.projector.keep_alive()));
+            let word = sse.projector.keep_alive();
+            return Some(match &mut sse.marks {
+                None => Bytes::from_static(word),
+                Some(marks) => marks.mark(word.to_vec()).into(),
+            });
         };
-        let (choice, events) = next?;
+        let Happening { choice, events, tokens } = next?;
         let frames: Vec<u8> =
             events.iter().flat_map(|event| sse.projector.choice(choice, event)).collect();
+        if sse.told > 0 {
+            sse.told -= 1;
+            continue;
+        }
+        if let Some(marks) = &mut sse.marks {
+            marks.saw(&tokens, &events);
+        }
         // Tokens that are held back, as half a character is, leave nothing to say yet.
         if !frames.is_empty() {
             sse.keep_alive_at = Instant::now() + FIRST_KEEP_ALIVE;
-            return Some(frames.into());
+            return Some(match &mut sse.marks {
+                None => frames.into(),
+                Some(marks) => marks.mark(frames).into(),
+            });
         }
     }
 }

@@ -6,18 +6,20 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use control::{
-    Activation, ActivationState, LoadPlan, LoadReply, LoadRequest, ModelStatus, UnloadReply,
-    UnloadRequest,
+    Activation, ActivationState, HostMemory, LoadPlan, LoadReply, LoadRequest, ModelStatus,
+    UnloadReply, UnloadRequest,
 };
 use engine::EngineSpec;
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{Config, Native};
+use crate::cards;
+use crate::config::{Config, DevicePolicy, Native};
 use crate::control_error::ControlError;
 use crate::device;
 use crate::lifecycle::RestartPolicy;
 use crate::link::LoadFailure;
+use crate::memory;
 use crate::native;
 use crate::process::EngineProgram;
 use crate::served::{NATIVE, Served};
@@ -37,6 +39,8 @@ pub(crate) struct Models {
     program: EngineProgram,
     policy: RestartPolicy,
     allowed: Allowed,
+    /// Main memory for models on the CPU.
+    capacity_bytes: u64,
     configured: BTreeMap<String, LoadRequest>,
     table: Mutex<Table>,
 }
@@ -75,6 +79,7 @@ impl Models {
             program,
             policy,
             allowed: Allowed::new(config.model_dirs.clone()),
+            capacity_bytes: capacity(&config.harness.native),
             configured,
             table: Mutex::default(),
         };
@@ -127,6 +132,7 @@ impl Models {
         let about = |error: ControlError| error.about(&id);
         let spec = self.plan(&request).await.map_err(about)?;
         let entry = self.open_entry(&request)?;
+        self.grant(&entry, &spec).await.map_err(about)?;
         let (reply, mut answer) = oneshot::channel();
         let (taken, begun) = oneshot::channel();
         let ask = Ask::Load { request: Box::new(request), spec, reply, taken };
@@ -149,11 +155,52 @@ impl Models {
     /// What a load would take, without doing it.
     pub(crate) async fn dry_run(&self, request: &LoadRequest) -> Result<LoadPlan, ControlError> {
         let spec = self.plan(request).await.map_err(|error| error.about(&request.model_id))?;
-        let planned = tokio::task::spawn_blocking(move || native::plan(&spec)).await;
-        let planned = planned.map_err(|_| {
-            ControlError::bad_request("the model made its reader panic; see the daemon's log")
-        })?;
-        planned.map_err(|failure| ControlError::from(failure).about(&request.model_id))
+        let mut plan = planned(spec).await.map_err(|error| error.about(&request.model_id))?;
+        if plan.is_on_host {
+            let free = self.free_bytes(&self.table(), Some(&request.model_id));
+            plan.free_bytes = Some(plan.free_bytes.map_or(free, |had| had.min(free)));
+            plan.fits &= plan.needed_bytes <= free;
+        }
+        Ok(plan)
+    }
+
+    /// Grants a load its main memory, where the configuration bounds that: two loads at once must
+    /// not both find the same room. A model that is there or on its way has its grant.
+    async fn grant(&self, entry: &Entry, spec: &EngineSpec) -> Result<(), ControlError> {
+        let is_new = |status| matches!(status, ModelStatus::Absent | ModelStatus::Failed);
+        let is_bounded = self.native.memory_mb.is_some() && spec.device == engine::Device::Cpu;
+        if !is_bounded || !is_new(entry.served.view().status) {
+            return Ok(());
+        }
+        let needed = planned(spec.clone()).await?.needed_bytes;
+        let table = self.table();
+        let free = self.free_bytes(&table, Some(&entry.served.id));
+        let mut view = entry.served.view();
+        if !is_new(view.status) || view.granted_bytes > 0 {
+            return Ok(());
+        }
+        if needed > free {
+            return Err(native::does_not_fit(needed, free).into());
+        }
+        view.granted_bytes = needed;
+        Ok(())
+    }
+
+    /// Main memory that models on the CPU could have, without counting what one of them has.
+    fn free_bytes(&self, table: &Table, but: Option<&str>) -> u64 {
+        let others = table.entries.values().filter(|entry| Some(&*entry.served.id) != but);
+        let taken = others.map(|entry| entry.served.view().host_bytes());
+        self.capacity_bytes.saturating_sub(taken.fold(0, u64::saturating_add))
+    }
+
+    /// Main memory for models; said where they run on the CPU.
+    pub(crate) fn host_memory(&self) -> Option<HostMemory> {
+        let on_cpu = self.native.device == DevicePolicy::Cpu || cards::best().is_none();
+        on_cpu.then(|| {
+            let free = self.free_bytes(&self.table(), None);
+            let free = memory::available_bytes().map_or(free, |available| available.min(free));
+            HostMemory { total_mb: self.capacity_bytes >> 20, free_mb: free >> 20 }
+        })
     }
 
     /// Unloads a model; answers once its memory is back.
@@ -259,6 +306,20 @@ impl Models {
     fn table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What the configuration allows, else what the host had free when the daemon started.
+fn capacity(native: &Native) -> u64 {
+    let configured = native.memory_mb.map(|mb| mb.saturating_mul(1 << 20));
+    configured.or_else(memory::available_bytes).unwrap_or(u64::MAX)
+}
+
+async fn planned(spec: EngineSpec) -> Result<LoadPlan, ControlError> {
+    let planned = tokio::task::spawn_blocking(move || native::plan(&spec)).await;
+    let planned = planned.map_err(|_| {
+        ControlError::bad_request("the model made its reader panic; see the daemon's log")
+    })?;
+    planned.map_err(ControlError::from)
 }
 
 async fn unload(entry: &Entry, drain: Duration) -> Option<u64> {

@@ -50,7 +50,7 @@ fn threads_for(info: &EngineInfo) -> u32 {
 }
 
 /// A refusal before a byte is taken.
-fn does_not_fit(needed: u64, free: u64) -> LoadFailure {
+pub(crate) fn does_not_fit(needed: u64, free: u64) -> LoadFailure {
     // Rounded so that the one is never told to be the other.
     let (needed_mb, free_mb) = (needed.div_ceil(MIB), free / MIB);
     let message = format!(
@@ -91,6 +91,7 @@ pub(crate) fn load_plan(info: &EngineInfo, fits: bool) -> LoadPlan {
         needed_bytes: bytes(info),
         free_bytes: None,
         host_cache_bytes: info.prefix_cache.host_bytes,
+        is_on_host: info.device == Device::Cpu,
     }
 }
 

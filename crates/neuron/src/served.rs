@@ -1,5 +1,6 @@
 //! What everybody may know of a model without asking its supervisor or its engine.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -22,7 +23,14 @@ pub(crate) struct Served {
     /// Its requests.
     pub(crate) live: Arc<Live>,
     view: Mutex<View>,
+    /// What it computed last, the latest last.
+    prefixes: Mutex<VecDeque<u64>>,
 }
+
+/// Beginnings of prompts that are remembered.
+const PREFIXES: usize = 128;
+/// Of one prompt so many, the longest: the next turn of its conversation begins like one of them.
+const PREFIXES_OF_ONE: usize = 4;
 
 /// The published part of a model's state; the supervisor writes, everybody reads.
 #[derive(Debug)]
@@ -47,6 +55,8 @@ pub(crate) struct View {
     pub(crate) error: Option<String>,
     /// How it was asked for.
     pub(crate) request: LoadRequest,
+    /// Main memory that a load was granted, until it is known what it took.
+    pub(crate) granted_bytes: u64,
 }
 
 impl Served {
@@ -55,6 +65,7 @@ impl Served {
         Self {
             id: request.model_id.clone(),
             live: Arc::default(),
+            prefixes: Mutex::default(),
             view: Mutex::new(View {
                 status: ModelStatus::Absent,
                 progress: None,
@@ -66,6 +77,7 @@ impl Served {
                 pid: None,
                 error: None,
                 request,
+                granted_bytes: 0,
             }),
         }
     }
@@ -73,6 +85,27 @@ impl Served {
     /// The state; the lock is held for moments only.
     pub(crate) fn view(&self) -> MutexGuard<'_, View> {
         self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A prompt that begins like this is computed here.
+    pub(crate) fn remember(&self, beginnings: &[wire::Beginning]) {
+        let mut prefixes = self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
+        let longest = beginnings.len().saturating_sub(PREFIXES_OF_ONE);
+        for (digest, _) in &beginnings[longest..] {
+            prefixes.retain(|known| known != digest);
+            prefixes.push_back(*digest);
+        }
+        let over = prefixes.len().saturating_sub(PREFIXES);
+        prefixes.drain(..over);
+    }
+
+    /// Digests of what the prefix cache may hold; a new engine holds nothing.
+    fn prefix_digests(&self, is_ready: bool) -> Vec<u64> {
+        let mut prefixes = self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
+        if !is_ready {
+            prefixes.clear();
+        }
+        prefixes.iter().copied().collect()
     }
 
     /// Its entry of `GET /models`; `base_url` is where this node answers.
@@ -92,6 +125,8 @@ impl Served {
             world_size: info.map_or(1, |info| info.ranks.len().max(1) as u32),
             quant: info.map(|info| info.quant.clone()).or_else(|| view.request.quant.clone()),
             vram_used_mb: info.filter(|_| card.is_some()).map_or(0, native::bytes) >> 20,
+            host_used_mb: if card.is_none() { view.held_mb() } else { 0 },
+            prefix_digests: self.prefix_digests(ready),
             endpoint: ready.then(|| base_url.to_owned()),
             capabilities: view.assets.as_ref().map_or_else(Vec::new, |a| a.capabilities()),
             limit: Limit { context: info.map_or(0, |info| info.context), output: None },
@@ -137,6 +172,15 @@ impl View {
     /// What the load took, once it is done.
     pub(crate) fn plan(&self) -> Option<LoadPlan> {
         self.info.as_ref().map(|info| native::load_plan(info, true))
+    }
+
+    /// Main memory that it has or was granted.
+    pub(crate) fn host_bytes(&self) -> u64 {
+        match &self.info {
+            Some(info) if info.device == Device::Cpu => native::bytes(info),
+            Some(_) => 0,
+            None => self.granted_bytes,
+        }
     }
 
     /// Memory that the engine holds, in MiB.

@@ -221,6 +221,7 @@ impl Supervisor {
         if matches!(self.life.state(), State::Absent | State::Failed(_)) {
             view.progress = None;
             view.info = None;
+            view.granted_bytes = 0;
             view.assets = None;
             view.steps.gauges = engine::Gauges::default();
         }

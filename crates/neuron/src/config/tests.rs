@@ -33,6 +33,7 @@ stall_ms = 100
 threads = 2
 device = "cpu"
 prefix_cache = false
+memory_mb = 4096
 host_cache_mb = 64
 cache_isolation = "caller"
 step_timeout_secs = 9

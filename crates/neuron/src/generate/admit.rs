@@ -1,18 +1,21 @@
 //! Everything that can refuse a request, in the order in which it is cheap.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 use dialog::{Defaults, GenerateRequest, SamplingParams};
-use engine::{EngineInfo, Grammar, Refusal, Sampling, TokenRequest};
+use engine::{End, EngineInfo, Grammar, Refusal, Sampling, TokenRequest};
 use text::{FormatPart, Prepared, StreamOptions, TextError, TextModel, TextStream};
 use wire::{Dialect, ErrorBody, Reply};
 
 use super::answer::{Answer, Rest};
+use super::marks::{SoFar, Stamp};
 use super::prompt::{self, Read, unavailable};
-use crate::app::{App, Asker};
-use crate::live::{Ending, NotTaken, Times};
+use crate::app::{App, Asker, unix_secs};
+use crate::live::{Batch, Ending, NotTaken, Ticket, Times};
+use crate::served::Served;
 use crate::story::{Outcome, Story};
 
 /// Cap on generated tokens where the request names none (requirement 25).
@@ -27,6 +30,12 @@ const FALLBACK_TOP_P: f32 = 0.95;
 pub(super) struct Admitted {
     pub(super) answer: Answer,
     pub(super) reply: Reply,
+    /// What makes the answer's ids, here or where it goes on.
+    pub(super) mark: Stamp,
+    /// Whether another node could go on with it.
+    pub(super) is_resumable: bool,
+    /// Happenings that another node has told already.
+    pub(super) told: usize,
 }
 
 /// Takes a body to an accepted request. Nothing has been sent to the client yet, so that every
@@ -37,17 +46,26 @@ pub(super) async fn admit(
     asker: &Asker,
     body: Bytes,
     arrived: Instant,
+    so_far: Option<SoFar>,
 ) -> Result<Admitted, ErrorBody> {
+    let beginnings = dialect.beginnings(&body);
     let parse = move |body: &[u8]| dialect.parse(body);
     let read = prompt::read(app, dialect.prompt_field(), body, parse).await?;
     let Read { request, also: reply, served, model, info, prepared } = read;
     let grammar = model.grammar(&request, &prepared);
     let grammar = grammar.map_err(|error| refuse_form(dialect, &request, &error))?;
-    let token_request = TokenRequest {
+    // Of several answers none is told to its end before the others; log-probabilities that were
+    // told once are gone.
+    let is_resumable = request.choices == 1 && request.top_logprobs.is_none();
+    let mut token_request = TokenRequest {
         grammar: grammar.map(Grammar),
         isolation: app.isolation.key(asker.identity.as_ref(), &request.sharing),
         ..token_request(&request, &prepared, &model, &info)?
     };
+    let (mark, batches) = begun(so_far, is_resumable, token_request.sampling.seed)?;
+    token_request.sampling.seed = mark.seed;
+    token_request.answered = batches.concat();
+    let end = ended(&token_request);
     let mut story = Story {
         request_id: Arc::clone(&asker.request_id),
         served: Arc::clone(&served),
@@ -62,23 +80,78 @@ pub(super) async fn admit(
         turns: prepared.turns.clone(),
         outcome: Some(Outcome::Refused),
     };
-    let ticket = served.live.submit(token_request.clone()).map_err(|error| match error {
-        NotTaken::Full => ErrorBody::overloaded("too many requests are waiting already", 2),
-        // A model that left in the meantime says how it stands now.
-        NotTaken::Closed => unavailable(&served),
-    })?;
+    let options = StreamOptions::new(&request, &prepared, mark.calls.as_str());
+    let text = TextStream::new(Arc::clone(&model), options.clone());
+    let told = batches.len();
+    if let Some(end) = end {
+        // Everything was said but that it was everything.
+        story.outcome = None;
+        let answer = Answer::continued(None, text, earlier(batches, Some(end)), story);
+        return Ok(Admitted { answer, reply, mark, is_resumable, told });
+    }
+    let ticket = submit(&served, token_request.clone())?;
     story.outcome = None;
     if let Err(ending) = ticket.accepted().await {
         story.outcome = Some(Outcome::Refused);
         return Err(refuse_ending(dialect, &request, ending));
     }
-    let call_id_prefix = uuid::Uuid::new_v4().simple().to_string();
-    let options = StreamOptions::new(&request, &prepared, &call_id_prefix[..12]);
-    let text = TextStream::new(Arc::clone(&model), options.clone());
+    served.remember(&beginnings);
     let count = request.choices - 1;
-    let rest = (count > 0).then_some(Rest { count, request: token_request, model, options });
-    let answer = Answer::new(ticket, text, rest, story);
-    Ok(Admitted { answer, reply })
+    let answer = if told > 0 {
+        Answer::continued(Some(ticket), text, earlier(batches, None), story)
+    } else {
+        let rest = (count > 0).then_some(Rest { count, request: token_request, model, options });
+        Answer::new(ticket, text, rest, story)
+    };
+    Ok(Admitted { answer, reply, mark, is_resumable, told })
+}
+
+fn submit(served: &Arc<Served>, request: TokenRequest) -> Result<Ticket, ErrorBody> {
+    served.live.submit(request).map_err(|error| match error {
+        NotTaken::Full => ErrorBody::overloaded("too many requests are waiting already", 2),
+        // A model that left in the meantime says how it stands now.
+        NotTaken::Closed => unavailable(served),
+    })
+}
+
+/// What an answer goes on from: what another node said, or nothing.
+fn begun(
+    so_far: Option<SoFar>,
+    is_resumable: bool,
+    seed: u64,
+) -> Result<(Stamp, Vec<Vec<u32>>), ErrorBody> {
+    match so_far {
+        Some(_) if !is_resumable => {
+            let message = "an answer of several, or with log-probabilities, is not continued";
+            Err(ErrorBody::invalid_request(message))
+        }
+        Some(SoFar { stamp, batches }) => Ok((stamp, batches)),
+        None => Ok((fresh_mark(seed), Vec::new())),
+    }
+}
+
+/// The mark of an answer that begins here.
+fn fresh_mark(seed: u64) -> Stamp {
+    let mut calls = uuid::Uuid::new_v4().simple().to_string();
+    calls.truncate(12);
+    let nonce = uuid::Uuid::new_v4().simple().to_string();
+    Stamp { nonce, created: unix_secs(), seed, calls }
+}
+
+/// How an answer that was begun elsewhere has ended there already, if it has.
+fn ended(request: &TokenRequest) -> Option<End> {
+    let last = request.answered.last()?;
+    let is_stop = request.stop_tokens.contains(last);
+    let is_full = request.answered.len() as u64 >= u64::from(request.max_tokens);
+    is_stop.then_some(End::Stop).or(is_full.then_some(End::Length))
+}
+
+/// What another node told, to be told again; its first happening is every answer's beginning.
+fn earlier(batches: Vec<Vec<u32>>, end: Option<End>) -> VecDeque<Batch> {
+    let batch = |tokens| Batch { tokens, logprobs: Vec::new(), ending: None };
+    let ending = end.map(Ending::Done);
+    let last = ending.map(|ending| Batch { ending: Some(ending), ..batch(Vec::new()) });
+    batches.into_iter().skip(1).map(batch).chain(last).collect()
 }
 
 /// The form of the answer is refused under the name of the field that asks for it.
@@ -135,6 +208,7 @@ fn token_request(
         // Set when it is submitted.
         id: 0,
         prompt: prepared.tokens.clone(),
+        answered: Vec::new(),
         sampling,
         max_tokens,
         min_tokens: request.min_tokens.min(max_tokens),

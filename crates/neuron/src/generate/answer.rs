@@ -1,5 +1,6 @@
 //! The events of one request's answers, whoever listens.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dialog::{Event, Failure, FailureKind, FinishReason, Usage};
@@ -10,8 +11,15 @@ use text::{Scores, StreamOptions, TextModel, TextStream};
 use crate::live::{Batch, Ending, NotTaken, Ticket, Times};
 use crate::story::{Outcome, Story};
 
-/// Something that happens to the answer with this index.
-pub(super) type Happening = (u32, Vec<Event>);
+/// Something that happens to one of the answers.
+pub(super) struct Happening {
+    /// Its index.
+    pub(super) choice: u32,
+    /// The list may be empty.
+    pub(super) events: Vec<Event>,
+    /// The tokens behind it.
+    pub(super) tokens: Vec<u32>,
+}
 
 /// An accepted request on its way to its last event. Dropped before it, the work is aborted.
 pub(super) struct Answer {
@@ -38,6 +46,8 @@ struct Choice {
     index: u32,
     /// `None` once no more tokens are wanted.
     ticket: Option<Ticket>,
+    /// What happened on another node; it comes before the engine's.
+    earlier: VecDeque<Batch>,
     text: Option<TextStream>,
     begun: bool,
     usage: Usage,
@@ -45,13 +55,16 @@ struct Choice {
 }
 
 impl Choice {
-    fn new(index: u32, ticket: Ticket, text: TextStream, prompt_tokens: u32) -> Self {
+    fn new(index: u32, ticket: Option<Ticket>, text: TextStream, prompt_tokens: u32) -> Self {
         let usage = Usage { prompt_tokens, ..Usage::default() };
-        let (ticket, text, times) = (Some(ticket), Some(text), Times::default());
-        Self { index, ticket, text, begun: false, usage, times }
+        let (text, times, earlier) = (Some(text), Times::default(), VecDeque::new());
+        Self { index, ticket, earlier, text, begun: false, usage, times }
     }
 
-    async fn next(&self) -> Batch {
+    async fn next(&mut self) -> Batch {
+        if let Some(batch) = self.earlier.pop_front() {
+            return batch;
+        }
         match &self.ticket {
             Some(ticket) => ticket.next().await,
             None => std::future::pending().await,
@@ -61,8 +74,20 @@ impl Choice {
 
 impl Answer {
     pub(super) fn new(ticket: Ticket, text: TextStream, rest: Option<Rest>, story: Story) -> Self {
-        let first = Choice::new(0, ticket, text, story.usage.prompt_tokens);
+        let first = Choice::new(0, Some(ticket), text, story.usage.prompt_tokens);
         Self { choices: vec![first], rest, story }
+    }
+
+    /// An answer that another node began: these batches come first. Without a ticket they are all,
+    /// and the last one holds the end.
+    pub(super) fn continued(
+        ticket: Option<Ticket>,
+        text: TextStream,
+        earlier: VecDeque<Batch>,
+        story: Story,
+    ) -> Self {
+        let first = Choice::new(0, ticket, text, story.usage.prompt_tokens);
+        Self { choices: vec![Choice { earlier, ..first }], rest: None, story }
     }
 
     /// The id under which the model is served.
@@ -70,22 +95,24 @@ impl Answer {
         &self.story.served.id
     }
 
-    /// What happens next; `None` after the last event. The list may be empty.
+    /// What happens next; `None` after the last event.
     ///
     /// Cancel-safe: what a dropped call would have brought, the next call brings.
     pub(super) async fn next(&mut self) -> Option<Happening> {
         if let Some(choice) = self.choices.iter_mut().find(|choice| !choice.begun) {
             choice.begun = true;
             let prompt_tokens = choice.usage.prompt_tokens;
-            return Some((choice.index, vec![Event::Started { prompt_tokens }]));
+            let events = vec![Event::Started { prompt_tokens }];
+            return Some(Happening { choice: choice.index, events, tokens: Vec::new() });
         }
-        let live = self.choices.iter().enumerate().filter(|(_, choice)| choice.text.is_some());
+        let live = self.choices.iter_mut().enumerate().filter(|(_, it)| it.text.is_some());
         let nexts: Vec<_> =
             live.map(|(at, choice)| Box::pin(async move { (at, choice.next().await) })).collect();
         if nexts.is_empty() {
             return None;
         }
         let ((at, batch), ..) = select_all(nexts).await;
+        let tokens = batch.tokens.clone();
         let mut events = self.take(at, batch);
         let first = &self.choices[0];
         if (first.usage.completion_tokens > 0 || first.text.is_none())
@@ -98,7 +125,7 @@ impl Answer {
             };
             self.fail(failure(FailureKind::Overloaded, message), &mut events);
         }
-        Some((self.choices[at].index, events))
+        Some(Happening { choice: self.choices[at].index, events, tokens })
     }
 
     fn begin(&mut self, rest: &Rest) -> Result<(), NotTaken> {
@@ -112,7 +139,7 @@ impl Answer {
             let options = StreamOptions { call_id_prefix: prefix, ..options.clone() };
             let text = TextStream::new(Arc::clone(model), options);
             let prompt_tokens = self.choices[0].usage.prompt_tokens;
-            self.choices.push(Choice::new(index, ticket, text, prompt_tokens));
+            self.choices.push(Choice::new(index, Some(ticket), text, prompt_tokens));
         }
         Ok(())
     }
