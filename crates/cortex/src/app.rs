@@ -1,8 +1,7 @@
 //! What all requests share, and which answer belongs to which path.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
@@ -15,52 +14,66 @@ use tokio::sync::watch;
 use wire::{Dialect, ErrorBody};
 
 use crate::auth::{Caller, Door};
-use crate::config::{Config, Scope};
+use crate::config::Scope;
 use crate::forward::Client;
+use crate::front::Front;
 use crate::identity::Identities;
+use crate::kept::Kept;
 use crate::metrics::Metrics;
+use crate::poll::Pollers;
+use crate::probe::Probes;
 use crate::record::Record;
 use crate::reply::{self, Reply};
+use crate::settings::Settings;
 use crate::surface::SURFACES;
-use crate::{generate, listing, prefix_cache, view};
+use crate::{admin, generate, listing, prefix_cache};
 
 /// Given by the client or made here; on every answer, in the log, and sent on to the node.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The gateway's shared state.
 pub(crate) struct App {
-    pub config: Config,
+    /// What the operator says; replaced when it is read anew.
+    pub settings: ArcSwap<Settings>,
     /// Replaced by the pollers, read without a lock.
     pub fleet: ArcSwap<Snapshot>,
+    /// See [`Front`].
+    pub front: Mutex<Front>,
     pub client: Client,
     pub metrics: Arc<Metrics>,
     pub identities: Identities,
     /// Who may ask.
     pub door: Door,
+    pub pollers: Pollers,
+    pub probes: Probes,
+    /// Bytes of bodies that are kept.
+    pub kept: Arc<Kept>,
     /// True once the grace of a stop is over: what is still open ends now, with a word.
     pub cut: watch::Sender<bool>,
-    /// Requests that are open on each node, by its place in the snapshot.
-    open: Arc<[AtomicU32]>,
     started: Instant,
     /// Unix seconds, for the lists of models.
     pub created: u64,
 }
 
 impl App {
-    pub(crate) fn new(config: Config) -> App {
-        let nodes = config.neurons.iter().map(|n| (n.name.clone(), n.endpoint.clone()));
+    pub(crate) fn new(settings: Settings) -> App {
+        let gateway = &settings.config.gateway;
+        let nodes = settings.nodes();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         App {
+            front: Mutex::new(Front::new(nodes.len())),
             fleet: ArcSwap::from_pointee(Snapshot::unseen(nodes)),
-            client: Client::new(&config.gateway),
+            client: Client::new(gateway),
             metrics: Arc::default(),
-            door: Door::new(&config.auth),
-            identities: Identities::new(config.gateway.cache_isolation),
+            door: Door::new(&settings.config.auth),
+            identities: Identities::new(gateway.cache_isolation),
+            pollers: Pollers::default(),
+            probes: Probes::default(),
+            kept: Arc::default(),
             cut: watch::Sender::new(false),
-            open: config.neurons.iter().map(|_| AtomicU32::new(0)).collect(),
             started: Instant::now(),
             created: since_epoch.as_secs(),
-            config,
+            settings: ArcSwap::from_pointee(settings),
         }
     }
 
@@ -71,25 +84,12 @@ impl App {
 
     /// Requests that are open on each node.
     pub(crate) fn in_flight(&self) -> Vec<u32> {
-        self.open.iter().map(|count| count.load(Ordering::Relaxed)).collect()
+        self.front().open.clone()
     }
 
-    /// Counts a request on a node until the ticket is dropped.
-    pub(crate) fn ticket(&self, node: usize) -> Ticket {
-        self.open[node].fetch_add(1, Ordering::Relaxed);
-        Ticket { open: Arc::clone(&self.open), node }
-    }
-}
-
-/// One open request on one node.
-pub(crate) struct Ticket {
-    open: Arc<[AtomicU32]>,
-    node: usize,
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        self.open[self.node].fetch_sub(1, Ordering::Relaxed);
+    /// A node's name, for the log.
+    pub(crate) fn node_name(&self, place: usize) -> String {
+        self.fleet.load().nodes.get(place).map_or_else(String::new, |node| node.name.clone())
     }
 }
 
@@ -139,10 +139,6 @@ fn turned_away(dialect: Dialect, id: &str, error: &ErrorBody, path: &str) -> Rep
 /// Answers an operator: the second listener, which is not for clients.
 pub(crate) async fn answer_operator(app: Arc<App>, request: Request<Incoming>) -> Reply {
     const DIALECT: Dialect = Dialect::OpenaiChat;
-    let get = |reply: &dyn Fn() -> Reply| match *request.method() {
-        Method::GET | Method::HEAD => reply(),
-        _ => reply::wrong_method(DIALECT, "", request.method(), "GET, HEAD"),
-    };
     let path = request.uri().path();
     let scope = if path == "/metrics" { Scope::Metrics } else { Scope::Admin };
     if path != "/health"
@@ -151,13 +147,20 @@ pub(crate) async fn answer_operator(app: Arc<App>, request: Request<Incoming>) -
         return turned_away(DIALECT, "", &error, path);
     }
     unless_panicked(DIALECT, "", async {
-        match request.uri().path() {
+        let path = request.uri().path();
+        if path.starts_with("/admin/") {
+            return admin::answer(&app, request).await;
+        }
+        let get = |reply: &dyn Fn() -> Reply| match *request.method() {
+            Method::GET | Method::HEAD => reply(),
+            _ => reply::wrong_method(DIALECT, "", request.method(), "GET, HEAD"),
+        };
+        match path {
             "/metrics" => get(&|| {
                 let mut text = app.metrics.render();
                 prefix_cache::render(&mut text, &app.fleet.load());
                 reply::bytes_reply(StatusCode::OK, "text/plain; version=0.0.4", text.into())
             }),
-            "/admin/fleet" => get(&|| reply::json_reply(StatusCode::OK, &view::fleet(&app))),
             "/health" => get(&|| listing::health(&app)),
             path => reply::error_reply(DIALECT, "", &ErrorBody::route_not_found(path)),
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use figment::Figment;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 mod complaint;
 mod keys;
 
-use complaint::complain;
+pub(crate) use complaint::{check_syntax, complain};
 pub use keys::{Auth, Budget, Key, Scope, Scopes};
 
 use crate::Error;
@@ -27,12 +27,37 @@ pub struct Config {
     /// `[gateway]`.
     #[serde(default)]
     pub gateway: Gateway,
+    /// `[eviction]`.
+    #[serde(default)]
+    pub eviction: Eviction,
     /// `[[neurons]]`.
     #[serde(default)]
     pub neurons: Vec<Neuron>,
     /// `[auth]`.
     #[serde(default)]
     pub auth: Auth,
+    /// The file that it was read from, to be read again.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
+}
+
+/// `[eviction]`: who gives way when a model needs room.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Eviction {
+    /// By what it is decided.
+    pub strategy: EvictionStrategy,
+}
+
+/// See [`fleet::Strategy`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EvictionStrategy {
+    /// Who was not asked for the longest time.
+    #[default]
+    Lru,
+    /// Who has the lowest priority, then the least recently used.
+    Priority,
 }
 
 /// `[gateway]`: cortex itself.
@@ -43,6 +68,17 @@ pub struct Gateway {
     pub listen: SocketAddr,
     /// Where `/metrics` and `/admin/fleet` are served; for operators only.
     pub metrics_listen: SocketAddr,
+    /// The catalogue of models; a relative path counts from the file that names it.
+    pub models_config: Option<PathBuf>,
+    /// How long a request may wait for a model that has to be loaded first.
+    pub hold_timeout_secs: u64,
+    /// Bodies that are kept for a second try or for a continuation, of all requests together, in
+    /// MiB.
+    pub retry_buffer_mb: u32,
+    /// A stream that is silent for this long has its node looked at.
+    pub silence_ms: u64,
+    /// How long that node has to show that it lives.
+    pub probe_timeout_ms: u64,
     /// The largest request body, in MiB.
     pub body_limit_mb: u32,
     /// A stream that is silent for this long is ended with an error.
@@ -76,6 +112,11 @@ impl Default for Gateway {
         Gateway {
             listen: SocketAddr::from(([127, 0, 0, 1], 31313)),
             metrics_listen: SocketAddr::from(([127, 0, 0, 1], 31314)),
+            models_config: None,
+            hold_timeout_secs: 300,
+            retry_buffer_mb: 64,
+            silence_ms: 1_000,
+            probe_timeout_ms: 600,
             body_limit_mb: 32,
             idle_timeout_secs: 300,
             connect_timeout_ms: 2_000,
@@ -122,7 +163,12 @@ impl Config {
             place: file.display().to_string(),
             problem: format!("{error}; write the file or name another one with --config"),
         })?;
-        Config::from_text(&text, &file.display().to_string())
+        let mut config = Config::from_text(&text, &file.display().to_string())?;
+        if let (Some(models), Some(directory)) = (&config.gateway.models_config, file.parent()) {
+            config.gateway.models_config = Some(directory.join(models));
+        }
+        config.file = Some(file.to_owned());
+        Ok(config)
     }
 
     /// As [`Config::load`], from a text that came from `place`.
@@ -130,7 +176,7 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn from_text(text: &str, place: &str) -> Result<Config, Error> {
-        complaint::check_syntax(text, place)?;
+        check_syntax(text, place)?;
         let figment = Figment::from(Toml::string(text)).merge(Env::prefixed("CORTEX_").split("__"));
         let config: Config = figment.extract().map_err(|error| complain(&error, text, place))?;
         config.checked().map_err(|problem| Error::Config { place: place.to_owned(), problem })
@@ -145,6 +191,9 @@ impl Config {
             ("connect_timeout_ms", gateway.connect_timeout_ms),
             ("poll_interval_ms", gateway.poll_interval_ms),
             ("poll_timeout_ms", gateway.poll_timeout_ms),
+            ("hold_timeout_secs", gateway.hold_timeout_secs),
+            ("silence_ms", gateway.silence_ms),
+            ("probe_timeout_ms", gateway.probe_timeout_ms),
         ];
         if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
             return Err(format!("gateway.{key} is 0; give it 1 or more"));
@@ -167,6 +216,15 @@ impl Config {
         self.check_neurons()?;
         self.auth.check()?;
         Ok(self)
+    }
+
+    /// Reads the catalogue of models that the configuration names, and counts its entries.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with what is wrong with it.
+    pub fn check_models(&self) -> Result<usize, Error> {
+        let settings = crate::settings::Settings::new(self.clone())?;
+        Ok(settings.models.catalogue.models.len())
     }
 
     fn check_neurons(&mut self) -> Result<(), String> {

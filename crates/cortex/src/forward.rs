@@ -92,8 +92,19 @@ impl Client {
     ///
     /// The error is for an operator.
     pub(crate) async fn get(&self, url: &str) -> Result<(u16, Bytes), String> {
+        self.get_with(url, HeaderMap::new()).await
+    }
+
+    /// As [`Client::get`], with headers.
+    pub(crate) async fn get_with(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+    ) -> Result<(u16, Bytes), String> {
         let uri: Uri = url.parse().map_err(|_| format!("{url} is not a URL"))?;
-        let answer = self.pool.get(uri).await.map_err(|error| chained(&error))?;
+        let mut request = Request::get(uri).body(Full::default()).unwrap_or_default();
+        *request.headers_mut() = headers;
+        let answer = self.pool.request(request).await.map_err(|error| chained(&error))?;
         let status = answer.status().as_u16();
         let body = Limited::new(answer.into_body(), REPORT_LIMIT_BYTES).collect().await;
         Ok((status, body.map_err(|error| chained(&*error))?.to_bytes()))
@@ -144,7 +155,10 @@ pub(crate) fn request_headers(
         .collect();
     let claims: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| name.as_str().starts_with("x-forwarded-") || *name == "x-real-ip")
+        .filter(|name| {
+            let name = name.as_str();
+            name.starts_with("x-forwarded-") || name.starts_with("x-cortex-") || name == "x-real-ip"
+        })
         .cloned()
         .collect();
     for name in DROPPED.iter().chain(&named).chain(&claims) {
@@ -172,7 +186,9 @@ pub(crate) fn reply_headers(upstream: HeaderMap) -> HeaderMap {
     let is_kept = |name: &HeaderName| {
         let text = name.as_str();
         KEPT.contains(name)
-            || (text.starts_with("x-") && !text.starts_with("x-forwarded-"))
+            || (text.starts_with("x-")
+                && !text.starts_with("x-forwarded-")
+                && !text.starts_with("x-cortex-"))
             || text.starts_with("openai-")
             || text.starts_with("anthropic-")
     };

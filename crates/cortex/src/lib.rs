@@ -5,30 +5,50 @@
 //! no request waits for a poll, and no decision does I/O.
 #![forbid(unsafe_code)]
 
+mod act;
+mod admin;
 mod app;
 mod auth;
+mod catalogue;
 mod config;
+mod explain;
 mod forward;
+mod front;
 mod generate;
+mod hold;
 mod identity;
+mod kept;
 mod listing;
 mod log;
 mod meter;
 mod metrics;
+mod operate;
 mod poll;
 mod prefix_cache;
+mod probe;
+mod pursue;
+mod read;
 mod record;
+mod refusal;
 mod relay;
+mod reload;
 mod reply;
+mod resume;
 mod server;
+mod settings;
+mod silence;
 mod status;
 mod surface;
 mod tail;
 mod view;
 
 pub use auth::{hash_key, new_key};
-pub use config::{Auth, Budget, CacheIsolation, Config, Gateway, Key, Neuron, Scope, Scopes};
+pub use config::{
+    Auth, Budget, CacheIsolation, Config, Eviction, EvictionStrategy, Gateway, Key, Neuron, Scope,
+    Scopes,
+};
 pub use log::LogWriter;
+pub use operate::Operator;
 pub use server::Server;
 pub use status::{print_models, print_status};
 
@@ -59,6 +79,9 @@ pub enum Error {
         /// What happened.
         problem: String,
     },
+    /// A running cortex does not do what it was asked, for this reason.
+    #[error("{0}")]
+    Refused(String),
     /// The answer could not be printed.
     #[error("cannot print: {0}")]
     Print(#[from] std::io::Error),

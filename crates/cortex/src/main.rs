@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use cortex::{Config, LogWriter, Server, hash_key, new_key, print_models, print_status};
+use cortex::{Config, LogWriter, Operator, Server, hash_key, new_key, print_models};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -24,11 +25,23 @@ enum Command {
     /// Route requests to the configured neurons until a signal to stop.
     Serve(Serve),
     /// Show the nodes, devices, models and queues that a running cortex sees.
-    Status(Ask<31314>),
+    Status(Status),
     /// List the models that a running cortex offers.
     Models(Ask<31313>),
     /// Print the hash of a key that is read from standard input, for the configuration.
     HashKey(HashKey),
+    /// Load a model on the node that suits it best, or on one node.
+    Load(Load),
+    /// Unload a model, everywhere or on one node.
+    Unload(Place),
+    /// Load a model on one node, and unload it from another one then.
+    Move(Move),
+    /// Send nothing new to a node, and place nothing there.
+    Drain(Drain),
+    /// Give a drained node back.
+    Resume(Drain),
+    /// Have a running cortex read its files anew.
+    Reload(Admin),
     /// Read the configuration as `serve` would, and say what is wrong with it.
     CheckConfig(ConfigFile),
 }
@@ -70,18 +83,128 @@ struct Ask<const PORT: u16> {
     json: bool,
 }
 
+/// How to reach the operator's side of a running cortex.
+#[derive(Args)]
+struct Admin {
+    /// The running cortex's metrics listener.
+    #[arg(long, default_value = "http://127.0.0.1:31314")]
+    url: String,
+    /// A file with a key that opens its admin routes.
+    #[arg(long)]
+    key_file: Option<PathBuf>,
+    /// Print the raw JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
+struct Status {
+    #[command(flatten)]
+    admin: Admin,
+    /// Say why this model is where it is, and why it is nowhere else.
+    #[arg(long, value_name = "MODEL")]
+    explain: Option<String>,
+}
+
+#[derive(Args)]
+struct Place {
+    /// The model, or an alias of it.
+    model: String,
+    /// On this node.
+    #[arg(long)]
+    node: Option<String>,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+#[derive(Args)]
+struct Load {
+    #[command(flatten)]
+    place: Place,
+    /// Show the progress until the model is ready.
+    #[arg(long)]
+    wait: bool,
+}
+
+#[derive(Args)]
+struct Move {
+    /// The model, or an alias of it.
+    model: String,
+    /// The node that it leaves.
+    #[arg(long)]
+    from: String,
+    /// The node that it goes to.
+    #[arg(long)]
+    to: String,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+#[derive(Args)]
+struct Drain {
+    /// The node.
+    node: String,
+    /// Return once no request is open there.
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+impl Admin {
+    fn operator(&self) -> anyhow::Result<Operator> {
+        let key = match &self.key_file {
+            Some(file) => {
+                let read = std::fs::read_to_string(file);
+                Some(read.with_context(|| format!("{} cannot be read", file.display()))?)
+            }
+            None => None,
+        };
+        Ok(Operator::new(&self.url, key.as_deref(), self.json)?)
+    }
+}
+
+async fn operate(command: &Command) -> anyhow::Result<()> {
+    let mut out = stdout();
+    match command {
+        Command::Load(Load { place: Place { model, node, admin }, wait }) => {
+            admin.operator()?.load(model, node.as_deref(), *wait, &mut out).await?;
+        }
+        Command::Unload(Place { model, node, admin }) => {
+            admin.operator()?.unload(model, node.as_deref(), &mut out).await?;
+        }
+        Command::Move(Move { model, from, to, admin }) => {
+            admin.operator()?.move_model(model, from, to, &mut out).await?;
+        }
+        Command::Drain(Drain { node, wait, admin }) => {
+            admin.operator()?.drain(node, true, *wait, &mut out).await?;
+        }
+        Command::Resume(Drain { node, wait, admin }) => {
+            admin.operator()?.drain(node, false, *wait, &mut out).await?;
+        }
+        Command::Reload(admin) => admin.operator()?.reload(&mut out).await?,
+        Command::Status(Status { admin, explain: Some(model) }) => {
+            admin.operator()?.explain(model, &mut out).await?;
+        }
+        Command::Status(Status { admin, explain: None }) => {
+            admin.operator()?.status(&mut out).await?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let ended = match Cli::parse().command {
+    let command = Cli::parse().command;
+    let ended = match command {
         Command::Serve(args) => serve(args).await,
-        Command::Status(ask) => {
-            print_status(&ask.url, ask.json, &mut stdout()).await.map_err(Into::into)
-        }
         Command::Models(ask) => {
             print_models(&ask.url, ask.json, &mut stdout()).await.map_err(Into::into)
         }
         Command::HashKey(args) => print_hash(&args),
         Command::CheckConfig(file) => check_config(&file),
+        command => operate(&command).await,
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
@@ -133,8 +256,10 @@ fn print_hash(args: &HashKey) -> anyhow::Result<()> {
 fn check_config(file: &ConfigFile) -> anyhow::Result<()> {
     let config = Config::load(&file.config)?;
     config.check_exposure()?;
+    let models = config.check_models()?;
     let (path, count) = (file.config.display(), config.neurons.len());
-    writeln!(stdout(), "{path}: good; neurons: {count}, listens on {}", config.gateway.listen)?;
+    let listen = config.gateway.listen;
+    writeln!(stdout(), "{path}: good; neurons: {count}, models: {models}, listens on {listen}")?;
     Ok(())
 }
 

@@ -31,6 +31,9 @@ struct Counts {
     errors: BTreeMap<(&'static str, &'static str), u64>,
     ttft: BTreeMap<String, Histogram>,
     duration: BTreeMap<String, Histogram>,
+    /// Loads that ended well, and others.
+    loads: [u64; 2],
+    evictions: u64,
 }
 
 struct Histogram {
@@ -81,6 +84,16 @@ impl Metrics {
         histogram.or_insert_with(|| Histogram::new(DURATION_BUCKETS)).add(took.as_secs_f64());
     }
 
+    /// A load that this gateway ordered has ended.
+    pub(crate) fn loaded(&self, is_well: bool) {
+        self.counts().loads[usize::from(!is_well)] += 1;
+    }
+
+    /// A model has made room for another one.
+    pub(crate) fn evicted(&self) {
+        self.counts().evictions += 1;
+    }
+
     /// The text that Prometheus scrapes.
     pub(crate) fn render(&self) -> String {
         let mut out = String::new();
@@ -99,6 +112,13 @@ impl Metrics {
             let labels = format!("route=\"{route}\",why=\"{why}\"");
             line(&mut out, "cortex_errors_total", &labels, *count as f64);
         }
+        head(&mut out, "cortex_loads_total", "counter", "Loads that were ordered here, by end.");
+        for (end, count) in ["loaded", "failed"].iter().zip(counts.loads) {
+            line(&mut out, "cortex_loads_total", &format!("end=\"{end}\""), count as f64);
+        }
+        let about = "Models that made room for others.";
+        head(&mut out, "cortex_evictions_total", "counter", about);
+        line(&mut out, "cortex_evictions_total", "", counts.evictions as f64);
         let about = "From a request's arrival to its first generated text, streams only.";
         histograms(&mut out, "cortex_ttft_seconds", about, &counts.ttft);
         let about = "From a request's arrival to its last byte.";

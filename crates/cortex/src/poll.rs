@@ -1,8 +1,9 @@
 //! Asks every node for its report, each at its own pace: a node that hangs delays nobody's next
 //! poll but its own (requirement 117).
 
+use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use control::{Discovery, Health, ModelReport};
@@ -10,29 +11,80 @@ use fleet::{NodeReport, Observation, Standing, Tick, observe};
 use http::Uri;
 use http::uri::{Authority, PathAndQuery};
 use serde::de::DeserializeOwned;
-use tokio::task::JoinSet;
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::app::App;
 use crate::config::Neuron;
 
-/// Starts one task a node; they end when the set is dropped.
-pub(crate) fn start(app: &Arc<App>) -> JoinSet<()> {
-    let mut pollers = JoinSet::new();
-    for neuron in app.config.neurons.clone() {
-        pollers.spawn(poll_forever(Arc::clone(app), neuron));
-    }
-    pollers
+/// The tasks that poll, one a node, by its name.
+#[derive(Default)]
+pub(crate) struct Pollers {
+    tasks: Mutex<HashMap<String, Poller>>,
 }
 
-async fn poll_forever(app: Arc<App>, neuron: Neuron) {
-    let gateway = &app.config.gateway;
-    let limit = Duration::from_millis(gateway.poll_timeout_ms);
-    let mut pace = interval(Duration::from_millis(gateway.poll_interval_ms));
+struct Poller {
+    endpoint: String,
+    wake: Arc<Notify>,
+    task: AbortHandle,
+}
+
+impl App {
+    /// Starts and ends tasks until there is one for every configured node.
+    pub(crate) fn follow_nodes(self: &Arc<App>) {
+        let settings = self.settings.load();
+        let mut tasks = self.pollers.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        let neurons = &settings.config.neurons;
+        tasks.retain(|name, poller| {
+            let is_kept = neurons
+                .iter()
+                .any(|neuron| neuron.name == *name && neuron.endpoint == poller.endpoint);
+            if !is_kept {
+                poller.task.abort();
+            }
+            is_kept
+        });
+        for neuron in neurons {
+            tasks.entry(neuron.name.clone()).or_insert_with(|| {
+                let wake = Arc::<Notify>::default();
+                let polling = poll_forever(Arc::clone(self), neuron.clone(), Arc::clone(&wake));
+                let task = tokio::spawn(polling).abort_handle();
+                Poller { endpoint: neuron.endpoint.clone(), wake, task }
+            });
+        }
+    }
+
+    /// Ends all polling.
+    pub(crate) fn stop_polling(&self) {
+        let mut tasks = self.pollers.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.drain().for_each(|(_, poller)| poller.task.abort());
+    }
+
+    /// Has a node polled now, because something has just changed there.
+    pub(crate) fn poll_soon(&self, place: usize) {
+        let name = self.node_name(place);
+        let tasks = self.pollers.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(poller) = tasks.get(&name) {
+            poller.wake.notify_one();
+        }
+    }
+}
+
+async fn poll_forever(app: Arc<App>, neuron: Neuron, wake: Arc<Notify>) {
+    let (limit, mut pace) = {
+        let settings = app.settings.load();
+        let gateway = &settings.config.gateway;
+        let every = Duration::from_millis(gateway.poll_interval_ms);
+        (Duration::from_millis(gateway.poll_timeout_ms), interval(every))
+    };
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut known = Known::default();
     loop {
-        pace.tick().await;
+        tokio::select! {
+            _ = pace.tick() => {}
+            () = wake.notified() => {}
+        }
         // A report is as old as the question: what happened after it may not be in it.
         let asked = app.now();
         let observation = match timeout(limit, poll(&app, &neuron, &mut known)).await {
@@ -47,10 +99,12 @@ async fn poll_forever(app: Arc<App>, neuron: Neuron) {
 }
 
 /// Puts the new snapshot in place and says so when a node's standing changed.
-fn fold(app: &App, name: &str, observation: &Observation, asked: Tick) {
+fn fold(app: &Arc<App>, name: &str, observation: &Observation, asked: Tick) {
     let now = app.now();
     let before = app.fleet.rcu(|fleet| observe(fleet, name, observation.clone(), asked));
     let after = app.fleet.load();
+    app.front().note(&after);
+    app.pump();
     let standing = |fleet: &fleet::Snapshot| {
         fleet.nodes.iter().find(|node| node.name == name).map(|node| node.standing(now))
     };

@@ -65,6 +65,10 @@ pub(crate) struct Record {
     pub reply_bytes: u64,
     /// Whether a second replica was asked.
     pub retried: bool,
+    /// Whether it waited for its model.
+    pub held: bool,
+    /// How often its stream changed the node.
+    pub moved: u32,
     /// See [`End`].
     pub end: End,
 }
@@ -90,6 +94,8 @@ impl Record {
             request_bytes: 0,
             reply_bytes: 0,
             retried: false,
+            held: false,
+            moved: 0,
             end: End::ClientGone,
         }
     }
@@ -142,6 +148,8 @@ impl Drop for Record {
             status = self.status,
             end = self.end.word(),
             retried = self.retried,
+            held = self.held,
+            moved = self.moved,
             request_bytes = self.request_bytes,
             reply_bytes = self.reply_bytes,
             prompt_tokens = used.usage.prompt_tokens,

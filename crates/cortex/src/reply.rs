@@ -11,6 +11,7 @@ use http_body_util::Full;
 use serde::Serialize;
 use wire::{Dialect, ErrorBody};
 
+use crate::hold::Held;
 use crate::relay::Relay;
 
 /// Tells SDKs whether to try again, whatever the status.
@@ -28,6 +29,8 @@ pub(crate) enum ReplyBody {
     Whole(Full<Bytes>),
     /// An upstream's, as it comes.
     Relayed(Box<Relay>),
+    /// Begun before there was an answer.
+    Held(Box<Held>),
 }
 
 impl Body for ReplyBody {
@@ -41,6 +44,7 @@ impl Body for ReplyBody {
         match self.get_mut() {
             ReplyBody::Whole(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
             ReplyBody::Relayed(relay) => Pin::new(relay.as_mut()).poll_frame(cx),
+            ReplyBody::Held(held) => Pin::new(held.as_mut()).poll_frame(cx),
         }
     }
 
@@ -48,6 +52,7 @@ impl Body for ReplyBody {
         match self {
             ReplyBody::Whole(body) => body.is_end_stream(),
             ReplyBody::Relayed(relay) => relay.is_end_stream(),
+            ReplyBody::Held(_) => false,
         }
     }
 
@@ -55,6 +60,7 @@ impl Body for ReplyBody {
         match self {
             ReplyBody::Whole(body) => body.size_hint(),
             ReplyBody::Relayed(relay) => relay.size_hint(),
+            ReplyBody::Held(_) => SizeHint::default(),
         }
     }
 }

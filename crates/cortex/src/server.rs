@@ -17,7 +17,8 @@ use tokio::task::JoinSet;
 use crate::app::{self, App};
 use crate::config::Config;
 use crate::reply::Reply;
-use crate::{Error, poll};
+use crate::settings::Settings;
+use crate::{Error, reload};
 
 /// Requirement 128.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -48,9 +49,11 @@ impl Server {
     /// [`Error::Listen`] with the address; [`Error::Config`] when it is open to strangers.
     pub async fn bind(config: Config) -> Result<Server, Error> {
         config.check_exposure()?;
-        let (clients, addr) = listen(config.gateway.listen).await?;
-        let (operators, metrics_addr) = listen(config.gateway.metrics_listen).await?;
-        let app = Arc::new(App::new(config));
+        let settings = Settings::new(config)?;
+        let gateway = &settings.config.gateway;
+        let (clients, addr) = listen(gateway.listen).await?;
+        let (operators, metrics_addr) = listen(gateway.metrics_listen).await?;
+        let app = Arc::new(App::new(settings));
         Ok(Server { app, clients, operators, addr, metrics_addr })
     }
 
@@ -68,9 +71,11 @@ impl Server {
 
     /// Serves until `stop` ends, then lets open requests finish within the configured grace.
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let _pollers = poll::start(&self.app);
+        self.app.follow_nodes();
+        let watching = tokio::spawn(reload::watch(Arc::clone(&self.app)));
         let (closing, closed) = watch::channel(false);
-        let grace = Duration::from_secs(self.app.config.gateway.shutdown_grace_secs);
+        let grace =
+            Duration::from_secs(self.app.settings.load().config.gateway.shutdown_grace_secs);
         let doors = async {
             let clients = accept(&self.app, self.clients, Door::Clients, closed.clone());
             let operators = accept(&self.app, self.operators, Door::Operators, closed);
@@ -88,6 +93,8 @@ impl Server {
             _ = doors => tracing::info!("stopped: every request had ended"),
             () = stopped => tracing::warn!("stopped: requests that were still open are cut"),
         }
+        watching.abort();
+        self.app.stop_polling();
     }
 }
 

@@ -8,6 +8,7 @@ use wire::models::Model;
 use crate::Error;
 use crate::config::Gateway;
 use crate::forward::Client;
+use crate::operate::Operator;
 use crate::view::{DeviceView, FleetView, NodeView};
 
 /// Prints nodes, devices, models and queues of the cortex whose metrics listener is at `url`.
@@ -15,11 +16,11 @@ use crate::view::{DeviceView, FleetView, NodeView};
 /// # Errors
 /// [`Error::Unreachable`] when nothing answers there, [`Error::Print`] when `out` fails.
 pub async fn print_status(url: &str, json: bool, out: &mut dyn Write) -> Result<(), Error> {
-    let url = format!("{}/admin/fleet", url.trim_end_matches('/'));
-    let (fleet, raw): (FleetView, _) = ask(&url).await?;
-    if json {
-        return print_raw(&raw, out);
-    }
+    Operator::new(url, None, json)?.status(out).await
+}
+
+/// Prints a fleet for people.
+pub(crate) fn print_fleet(fleet: &FleetView, out: &mut dyn Write) -> Result<(), Error> {
     let plural = if fleet.nodes.len() == 1 { "" } else { "s" };
     writeln!(
         out,
@@ -85,13 +86,16 @@ fn print_raw(raw: &[u8], out: &mut dyn Write) -> Result<(), Error> {
 fn node_row(node: &NodeView) -> Vec<String> {
     let cpu = node.cpu_cores.map(|cores| format!("{cores} cores"));
     let gpus = (!node.devices.is_empty()).then(|| format!("{} GPU", node.devices.len()));
-    let hardware: Vec<String> = gpus.into_iter().chain(cpu).collect();
+    let memory = node.memory_total_mb.zip(node.memory_free_mb);
+    let memory = memory.map(|(total, free)| format!("{free} of {total} MiB free"));
+    let hardware: Vec<String> = gpus.into_iter().chain(cpu).chain(memory).collect();
     let seen =
         node.seen_ms_ago.map_or("never".to_owned(), |ms| format!("{:.1} s", ms as f64 / 1e3));
-    let note = match &node.fault {
-        Some(fault) => format!("{} missed: {fault}", node.missed_polls),
-        None => String::new(),
-    };
+    let missed = node.fault.as_ref().map(|why| format!("{} missed: {why}", node.missed_polls));
+    let drained = node.is_drained.then(|| "drained".to_owned());
+    let suspect = node.is_suspect.then(|| "failed requests of late".to_owned());
+    let note: Vec<String> = [drained, suspect, missed].into_iter().flatten().collect();
+    let note = note.join("; ");
     let (name, status) = (node.name.clone(), node.status.clone());
     let open = node.in_flight.to_string();
     vec![name, status, node.endpoint.clone(), seen, open, hardware.join(", "), note]
@@ -124,7 +128,11 @@ fn model_rows(node: &NodeView) -> Vec<Vec<String>> {
 }
 
 /// Columns as wide as their widest cell; nothing when there are no rows.
-fn table(head: &[&str], rows: Vec<Vec<String>>, out: &mut dyn Write) -> Result<(), Error> {
+pub(crate) fn table(
+    head: &[&str],
+    rows: Vec<Vec<String>>,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
     if rows.is_empty() {
         return Ok(());
     }

@@ -23,6 +23,17 @@ pub(crate) struct NodeView {
     pub fault: Option<String>,
     /// Requests that this gateway has open there.
     pub in_flight: u32,
+    /// The operator drains it.
+    #[serde(default)]
+    pub is_drained: bool,
+    /// It failed requests of late.
+    #[serde(default)]
+    pub is_suspect: bool,
+    /// Main memory for models, on a host without devices.
+    #[serde(default)]
+    pub memory_free_mb: Option<u64>,
+    #[serde(default)]
+    pub memory_total_mb: Option<u64>,
     pub hostname: Option<String>,
     pub cpu_cores: Option<u32>,
     pub devices: Vec<DeviceView>,
@@ -53,16 +64,30 @@ pub(crate) struct ModelView {
     /// Share of the prompt tokens that the prefix cache supplied; absent before the first.
     pub prefix_hit_rate: Option<f64>,
     pub error: Option<String>,
+    /// While loading.
+    #[serde(default)]
+    pub progress: Option<control::Progress>,
 }
 
 /// The fleet now.
 pub(crate) fn fleet(app: &App) -> FleetView {
-    let (snapshot, now, in_flight) = (app.fleet.load(), app.now(), app.in_flight());
-    let nodes = snapshot.nodes.iter().zip(in_flight);
+    let (snapshot, now) = (app.fleet.load(), app.now());
+    let front = app.front();
+    let view = |(place, node): (usize, &std::sync::Arc<Node>)| {
+        let in_flight = front.open.get(place).copied().unwrap_or(0);
+        let is_suspect = front.outliers.suspects(place, node, now);
+        let is_drained = front.desk.is_drained(place);
+        (!node.is_removed).then(|| NodeView {
+            is_suspect,
+            is_drained,
+            ..node_view(node, in_flight, now)
+        })
+    };
+    let nodes = snapshot.nodes.iter().enumerate();
     FleetView {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_secs: now.0 / 1000,
-        nodes: nodes.map(|(node, in_flight)| node_view(node, in_flight, now)).collect(),
+        nodes: nodes.filter_map(view).collect(),
     }
 }
 
@@ -70,6 +95,7 @@ fn node_view(node: &Node, in_flight: u32, now: Tick) -> NodeView {
     let report = node.report.as_deref();
     let discovery = report.and_then(|report| report.discovery.as_deref());
     let gauges = report.map_or(&[][..], |report| &report.health.devices);
+    let memory = report.and_then(|report| report.health.host_memory.as_ref());
     let device = |gauge: &control::DeviceHealth| DeviceView {
         index: gauge.index,
         name: discovery
@@ -88,6 +114,10 @@ fn node_view(node: &Node, in_flight: u32, now: Tick) -> NodeView {
         missed_polls: node.missed,
         fault: node.fault.clone(),
         in_flight,
+        is_drained: false,
+        is_suspect: false,
+        memory_free_mb: memory.map(|memory| memory.free_mb),
+        memory_total_mb: memory.map(|memory| memory.total_mb),
         hostname: discovery.map(|d| d.hostname.clone()),
         cpu_cores: discovery.map(|d| d.cpu.cores),
         devices: gauges.iter().map(device).collect(),
@@ -110,6 +140,7 @@ fn model_view(node: &Node, model: &control::ModelReport) -> ModelView {
         prefix_hit_rate: (gauges.prefix_looked_up_tokens > 0)
             .then(|| gauges.prefix_hit_tokens as f64 / gauges.prefix_looked_up_tokens as f64),
         error: model.error.clone(),
+        progress: model.progress,
     }
 }
 
@@ -119,6 +150,7 @@ pub(crate) fn standing_word(standing: Standing) -> &'static str {
         Standing::Alive => "ok",
         Standing::Unavailable => "unavailable",
         Standing::Lost => "lost",
+        Standing::Removed => "removed",
     }
 }
 

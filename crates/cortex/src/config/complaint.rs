@@ -10,7 +10,7 @@ use crate::Error;
 const NEAR: f64 = 0.6;
 
 /// Refuses a text that is not TOML.
-pub(super) fn check_syntax(text: &str, place: &str) -> Result<(), Error> {
+pub(crate) fn check_syntax(text: &str, place: &str) -> Result<(), Error> {
     DeTable::parse(text).map(|_| ()).map_err(|error| {
         let at = error.span().map(|span| line_column(text, span.start));
         Error::Config { place: placed(place, at), problem: error.message().to_owned() }
@@ -18,7 +18,7 @@ pub(super) fn check_syntax(text: &str, place: &str) -> Result<(), Error> {
 }
 
 /// Turns figment's first complaint into one with a line, a column and a suggestion.
-pub(super) fn complain(error: &figment::Error, text: &str, place: &str) -> Error {
+pub(crate) fn complain(error: &figment::Error, text: &str, place: &str) -> Error {
     let from_file = error.metadata.as_ref().is_none_or(|m| !m.name.contains("environment"));
     let mut path = error.path.clone();
     let problem = match &error.kind {

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 /// Long enough for a busy machine; only a failing test waits for it.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct TestGateway {
     pub addr: SocketAddr,
@@ -165,6 +165,18 @@ impl Open {
             }
         };
         tokio::time::timeout(PATIENCE, reading).await.expect("the text comes");
+    }
+
+    /// Reads until so many bytes have come.
+    #[allow(dead_code, reason = "only the tests of the real programs ask for it")]
+    pub(crate) async fn until_bytes(&mut self, count: usize) {
+        let reading = async {
+            while self.buffer.len() < count {
+                let read = self.socket.read_buf(&mut self.buffer).await.expect("open");
+                assert!(read > 0, "ended with {}", String::from_utf8_lossy(&self.buffer));
+            }
+        };
+        tokio::time::timeout(PATIENCE, reading).await.expect("the bytes come");
     }
 
     pub(crate) async fn read_all(&mut self) -> Answer {

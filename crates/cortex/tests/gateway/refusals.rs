@@ -25,12 +25,13 @@ fn check(answer: &Answer, status: u16, code: Option<&str>, retryable: bool) {
 async fn each_refusal_has_its_status_code_and_advice() {
     let models = [("m", Ready), ("slow", Loading), ("back", Restarting), ("bad", Failed)];
     let neuron = FakeNeuron::start(&models).await;
-    let gateway = TestGateway::over(&[&neuron]).await;
+    let gateway = TestGateway::start(&[neuron.url()], "hold_timeout_secs = 1").await;
+    gateway.until_nodes(|status| status == "ok").await;
     for (body, status, code, retryable) in [
         (r#"{"model":"nope"}"#, 404, Some("model_not_found"), false),
         (r#"{"model":"slow"}"#, 503, Some("loading"), true),
-        (r#"{"model":"back"}"#, 503, Some("restarting"), true),
-        (r#"{"model":"bad"}"#, 503, Some("load_failed"), false),
+        (r#"{"model":"back"}"#, 503, Some("loading"), true),
+        (r#"{"model":"bad"}"#, 503, Some("cannot_be_placed"), false),
         (r#"{"model":7}"#, 400, Some("invalid_value"), false),
         (r#"{"messages":[]}"#, 400, Some("missing_required_parameter"), false),
         ("", 400, None, false),
