@@ -20,7 +20,6 @@ import time
 import urllib.request
 from pathlib import Path
 
-import agent_tasks
 import scenes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -182,12 +181,10 @@ class Fleet:
             "body_limit_bytes": BODY_LIMIT_MB << 20,
             "doomed_pid_file": str(self.directory / "doomed.pid"),
             "cortex_log": str(self.directory / "cortex.log"),
-            "keyed_log": str(self.directory / "keyed.log"),
             "tasks": {
                 task.agent: {
                     "folder": str(task.folder), "greeting": task.greeting, "errand": task.errand,
-                    "answer": task.answer, "search": task.search,
-                    "searched": agent_tasks.SEARCHED,
+                    "answer": task.answer,
                 }
                 for task in self.tasks
             },

@@ -44,8 +44,7 @@ async function all(stream) {
 async function chat() {
   const answer = await ask("Greet me.");
   const [{ message, finish_reason, index, logprobs }] = answer.choices;
-  assert.deepEqual([message.content, message.refusal], [scenes.GREETING, null]);
-  assert.equal(message.role, "assistant");
+  assert.deepEqual([message.content, message.role, message.refusal], [scenes.GREETING, "assistant", null]);
   assert.deepEqual([finish_reason, index, logprobs], ["stop", 0, null]);
   const { total_tokens, prompt_tokens, completion_tokens } = answer.usage;
   assert.equal(total_tokens, prompt_tokens + completion_tokens);
@@ -100,9 +99,7 @@ async function run_tools() {
   };
   const functions = { ...tool.function, function: weather, parse: JSON.parse };
   const runner = client.chat.completions.runTools({
-    model: "scripted",
-    messages: says("Weather?"),
-    tools: [{ type: "function", function: functions }],
+    model: "scripted", messages: says("Weather?"), tools: [{ type: "function", function: functions }],
   });
   assert.equal(await runner.finalContent(), scenes.WEATHER_WORDS);
   assert.deepEqual(asked, scenes.WEATHER.map(([, given]) => given));
@@ -147,8 +144,7 @@ async function responses() {
   const cut = await client.responses.create({
     model: "scripted", input: "At length.", max_output_tokens: 5,
   });
-  assert.equal(cut.status, "incomplete");
-  assert.equal(cut.incomplete_details.reason, "max_output_tokens");
+  assert.deepEqual([cut.status, cut.incomplete_details.reason], ["incomplete", "max_output_tokens"]);
 }
 
 async function responses_stream() {
@@ -174,8 +170,7 @@ async function responses_tools() {
   assert.deepEqual(made.map((call) => [call.name, JSON.parse(call.arguments)]), scenes.WEATHER);
   const results = made.map(({ call_id }) => (
     { type: "function_call_output", call_id, output: "rain" }));
-  const whole = [...input, ...output, ...results];
-  const done = await client.responses.create({ ...request, input: whole });
+  const done = await client.responses.create({ ...request, input: [...input, ...output, ...results] });
   assert.equal(done.output_text, scenes.WEATHER_WORDS);
 }
 
@@ -210,8 +205,7 @@ async function error_classes() {
   }
   await refused(AuthenticationError, 401, "invalid_api_key", unlocked);
   await refused(UnprocessableEntityError, 422, "template_render_failed", picky);
-  await refused(InternalServerError, 500, "numerical_error", () =>
-    ask("Greet me.", { model: "broken" }));
+  await refused(InternalServerError, 500, "numerical_error", () => ask("Greet me.", { model: "broken" }));
   await refused(BadRequestError, 400, "previous_response_not_found", () => client.responses.create(
     { model: "scripted", input: "x", previous_response_id: "resp_1" }));
   const opened = await locked(fleet.key).chat.completions.create(secret);

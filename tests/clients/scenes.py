@@ -72,7 +72,7 @@ def models(tasks):
     frail = {
         f"frail-{client}": (script(general(json_call)), None)
         for client in ("openai-python", "anthropic-python", "openai-node", "anthropic-node",
-                       "langchain", "litellm", "open-webui", "claude", "codex", "qwen")
+                       "langchain", "litellm", "open-webui")
     }
     return {
         "scripted": (script(agents(json_call, False) + plays(json_call)), None),
