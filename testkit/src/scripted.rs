@@ -6,9 +6,9 @@ use std::time::Duration;
 use std::{fs, io, thread};
 
 use engine::{
-    Admission, Device, End, EngineInfo, Fault, Gauges, PrefixCacheInfo, RankBytes, Refusal,
-    RequestId, Started, StepReport, TokenEngine, TokenLogprobs, TokenRequest, TokenUpdate,
-    Vocabulary,
+    Admission, Device, Embedding, End, EngineInfo, Fault, Gauges, PartCount, PrefixCacheInfo,
+    RankBytes, Refusal, RequestId, Started, StepReport, TokenEngine, TokenLogprobs, TokenRequest,
+    TokenUpdate, Vocabulary,
 };
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,9 @@ struct Running {
     /// What is said, again and again.
     words: Vec<u32>,
     fault_after: Option<u32>,
+    /// Tokens that were forced; the script goes on where it was.
+    forced: u32,
+    part: Option<PartCount>,
 }
 
 impl Running {
@@ -162,7 +165,8 @@ impl ScriptedEngine {
             Some((scene, words)) => (words, scene.fault_after),
             None => (self.script.answer.clone().unwrap_or_else(|| request.prompt.clone()), None),
         };
-        Running { request, generated: 0, words, fault_after }
+        let part = request.part_limit.clone().map(PartCount::new);
+        Running { request, generated: 0, words, fault_after, forced: 0, part }
     }
 }
 
@@ -172,7 +176,13 @@ fn advance(script: &Script, entry: &mut Running) -> TokenUpdate {
     if script.not_finite_after == Some(entry.generated) {
         return TokenUpdate { id, tokens: vec![], logprobs: vec![], end: Some(End::NotFinite) };
     }
-    let token = entry.words[entry.generated as usize % entry.words.len()];
+    let scripted = entry.words[(entry.generated - entry.forced) as usize % entry.words.len()];
+    let forced = entry.part.as_ref().and_then(PartCount::forced);
+    let token = forced.unwrap_or(scripted);
+    entry.forced += u32::from(forced.is_some());
+    if let Some(part) = &mut entry.part {
+        part.accept(token);
+    }
     entry.generated += 1;
     let length = entry.request.prompt.len() as u32 + entry.generated;
     let stops = entry.request.stop_tokens.contains(&token);
@@ -190,6 +200,15 @@ fn advance(script: &Script, entry: &mut Running) -> TokenUpdate {
     };
     let logprobs = entry.request.top_logprobs.map(top).into_iter().collect();
     TokenUpdate { id, tokens: vec![token], logprobs, end }
+}
+
+/// Four numbers that tell prompts apart and are not of length 1.
+fn embedding(request: &TokenRequest) -> Embedding {
+    let mut values = vec![0.0_f32; 4];
+    for (at, token) in request.prompt.iter().enumerate() {
+        values[at % 4] += 1.0 + *token as f32;
+    }
+    Embedding { id: request.id, values }
 }
 
 impl TokenEngine for ScriptedEngine {
@@ -253,6 +272,11 @@ impl TokenEngine for ScriptedEngine {
         let prefill = self.running.iter().filter(|entry| entry.generated == 0);
         let prefill_tokens = prefill.map(|entry| entry.request.prompt.len() as u32).sum();
         let script = &self.script;
+        let pooled = self
+            .running
+            .iter()
+            .filter(|entry| entry.generated == 0 && entry.request.pooling.is_some());
+        let embeddings = pooled.map(|entry| embedding(&entry.request)).collect();
         let updates: Vec<_> = self.running.iter_mut().map(|entry| advance(script, entry)).collect();
         for update in updates.iter().filter(|update| update.end.is_some()) {
             self.running.retain(|entry| entry.request.id != update.id);
@@ -262,6 +286,7 @@ impl TokenEngine for ScriptedEngine {
             started,
             decode_tokens: updates.iter().map(|update| update.tokens.len() as u32).sum(),
             updates,
+            embeddings,
             prefill_tokens,
             step_micros: 0,
             gauges: self.gauges(),

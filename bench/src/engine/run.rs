@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use engine::{Device, Engine, EngineInfo, EngineSpec, Sampling, TokenEngine, TokenRequest};
+use engine::{Device, Engine, EngineInfo, EngineSpec, TokenEngine, TokenRequest};
 use model::{KV_ELEMENT_BYTES, LayerKind, Source, TensorName};
 
 use super::{Decode, Options, Prefill, Report, origin, stall};
@@ -103,19 +103,8 @@ impl Bench<'_> {
     pub(super) fn submit(&mut self, prompt: u32, max_tokens: u32) -> Result<u64> {
         self.next += 1;
         let mix = |at: u32| (u64::from(at) * 7919 + self.next * 104_729) % u64::from(self.vocab);
-        self.engine.submit(TokenRequest {
-            id: self.next,
-            prompt: (0..prompt).map(|at| mix(at) as u32).collect(),
-            answered: Vec::new(),
-            sampling: Sampling::greedy(),
-            max_tokens,
-            min_tokens: 0,
-            stop_tokens: Vec::new(),
-            boundaries: Vec::new(),
-            isolation: 0,
-            top_logprobs: None,
-            grammar: None,
-        })?;
+        let prompt = (0..prompt).map(|at| mix(at) as u32).collect();
+        self.engine.submit(TokenRequest::new(self.next, prompt, max_tokens))?;
         Ok(self.next)
     }
 

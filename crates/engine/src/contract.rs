@@ -184,6 +184,43 @@ pub struct TokenRequest {
     pub top_logprobs: Option<u8>,
     /// The form of the answer. It needs a stop token, by which the answer ends when it is whole.
     pub grammar: Option<Grammar>,
+    /// A part of the answer that has a limit of its own.
+    pub part_limit: Option<PartLimit>,
+    /// Tell the prompt's embedding. An answer is made besides; its shortest is one token.
+    pub pooling: Option<Pooling>,
+}
+
+/// A limit on the first part of an answer, such as what a model thinks before it speaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartLimit {
+    /// The token that begins the part; `None` when the prompt has begun it. A part that does not
+    /// begin with one of the first tokens of the answer never does.
+    pub open: Option<u32>,
+    /// The token that ends it.
+    pub close: u32,
+    /// Tokens that it may have, that of `close` and what is forced before it included.
+    pub most: u32,
+    /// What follows when it has no room for more: these tokens and no others. Holds `close`.
+    pub ending: Vec<u32>,
+}
+
+/// Which hidden states of a prompt make its embedding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Pooling {
+    /// The last token's.
+    Last,
+    /// The mean over all tokens. Each of them has to be computed, so that such a request shares
+    /// nothing with others, whatever its `isolation`.
+    Mean,
+}
+
+/// What [`TokenRequest::pooling`] asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Embedding {
+    /// The request.
+    pub id: RequestId,
+    /// Pooled hidden states behind the final norm, `[hidden]`; their length is not made 1.
+    pub values: Vec<f32>,
 }
 
 impl TokenRequest {
@@ -201,6 +238,8 @@ impl TokenRequest {
             isolation: 0,
             top_logprobs: None,
             grammar: None,
+            part_limit: None,
+            pooling: None,
         }
     }
 }
@@ -286,6 +325,8 @@ pub struct StepReport {
     pub started: Vec<Started>,
     /// Requests with news.
     pub updates: Vec<TokenUpdate>,
+    /// Embeddings that are done; each stands beside an update of its request.
+    pub embeddings: Vec<Embedding>,
     /// Prompt tokens computed.
     pub prefill_tokens: u32,
     /// Tokens sampled.

@@ -7,8 +7,8 @@ use kernels::sample::{Choice, SampleRow};
 use scheduler::{NewRequest, Occupancy, Refused, Sampled, Scheduler, StepPlan, Update};
 
 use crate::contract::{
-    Admission, End, EngineInfo, Fault, Gauges, Refusal, RequestId, Settled, Started, StepReport,
-    TokenEngine, TokenLogprobs, TokenRequest, TokenUpdate,
+    Admission, Embedding, End, EngineInfo, Fault, Gauges, Pooling, Refusal, RequestId, Settled,
+    Started, StepReport, TokenEngine, TokenLogprobs, TokenRequest, TokenUpdate,
 };
 use crate::executor::Execute;
 use crate::grammar::Vocabulary;
@@ -16,6 +16,7 @@ use crate::inputs::{checkpoint_positions, step_work};
 use crate::mask::{Compiled, Compiler, GrammarState, NothingDone};
 use crate::masks;
 use crate::pace::Pace;
+use crate::pooling::Pool;
 use crate::sampler::{RequestSampler, restrict};
 
 /// Requests whose grammars may wait for the compiler.
@@ -36,11 +37,14 @@ pub struct Engine {
     pace: Pace,
     /// Tokens of prompts that the last step computed.
     last_prompt_tokens: u32,
+    /// Prompts of which a mean was wanted, so far.
+    means: u64,
 }
 
 pub(crate) struct LiveRequest {
     pub(crate) sampler: RequestSampler,
     pub(crate) grammar: Option<GrammarState>,
+    pool: Option<Pool>,
     started: bool,
 }
 
@@ -52,8 +56,8 @@ impl Engine {
         pace: Pace,
     ) -> Self {
         let (live, pending) = (HashMap::new(), BTreeMap::new());
-        let (compiler, last_prompt_tokens) = (None, 0);
-        Self { info, scheduler, executor, live, compiler, pending, pace, last_prompt_tokens }
+        let (compiler, last_prompt_tokens, means) = (None, 0, 0);
+        Self { info, scheduler, executor, live, compiler, pending, pace, last_prompt_tokens, means }
     }
 
     fn check(&self, request: &TokenRequest) -> Result<(), Refusal> {
@@ -117,6 +121,7 @@ impl Engine {
     /// Puts a request into the scheduler's line.
     fn add(&mut self, request: TokenRequest, grammar: Option<GrammarState>) -> Result<(), Refusal> {
         let sampler = RequestSampler::new(&request);
+        let pool = request.pooling.map(Pool::new);
         let (id, prompt, max_tokens) =
             (request.id, request.prompt.len() as u32, request.max_tokens);
         let new = NewRequest {
@@ -124,7 +129,14 @@ impl Engine {
             max_tokens,
             stop_tokens: request.stop_tokens,
             boundaries: checkpoint_positions(&request.boundaries, prompt),
-            isolation: request.isolation,
+            isolation: match request.pooling {
+                // A key that no caller has: what others computed would be missing in the mean.
+                Some(Pooling::Mean) => {
+                    self.means += 1;
+                    u64::MAX - self.means
+                }
+                _ => request.isolation,
+            },
             prompt: request.prompt,
             answered: request.answered.clone(),
         };
@@ -133,7 +145,7 @@ impl Engine {
             Refused::QueueFull { waiting } => Refusal::QueueFull { waiting },
             Refused::Invalid(reason) => Refusal::Invalid(reason.to_owned()),
         })?;
-        let mut live = LiveRequest { sampler, grammar, started: false };
+        let mut live = LiveRequest { sampler, grammar, pool, started: false };
         request.answered.into_iter().for_each(|token| live.accept(token));
         self.live.insert(id, live);
         Ok(())
@@ -186,6 +198,36 @@ impl Engine {
             }
         }
         self.executor.sample(&rows)
+    }
+}
+
+impl Engine {
+    /// Takes the hidden states of a step's rows to those who pool them; the embeddings of prompts
+    /// whose last row it was.
+    fn pool(&mut self, plan: &StepPlan) -> Result<Vec<Embedding>, Fault> {
+        let pools = |live: &LiveRequest| live.pool.is_some();
+        if !plan.entries.iter().any(|entry| self.live.get(&entry.request).is_some_and(pools)) {
+            return Ok(Vec::new());
+        }
+        let rows = plan.tokens() as usize;
+        let states = self.executor.hidden(rows)?;
+        let hidden = states.len() / rows;
+        let mut done = Vec::new();
+        let mut first = 0;
+        for entry in &plan.entries {
+            let end = first + entry.tokens.len();
+            let own = &states[first * hidden..end * hidden];
+            first = end;
+            let pool = self.live.get_mut(&entry.request).and_then(|live| live.pool.as_mut());
+            let Some(pool) = pool else { continue };
+            pool.take(entry.start, own, hidden);
+            if entry.sample {
+                done.push(Embedding { id: entry.request, values: pool.values() });
+                // What is generated behind the prompt is no part of it.
+                self.live.entry(entry.request).and_modify(|live| live.pool = None);
+            }
+        }
+        Ok(done)
     }
 }
 
@@ -253,6 +295,7 @@ impl TokenEngine for Engine {
         };
         let started = self.started(&plan);
         let chosen = self.compute(&plan)?;
+        let embeddings = self.pool(&plan)?;
         let token = |choice: &Option<Choice>| {
             choice.as_ref().map_or(Sampled::NotFinite, |choice| Sampled::Token(choice.token))
         };
@@ -271,6 +314,7 @@ impl TokenEngine for Engine {
             settled,
             started,
             updates,
+            embeddings,
             prefill_tokens: self.last_prompt_tokens,
             decode_tokens: decoded,
             step_micros: 0,

@@ -18,6 +18,9 @@ pub(crate) trait Execute: Send {
 
     /// Chooses tokens for the rows of that step whose logits are wanted.
     fn sample(&mut self, rows: &[SampleRow]) -> Result<Vec<Option<Choice>>, Fault>;
+
+    /// The hidden states of that step's first rows behind the final norm, `[rows, hidden]`.
+    fn hidden(&mut self, rows: usize) -> Result<Vec<f32>, Fault>;
 }
 
 /// All ranks of a model.
@@ -61,6 +64,11 @@ impl<B: Backend> Execute for Executor<B> {
     fn sample(&mut self, rows: &[SampleRow]) -> Result<Vec<Option<Choice>>, Fault> {
         let choices = self.first.sample(rows);
         self.first.sound(choices)
+    }
+
+    fn hidden(&mut self, rows: usize) -> Result<Vec<f32>, Fault> {
+        let states = self.first.hidden(rows);
+        self.first.sound(states)
     }
 }
 

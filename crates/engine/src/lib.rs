@@ -17,15 +17,19 @@ mod load;
 mod mask;
 mod masks;
 mod pace;
+mod part_limit;
+mod pooling;
 mod probe;
 mod rank;
 mod sampler;
 
 pub use cache::{ByTier, CacheCounts, PrefixCacheInfo};
 pub use contract::{
-    Admission, Device, End, EngineInfo, EngineSpec, Fault, Gauges, RankBytes, Refusal, RequestId,
-    Sampling, Settled, Started, StepReport, TokenEngine, TokenLogprobs, TokenRequest, TokenUpdate,
+    Admission, Device, Embedding, End, EngineInfo, EngineSpec, Fault, Gauges, PartLimit, Pooling,
+    RankBytes, Refusal, RequestId, Sampling, Settled, Started, StepReport, TokenEngine,
+    TokenLogprobs, TokenRequest, TokenUpdate,
 };
 pub use core::Engine;
 pub use grammar::{Grammar, Vocabulary};
 pub use load::{LoadError, cores, load, plan};
+pub use part_limit::PartCount;

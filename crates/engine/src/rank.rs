@@ -61,6 +61,11 @@ impl<B: Backend> Rank<B> {
         }
     }
 
+    /// The hidden states of the last step's first rows behind the final norm, `[rows, hidden]`.
+    pub(crate) fn hidden(&mut self, rows: usize) -> Vec<f32> {
+        self.decoder.hidden(&mut self.backend, &self.scratch, rows)
+    }
+
     /// The first `rows` rows of the last step's logits.
     pub(crate) fn logits(&mut self, rows: usize) -> Vec<f32> {
         self.backend.read(&self.scratch.logits, rows)

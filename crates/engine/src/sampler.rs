@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use kernels::sample::{SampleRow, TokenMask};
 
 use crate::contract::{Sampling, TokenRequest};
+use crate::part_limit::PartCount;
 
 /// A request's parameters and the history that its penalties look at.
 pub(crate) struct RequestSampler {
@@ -17,6 +18,7 @@ pub(crate) struct RequestSampler {
     seen: BTreeSet<u32>,
     /// Tokens of the answer; kept only for the presence and frequency penalties.
     counts: BTreeMap<u32, u32>,
+    part: Option<PartCount>,
 }
 
 impl RequestSampler {
@@ -29,6 +31,7 @@ impl RequestSampler {
             generated_tokens: 0,
             seen: BTreeSet::new(),
             counts: BTreeMap::new(),
+            part: request.part_limit.clone().map(PartCount::new),
         };
         if sampler.repeats() {
             sampler.seen.extend(&request.prompt);
@@ -39,6 +42,9 @@ impl RequestSampler {
     /// Books a token of the answer.
     pub(crate) fn accept(&mut self, token: u32) {
         self.generated_tokens += 1;
+        if let Some(part) = &mut self.part {
+            part.accept(token);
+        }
         if self.repeats() {
             self.seen.insert(token);
         }
@@ -65,7 +71,11 @@ impl RequestSampler {
             generated: self.counts.iter().map(|(token, count)| (*token, *count)).collect(),
             logit_bias: sampling.logit_bias.clone(),
             banned: if too_early { self.stop_tokens.clone() } else { Vec::new() },
-            allowed: None,
+            allowed: self
+                .part
+                .as_ref()
+                .and_then(PartCount::forced)
+                .map(|id| [id].into_iter().collect()),
             top_logprobs: self.top_logprobs,
         }
     }
@@ -80,9 +90,12 @@ impl RequestSampler {
     }
 }
 
-/// Lets a grammar have its say in how a row's token is chosen. Where it allows nothing but the
-/// end, the answer ends, however short.
+/// Lets a grammar have its say in how a row's token is chosen, unless there is no choice. Where it
+/// allows nothing but the end, the answer ends, however short.
 pub(crate) fn restrict(row: &mut SampleRow, mask: TokenMask) {
+    if row.allowed.is_some() {
+        return;
+    }
     let mut words = mask.words().to_vec();
     for id in &row.banned {
         if let Some(word) = words.get_mut(*id as usize / 32) {
@@ -98,6 +111,7 @@ pub(crate) fn restrict(row: &mut SampleRow, mask: TokenMask) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::PartLimit;
 
     fn request(sampling: Sampling, min_tokens: u32) -> TokenRequest {
         TokenRequest {
@@ -122,8 +136,25 @@ mod tests {
         let mut row = sampler.row(3);
         restrict(&mut row, [2, 7].into_iter().collect());
         assert_eq!(row.banned, [2], "there is another way to go on");
+        let mut row = sampler.row(3);
         restrict(&mut row, [2].into_iter().collect());
         assert!(row.banned.is_empty());
+    }
+
+    #[test]
+    fn a_part_that_is_full_leaves_no_choice_to_anybody() {
+        let limit = PartLimit { open: None, close: 7, most: 2, ending: vec![7] };
+        let request = TokenRequest { part_limit: Some(limit), ..request(Sampling::greedy(), 0) };
+        let mut sampler = RequestSampler::new(&request);
+        assert_eq!(sampler.row(3).allowed, None);
+        sampler.accept(9);
+        let mut row = sampler.row(4);
+        let only: TokenMask = [7].into_iter().collect();
+        assert_eq!(row.allowed, Some(only.clone()));
+        restrict(&mut row, [2, 9].into_iter().collect());
+        assert_eq!(row.allowed, Some(only));
+        sampler.accept(7);
+        assert_eq!(sampler.row(5).allowed, None);
     }
 
     #[test]

@@ -54,6 +54,8 @@ fn requests() -> Vec<TokenRequest> {
                 isolation: 0,
                 top_logprobs: None,
                 grammar: None,
+                part_limit: None,
+                pooling: None,
             }
         })
         .collect()
@@ -204,6 +206,8 @@ fn turn_request(id: u64, turns: &[Vec<u32>]) -> TokenRequest {
         isolation: 0,
         top_logprobs: None,
         grammar: None,
+        part_limit: None,
+        pooling: None,
     }
 }
 
@@ -388,6 +392,8 @@ fn answers_end_where_they_should() {
         isolation: 0,
         top_logprobs: None,
         grammar: None,
+        part_limit: None,
+        pooling: None,
     };
     for model in MODELS {
         let mut engine = load(&spec(model));
@@ -419,6 +425,8 @@ fn impossible_requests_are_refused() {
         isolation: 0,
         top_logprobs: None,
         grammar: None,
+        part_limit: None,
+        pooling: None,
     };
     let error = engine.submit(request(vec![1; 250], 7)).unwrap_err();
     assert!(error.to_string().contains("context of 256"), "{error}");

@@ -57,6 +57,8 @@ pub struct Decoder<B: Backend> {
     embedding: VocabularyParallel<B>,
     layers: Vec<Layer<B>>,
     norm: B::Vector,
+    /// The same where the host reads it.
+    host_norm: Vec<f32>,
     /// `None` when the embedding is the output head as well.
     head: Option<VocabularyParallel<B>>,
 }
@@ -150,11 +152,13 @@ impl<B: Backend> Decoder<B> {
         let mut table = |name| VocabularyParallel::load(backend, source, name, &shard);
         let embedding = table(TensorName::Embedding)?;
         let head = if config.tied { None } else { Some(table(TensorName::Output)?) };
+        let host_norm = norm(source, TensorName::OutputNorm)?;
         Ok(Self {
             shard,
             embedding,
             layers,
-            norm: backend.vector(&norm(source, TensorName::OutputNorm)?),
+            norm: backend.vector(&host_norm),
+            host_norm,
             head,
             config,
         })
@@ -241,5 +245,16 @@ impl<B: Backend> Decoder<B> {
         let norm = (&self.norm, self.config.eps);
         head.logits(backend, comm, logit_rows, hidden, norm, (logits_part, logits));
         backend.end_step();
+    }
+
+    /// The first `rows` hidden states of the last step behind the final norm, `[rows, hidden]`.
+    pub fn hidden(&self, backend: &mut B, scratch: &Scratch<B>, rows: usize) -> Vec<f32> {
+        let mut states = backend.read(&scratch.hidden, rows);
+        for row in states.chunks_exact_mut(self.config.hidden) {
+            let squares: f32 = row.iter().map(|x| x * x).sum();
+            let scale = 1.0 / (squares / row.len() as f32 + self.config.eps).sqrt();
+            row.iter_mut().zip(&self.host_norm).for_each(|(x, weight)| *x *= scale * weight);
+        }
+        states
     }
 }

@@ -161,6 +161,13 @@ mod tests {
                 isolation: seed,
                 top_logprobs: Some(id as u8),
                 grammar: Some(engine::Grammar("start: \"é\"".into())),
+                part_limit: Some(engine::PartLimit {
+                    open: None,
+                    close: 3,
+                    most: max_tokens,
+                    ending: vec![3],
+                }),
+                pooling: Some(engine::Pooling::Mean),
             },
         )
     }
@@ -198,6 +205,7 @@ mod tests {
                     .map(|update| Started { id: update.id, cached_tokens: 5, diverged_at: Some(7) })
                     .collect(),
                 updates,
+                embeddings: vec![engine::Embedding { id: 3, values: vec![0.5, -1.0] }],
                 step_micros,
                 gauges: Gauges { running, ..Gauges::default() },
                 ..StepReport::default()

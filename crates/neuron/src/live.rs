@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use dialog::{Failure, FailureKind};
-use engine::{End, Refusal, RequestId, StepReport, TokenLogprobs, TokenRequest, TokenUpdate};
+use engine::{
+    Embedding, End, Refusal, RequestId, StepReport, TokenLogprobs, TokenRequest, TokenUpdate,
+};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{self, OwnedPermit};
@@ -62,6 +64,7 @@ struct News {
     accepted: bool,
     tokens: Vec<u32>,
     logprobs: Vec<TokenLogprobs>,
+    embedding: Option<Vec<f32>>,
     ending: Option<Ending>,
     times: Times,
 }
@@ -193,6 +196,11 @@ impl Live {
                 news.times.diverged_at = started.diverged_at;
             }
         }
+        for Embedding { id, values } in &report.embeddings {
+            if let Some(queue) = table.requests.get(id) {
+                queue.news().embedding = Some(values.clone());
+            }
+        }
         for update in &report.updates {
             if let Some(queue) = table.requests.get(&update.id) {
                 queue.push(update, now);
@@ -302,6 +310,20 @@ impl Ticket {
                     let tokens = std::mem::take(&mut news.tokens);
                     let logprobs = std::mem::take(&mut news.logprobs);
                     return Batch { tokens, logprobs, ending: news.ending.clone() };
+                }
+            }
+            self.queue.wake.notified().await;
+        }
+    }
+
+    /// The embedding of the prompt, once the request is over.
+    pub(crate) async fn embedding(&self) -> Result<Vec<f32>, Ending> {
+        loop {
+            {
+                let mut news = self.queue.news();
+                if let Some(ending) = &news.ending {
+                    let ending = ending.clone();
+                    return news.embedding.take().ok_or(ending);
                 }
             }
             self.queue.wake.notified().await;

@@ -14,7 +14,8 @@ use crate::gguf::{Gguf, one_of_each};
 use crate::safetensors::{INDEX_FILE, SafeTensors};
 
 /// Where the text model may be in a checkpoint, the more special places first.
-const PREFIXES: [&str; 3] = ["model.language_model.", "language_model.model.", "model."];
+/// The last one is that of models without an output head, which are saved without what holds both.
+const PREFIXES: [&str; 4] = ["model.language_model.", "language_model.model.", "model.", ""];
 /// Suffixes of files that hold Python pickles.
 const PICKLES: [&str; 5] = ["bin", "pt", "pth", "pkl", "ckpt"];
 
