@@ -30,7 +30,7 @@ pub fn tool_calls(bytes: &[u8]) {
     assert_eq!(said([&*text]), said(letters.iter().map(String::as_str)));
 }
 
-/// What a parser makes of the pieces, texts joined.
+/// What a parser makes of the pieces, texts and arguments joined.
 fn said<'a>(pieces: impl IntoIterator<Item = &'a str>) -> Vec<Said> {
     let mut parser = ToolCallParser::new(tools());
     let mut all: Vec<Said> = pieces.into_iter().flat_map(|piece| parser.push(piece)).collect();
@@ -38,7 +38,8 @@ fn said<'a>(pieces: impl IntoIterator<Item = &'a str>) -> Vec<Said> {
     let mut joined = Vec::new();
     for piece in all {
         match (joined.last_mut(), piece) {
-            (Some(Said::Text(before)), Said::Text(more)) => before.push_str(&more),
+            (Some(Said::Text(before)), Said::Text(more))
+            | (Some(Said::Arguments(before)), Said::Arguments(more)) => before.push_str(&more),
             (_, piece) => joined.push(piece),
         }
     }

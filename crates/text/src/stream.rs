@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dialog::{Event, FinishReason, GenerateRequest, TokenLogprob, ToolSpec};
+use dialog::{Event, FinishReason, GenerateRequest, Prompt, TokenLogprob, ToolSpec};
 
 use crate::prompt::offered;
 use crate::tool_call::{CLOSE, OPEN};
@@ -21,6 +21,8 @@ pub struct StreamOptions {
     pub one_call: bool,
     /// Whether the prompt ended inside the reasoning.
     pub reasoning_open: bool,
+    /// Whether reasoning is told like any other text, for prompts without a template.
+    pub is_raw: bool,
     /// Makes the ids of calls unique: the call with index 0 is `call_{prefix}0`.
     pub call_id_prefix: String,
 }
@@ -37,6 +39,7 @@ impl StreamOptions {
             tools: offered(request).to_vec(),
             one_call: !request.parallel_tool_calls,
             reasoning_open: prepared.reasoning_open,
+            is_raw: !matches!(request.prompt, Prompt::Chat(_)),
             call_id_prefix: call_id_prefix.into(),
         }
     }
@@ -72,7 +75,11 @@ pub struct TextStream {
 impl TextStream {
     /// The stream of an answer by this model.
     pub fn new(model: Arc<TextModel>, options: StreamOptions) -> Self {
-        let reasoning = ReasoningSplitter::new(model.reasoning.clone(), options.reasoning_open);
+        let markers = model.reasoning.clone();
+        let reasoning = match options.is_raw {
+            true => ReasoningSplitter::none(markers),
+            false => ReasoningSplitter::new(markers, options.reasoning_open),
+        };
         Self {
             model,
             detokenizer: Detokenizer::default(),
@@ -136,7 +143,7 @@ impl TextStream {
     /// the caller is told, and how many tokens belonged to the reasoning.
     ///
     /// Requirement 15: an answer that made a call ends with [`FinishReason::ToolCalls`], since an
-    /// agent that reads anything else stops.
+    /// agent that reads anything else stops. A call that was cut short is none.
     pub fn finish(mut self, reason: FinishReason) -> (Vec<Event>, FinishReason, u32) {
         let mut events = Vec::new();
         if !self.stopped {
@@ -211,20 +218,23 @@ impl TextStream {
 
     fn said(&mut self, pieces: Vec<Said>, events: &mut Vec<Event>) {
         for piece in pieces {
-            if self.one_call && self.calls > 0 {
-                self.stopped = true;
-                return;
-            }
             match piece {
+                Said::Text(_) | Said::Call(_) if self.one_call && self.calls > 0 => {
+                    self.stopped = true;
+                    return;
+                }
                 Said::Text(text) => append(events, Event::Text(text)),
-                Said::Call(call) => {
+                Said::Call(name) => {
                     let index = self.calls;
                     self.calls += 1;
                     let id = format!("call_{}{index}", self.call_id_prefix);
-                    events.push(Event::ToolCall { index, id, name: call.name });
-                    events.push(Event::ToolArguments { index, delta: call.arguments });
-                    self.stopped |= self.one_call;
+                    events.push(Event::ToolCall { index, id, name });
                 }
+                Said::Arguments(delta) => {
+                    let index = self.calls.saturating_sub(1);
+                    append(events, Event::ToolArguments { index, delta });
+                }
+                Said::Called => self.stopped |= self.one_call,
             }
         }
     }
@@ -234,6 +244,10 @@ fn append(events: &mut Vec<Event>, event: Event) {
     match (events.last_mut(), event) {
         (Some(Event::Text(before)), Event::Text(text))
         | (Some(Event::Reasoning(before)), Event::Reasoning(text)) => before.push_str(&text),
+        (
+            Some(Event::ToolArguments { index: last, delta: before }),
+            Event::ToolArguments { index, delta },
+        ) if *last == index => before.push_str(&delta),
         (_, event) => events.push(event),
     }
 }
