@@ -4,6 +4,7 @@ mod client;
 mod dialects;
 mod keys;
 mod lists;
+mod malformed;
 mod refusals;
 mod streams;
 mod upstreams;
