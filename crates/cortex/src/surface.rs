@@ -22,12 +22,13 @@ const fn surface(path: &'static str, dialect: Dialect) -> Surface {
 }
 
 /// Every inference route.
-pub(crate) static SURFACES: [Surface; 7] = [
+pub(crate) static SURFACES: [Surface; 8] = [
     surface("/v1/chat/completions", Dialect::OpenaiChat),
     surface("/v1/completions", Dialect::OpenaiCompletions),
     surface("/v1/responses", Dialect::OpenaiResponses),
     surface("/v1/messages", Dialect::Anthropic),
     surface("/v1/messages/count_tokens", Dialect::Anthropic),
+    surface("/v1/embeddings", Dialect::OpenaiChat),
     surface("/tokenize", Dialect::OpenaiChat),
     surface("/detokenize", Dialect::OpenaiChat),
 ];

@@ -13,6 +13,6 @@ pub use event::{
 };
 pub use message::{Json, Message, Part, Role, ToolCall};
 pub use request::{
-    AnswerFormat, Defaults, GenerateRequest, Prompt, Reasoning, SamplingParams, Sharing,
-    ToolChoice, ToolSpec,
+    AnswerFormat, Defaults, GenerateRequest, Prompt, Reasoning, ReasoningBudget, SamplingParams,
+    Sharing, ToolChoice, ToolSpec,
 };

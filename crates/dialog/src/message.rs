@@ -52,6 +52,8 @@ pub struct Message {
     pub tool_calls: Vec<ToolCall>,
     /// For [`Role::Tool`]: the call that this answers.
     pub tool_call_id: Option<String>,
+    /// For [`Role::Tool`]: the call failed, and the content says how.
+    pub is_error: bool,
 }
 
 impl Message {
@@ -63,6 +65,7 @@ impl Message {
             reasoning: None,
             tool_calls: Vec::new(),
             tool_call_id: None,
+            is_error: false,
         }
     }
 

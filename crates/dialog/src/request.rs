@@ -65,6 +65,15 @@ pub enum Reasoning {
     On,
 }
 
+/// How many tokens the thoughts may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReasoningBudget {
+    /// So many.
+    Tokens(u32),
+    /// This share of what the answer may have in all, in percent.
+    Percent(u8),
+}
+
 /// How the next token is chosen. `None` means: the model's `generation_config`, then a fallback.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SamplingParams {
@@ -133,6 +142,8 @@ pub struct GenerateRequest {
     pub format_field: Option<&'static str>,
     /// See [`Reasoning`].
     pub reasoning: Reasoning,
+    /// When the thoughts have used it up they end; `None` leaves that to `max_tokens`.
+    pub reasoning_budget: Option<ReasoningBudget>,
     /// Extra variables for the chat template: a JSON object.
     pub template_arguments: Option<Json>,
     /// How tokens are chosen.
@@ -167,6 +178,7 @@ impl GenerateRequest {
             format: None,
             format_field: None,
             reasoning: Reasoning::default(),
+            reasoning_budget: None,
             template_arguments: None,
             sampling: SamplingParams::default(),
             max_tokens: None,

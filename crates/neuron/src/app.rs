@@ -131,6 +131,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/models", get(generate::list_models))
         .route("/v1/models/{*id}", get(generate::one_model))
         .route("/v1/messages/count_tokens", post(generate::count_tokens))
+        .route("/v1/embeddings", post(generate::embed))
         .route("/tokenize", post(generate::tokenize))
         .route("/detokenize", post(generate::detokenize))
         .fallback(unknown_path)
@@ -213,7 +214,7 @@ async fn unknown_path(request: Request) -> Response {
 
 async fn wrong_method(request: Request) -> Response {
     let path = request.uri().path();
-    let posts = ["/v1/messages/count_tokens", "/models/load", "/models/unload"];
+    let posts = ["/v1/messages/count_tokens", "/v1/embeddings", "/models/load", "/models/unload"];
     let mut generating = Dialect::ALL.iter().map(|dialect| dialect.path());
     let is_post = posts.contains(&path) || TOKEN_ROUTES.contains(&path);
     let allowed =

@@ -61,6 +61,7 @@ impl Assets {
             ("chat", chat),
             ("tools", chat && knows("<tool_call>")),
             ("reasoning", chat && knows(&self.text.reasoning.open)),
+            ("embeddings", self.text.embedding.is_ok()),
         ];
         list.into_iter().filter(|(_, has)| *has).map(|(name, _)| name.to_owned()).collect()
     }
@@ -74,6 +75,7 @@ fn from_directory(dir: &Path) -> Result<TextModel, LoadFailure> {
         (read("tokenizer_config.json")?, read("generation_config.json")?);
     let (config, template) = (read("config.json")?, read("chat_template.jinja")?);
     let template_json = read("chat_template.json")?;
+    let (pooling, modules) = (read("1_Pooling/config.json")?, read("modules.json")?);
     let template = template.as_deref().map(str::from_utf8).transpose();
     let template = template.map_err(|_| bad("chat_template.jinja", "file", "is not UTF-8"))?;
     let files = HuggingFaceFiles {
@@ -83,6 +85,8 @@ fn from_directory(dir: &Path) -> Result<TextModel, LoadFailure> {
         config: config.as_deref(),
         chat_template: template,
         chat_template_json: template_json.as_deref(),
+        pooling: pooling.as_deref(),
+        modules: modules.as_deref(),
     };
     TextModel::from_hugging_face(&files).map_err(|error| unusable(None, &error))
 }

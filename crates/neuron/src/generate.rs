@@ -3,6 +3,7 @@
 mod admit;
 mod answer;
 mod count;
+mod embed;
 mod marks;
 mod prompt;
 
@@ -22,6 +23,7 @@ use wire::models::Model;
 use wire::{Dialect, ErrorBody, EventStream, Projector, Stamp, models as wire_models};
 
 pub(crate) use count::{count_tokens, detokenize, tokenize};
+pub(crate) use embed::embed;
 
 use crate::app::{App, Asker};
 use crate::body::{self, BodyError};

@@ -4,7 +4,10 @@ use std::path::Path;
 
 use dialog::Defaults;
 use model::gguf::{Array, Gguf, Metadata, Value};
-use text::{SpecialTokens, Template, TextError, TextModel, Tokenizer, Vocabulary};
+use text::{
+    EmbeddingForm, EmbeddingPooling, SpecialTokens, Template, TextError, TextModel, Tokenizer,
+    Vocabulary,
+};
 
 use crate::assets::unusable;
 use crate::link::LoadFailure;
@@ -48,13 +51,15 @@ pub(crate) fn read(file: &Path) -> Result<TextModel, LoadFailure> {
     };
     let tokenizer = Tokenizer::from_vocabulary(&vocabulary).map_err(unusable_here)?;
     let template = raw.template.map(|source| Template::new(source, special)).transpose();
+    let embedding = raw.embedding;
     let mut ends = raw.ends;
     ends.extend(
         END_TOKENS
             .iter()
             .filter_map(|token| tokenizer.id(token).filter(|id| tokenizer.is_special(*id))),
     );
-    Ok(TextModel::new(tokenizer, template.map_err(unusable_here)?, ends, raw.defaults))
+    let template = template.map_err(unusable_here)?;
+    Ok(TextModel { embedding, ..TextModel::new(tokenizer, template, ends, raw.defaults) })
 }
 
 /// Refuses lists that contradict each other, which a tokenizer would not notice (bad file 109).
@@ -98,6 +103,7 @@ struct Raw<'a> {
     unknown: Option<u32>,
     ends: Vec<u32>,
     defaults: Defaults,
+    embedding: Result<EmbeddingForm, String>,
 }
 
 impl<'a> Raw<'a> {
@@ -117,6 +123,7 @@ impl<'a> Raw<'a> {
             bos: metadata.find("tokenizer.ggml.bos_token_id")?,
             pad: metadata.find("tokenizer.ggml.padding_token_id")?,
             unknown: metadata.find("tokenizer.ggml.unknown_token_id")?,
+            embedding: embedding(metadata)?,
             ends,
             defaults: Defaults {
                 temperature: metadata.find("general.sampling.temp")?,
@@ -127,6 +134,30 @@ impl<'a> Raw<'a> {
             },
         })
     }
+}
+
+/// How the file says that embeddings are made: `{architecture}.pooling_type`.
+fn embedding(metadata: Metadata<'_>) -> Result<Result<EmbeddingForm, String>, model::Error> {
+    let architecture: &str = metadata.get("general.architecture")?;
+    let pooling = match metadata.find::<u32>(&format!("{architecture}.pooling_type"))? {
+        Some(1) => EmbeddingPooling::Mean,
+        Some(3) => EmbeddingPooling::Last,
+        None | Some(0) => return Ok(Err("its file names no pooling of hidden states".to_owned())),
+        Some(other) => return Ok(Err(format!("pooling_type {other} is not served"))),
+    };
+    let token = |add: &str, id: &str| -> Result<Vec<u32>, model::Error> {
+        let is_added = metadata.find::<bool>(&format!("tokenizer.ggml.{add}"))? == Some(true);
+        let id = metadata.find::<u32>(&format!("tokenizer.ggml.{id}"))?;
+        Ok(id.filter(|_| is_added).into_iter().collect())
+    };
+    Ok(Ok(EmbeddingForm {
+        pooling,
+        // Such a file has no word for it, and what is made of it elsewhere has length 1.
+        is_normalised: true,
+        before: token("add_bos_token", "bos_token_id")?,
+        after: token("add_eos_token", "eos_token_id")?,
+        dimensions: Vec::new(),
+    }))
 }
 
 /// A value that is no token type is passed on as one that does not exist.

@@ -27,7 +27,7 @@ pub(crate) struct Story {
     /// Its model.
     pub(crate) served: Arc<Served>,
     /// The language of its caller.
-    pub(crate) dialect: wire::Dialect,
+    pub(crate) dialect: &'static str,
     /// Whether it streams.
     pub(crate) stream: bool,
     /// When it came.
@@ -87,7 +87,7 @@ impl Drop for Story {
         tracing::info!(
             request_id = &*self.request_id,
             model = self.served.id,
-            dialect = self.dialect.name(),
+            dialect = self.dialect,
             stream = self.stream,
             reason,
             client_gone = self.outcome.is_none(),

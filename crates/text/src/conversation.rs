@@ -18,10 +18,14 @@ pub(crate) struct Conversation {
 
 impl Conversation {
     /// Brings messages and tools into their shape; system turns become one, at the front.
+    ///
+    /// A template that `tells_errors` knows the field `is_error` of a tool's result. For any other
+    /// the words themselves say that a call failed, since the model would not learn it otherwise.
     pub(crate) fn new(
         messages: &[Message],
         tools: &[ToolSpec],
         arguments: Option<&Json>,
+        tells_errors: bool,
     ) -> Result<Self, TextError> {
         let system: Vec<String> = messages
             .iter()
@@ -31,7 +35,8 @@ impl Conversation {
         // Requirement 124: agents send several, and not only first; templates know one, first.
         let first =
             (!system.is_empty()).then(|| json!({"role": "system", "content": system.join("\n\n")}));
-        let others = messages.iter().filter(|message| message.role != Role::System).map(turn);
+        let others = messages.iter().filter(|message| message.role != Role::System);
+        let others = others.map(|message| turn(message, tells_errors));
         let arguments = match arguments.map(parsed) {
             None => Map::new(),
             Some(Value::Object(arguments)) => arguments,
@@ -64,7 +69,7 @@ impl Conversation {
     }
 }
 
-fn turn(message: &Message) -> Value {
+fn turn(message: &Message, tells_errors: bool) -> Value {
     let role = match message.role {
         Role::System => "system",
         Role::User => "user",
@@ -73,7 +78,15 @@ fn turn(message: &Message) -> Value {
     };
     let mut turn = Map::new();
     turn.insert("role".to_owned(), role.into());
-    turn.insert("content".to_owned(), message.joined_text().into());
+    let text = message.joined_text();
+    let text = match message.is_error && !tells_errors {
+        true => as_error(text),
+        false => text,
+    };
+    turn.insert("content".to_owned(), text.into());
+    if message.is_error {
+        turn.insert("is_error".to_owned(), true.into());
+    }
     if let Some(reasoning) = &message.reasoning {
         turn.insert("reasoning_content".to_owned(), reasoning.as_str().into());
     }
@@ -89,6 +102,12 @@ fn turn(message: &Message) -> Value {
         turn.insert("tool_call_id".to_owned(), id.as_str().into());
     }
     Value::Object(turn)
+}
+
+/// Tools that fail mostly say so themselves.
+fn as_error(text: String) -> String {
+    let begins = text.trim_start().get(..5).is_some_and(|word| word.eq_ignore_ascii_case("error"));
+    if begins { text } else { format!("Error: {text}") }
 }
 
 fn tool(tool: &ToolSpec) -> Value {

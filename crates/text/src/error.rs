@@ -64,6 +64,9 @@ pub enum TextError {
         /// The most that a prompt may have.
         limit: u32,
     },
+    /// The model's files do not say how it would make an embedding.
+    #[error("this model makes no embeddings: {0}")]
+    NoEmbeddings(String),
     /// There is nothing to continue.
     #[error("the prompt is empty")]
     EmptyPrompt,

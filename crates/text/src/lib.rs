@@ -11,6 +11,7 @@
 
 mod conversation;
 mod detokenize;
+mod embedding;
 mod error;
 mod grammar;
 mod guard;
@@ -22,11 +23,13 @@ mod stop;
 mod stream;
 mod template;
 mod template_limits;
+mod thoughts;
 mod tokenizer;
 mod tool_call;
 mod turns;
 
 pub use detokenize::Detokenizer;
+pub use embedding::{EmbeddingForm, EmbeddingPooling};
 pub use error::{FormatPart, TextError};
 pub use model::{HuggingFaceFiles, TextModel};
 pub use prompt::Prepared;
@@ -34,6 +37,7 @@ pub use reasoning::{ReasoningMarkers, ReasoningSplitter, Thought};
 pub use stop::{StopMatcher, Stopped};
 pub use stream::{Scores, StreamOptions, TextStream};
 pub use template::{RenderOptions, SpecialTokens, Template};
+pub use thoughts::ThoughtLimit;
 pub use tokenizer::{Specials, Tokenizer, Vocabulary};
-pub use tool_call::{CallForm, ParsedCall, Said, ToolCallParser};
+pub use tool_call::{CallForm, Said, ToolCallParser};
 pub use turns::{Turn, turn_at};

@@ -3,6 +3,7 @@
 use dialog::Defaults;
 use serde_json::Value;
 
+use crate::embedding::EmbeddingForm;
 use crate::{CallForm, ReasoningMarkers, SpecialTokens, Template, TextError, Tokenizer};
 
 /// The text side of a model.
@@ -22,6 +23,8 @@ pub struct TextModel {
     pub call_form: CallForm,
     /// Longer prompts are refused without being tokenised to their end; the model's context.
     pub max_prompt_tokens: Option<u32>,
+    /// How the model makes embeddings, or why it makes none.
+    pub embedding: Result<EmbeddingForm, String>,
 }
 
 /// The contents of a Hugging Face model directory's text files.
@@ -39,6 +42,10 @@ pub struct HuggingFaceFiles<'a> {
     pub chat_template: Option<&'a str>,
     /// `chat_template.json`.
     pub chat_template_json: Option<&'a [u8]>,
+    /// `1_Pooling/config.json`: models that make embeddings have it.
+    pub pooling: Option<&'a [u8]>,
+    /// `modules.json`, beside it.
+    pub modules: Option<&'a [u8]>,
 }
 
 impl TextModel {
@@ -61,6 +68,7 @@ impl TextModel {
             reasoning,
             call_form,
             max_prompt_tokens: None,
+            embedding: Err("its files name no pooling of hidden states".to_owned()),
         }
     }
 
@@ -91,7 +99,10 @@ impl TextModel {
             stop_tokens = token_ids(&config["eos_token_id"]);
         }
         stop_tokens.extend(eos);
-        Ok(Self::new(tokenizer, template, stop_tokens, defaults(&generation_config)))
+        let embedding =
+            EmbeddingForm::from_files(files.pooling, files.modules, files.tokenizer, &config);
+        let model = Self::new(tokenizer, template, stop_tokens, defaults(&generation_config));
+        Ok(Self { embedding, ..model })
     }
 }
 

@@ -80,13 +80,20 @@ impl TextModel {
             arguments: None,
         };
         let arguments = request.template_arguments.as_ref();
-        let conversation = Conversation::new(messages, offered(request), arguments)?;
+        let tools = offered(request);
+        let conversation = Conversation::new(messages, tools, arguments, template.tells_errors())?;
         let (conversation, sentinel) = guard(conversation, &self.tokenizer)?;
-        let rendered = template.render_conversation(&conversation, &options)?;
+        let mut rendered = template.render_conversation(&conversation, &options)?;
+        // Requirement 22
+        let mut reasoning_open = rendered.trim_end().ends_with(&self.reasoning.open);
+        if reasoning_open && request.reasoning == Reasoning::Off {
+            // Requirement 23: a template that opens it whatever it is told.
+            let line_break = if rendered.ends_with('\n') { "" } else { "\n" };
+            rendered.push_str(&format!("{line_break}\n{}\n\n", self.reasoning.close));
+            reasoning_open = false;
+        }
         let limit = self.max_prompt_tokens;
         let tokens = self.tokenizer.encode_rendered(&rendered, sentinel, limit)?;
-        // Requirement 22
-        let reasoning_open = rendered.trim_end().ends_with(&self.reasoning.open);
         Ok(Prepared { tokens, reasoning_open, ..Prepared::default() })
     }
 }

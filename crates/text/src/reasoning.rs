@@ -58,6 +58,11 @@ impl ReasoningSplitter {
         Self { markers, state, held: String::new() }
     }
 
+    /// A splitter for answers that are told as they stand, markers included.
+    pub fn none(markers: ReasoningMarkers) -> Self {
+        Self { markers, state: State::Answer, held: String::new() }
+    }
+
     /// Whether the next word belongs to the reasoning, as far as can be told.
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Inside { .. })

@@ -67,6 +67,7 @@ pub struct RenderOptions<'a> {
 pub struct Template {
     environment: Environment<'static>,
     call_form: CallForm,
+    tells_errors: bool,
     special_tokens: BTreeMap<&'static str, String>,
 }
 
@@ -101,12 +102,18 @@ impl Template {
             [("bos_token", bos), ("eos_token", eos), ("pad_token", pad), ("unk_token", unk)];
         let known = named.into_iter().filter_map(|(name, token)| Some((name, token?)));
         let call_form = CallForm::of_template(source);
-        Ok(Self { environment, call_form, special_tokens: known.collect() })
+        let tells_errors = source.contains("is_error");
+        Ok(Self { environment, call_form, tells_errors, special_tokens: known.collect() })
     }
 
     /// How the template teaches the model to write its calls.
     pub fn call_form(&self) -> CallForm {
         self.call_form
+    }
+
+    /// Whether the template has a place for a tool's result that is an error.
+    pub(crate) fn tells_errors(&self) -> bool {
+        self.tells_errors
     }
 
     /// Renders a conversation; system messages become one, at the front.
@@ -122,7 +129,8 @@ impl Template {
         tools: &[ToolSpec],
         options: &RenderOptions<'_>,
     ) -> Result<String, TextError> {
-        let conversation = Conversation::new(messages, tools, options.arguments)?;
+        let conversation =
+            Conversation::new(messages, tools, options.arguments, self.tells_errors)?;
         self.render_conversation(&conversation, options)
     }
 

@@ -31,6 +31,7 @@ fn message(turn: &Value) -> Message {
         reasoning: turn["reasoning_content"].as_str().map(str::to_owned),
         tool_calls: calls.iter().map(call).collect(),
         tool_call_id: turn["tool_call_id"].as_str().map(str::to_owned),
+        is_error: turn["is_error"] == true,
     }
 }
 

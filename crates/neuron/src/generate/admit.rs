@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use dialog::{Defaults, GenerateRequest, SamplingParams};
-use engine::{End, EngineInfo, Grammar, Refusal, Sampling, TokenRequest};
-use text::{FormatPart, Prepared, StreamOptions, TextError, TextModel, TextStream};
+use engine::{End, EngineInfo, Grammar, PartLimit, Refusal, Sampling, TokenRequest};
+use text::{FormatPart, Prepared, StreamOptions, TextError, TextModel, TextStream, ThoughtLimit};
 use wire::{Dialect, ErrorBody, Reply};
 
 use super::answer::{Answer, Rest};
@@ -53,7 +53,7 @@ pub(super) async fn admit(
     let read = prompt::read(app, dialect.prompt_field(), body, parse).await?;
     let Read { request, also: reply, served, model, info, prepared } = read;
     let grammar = model.grammar(&request, &prepared);
-    let grammar = grammar.map_err(|error| refuse_form(dialect, &request, &error))?;
+    let grammar = grammar.map_err(|error| refuse_form(form_field(dialect, &request), &error))?;
     // Of several answers none is told to its end before the others; log-probabilities that were
     // told once are gone.
     let is_resumable = request.choices == 1 && request.top_logprobs.is_none();
@@ -69,7 +69,7 @@ pub(super) async fn admit(
     let mut story = Story {
         request_id: Arc::clone(&asker.request_id),
         served: Arc::clone(&served),
-        dialect,
+        dialect: dialect.name(),
         stream: reply.is_stream(),
         arrived,
         usage: dialog::Usage {
@@ -93,7 +93,8 @@ pub(super) async fn admit(
     story.outcome = None;
     if let Err(ending) = ticket.accepted().await {
         story.outcome = Some(Outcome::Refused);
-        return Err(refuse_ending(dialect, &request, ending));
+        let form = request.format.as_ref().map(|_| form_field(dialect, &request));
+        return Err(refuse_ending(form, ending));
     }
     served.remember(&beginnings);
     let count = request.choices - 1;
@@ -107,11 +108,7 @@ pub(super) async fn admit(
 }
 
 fn submit(served: &Arc<Served>, request: TokenRequest) -> Result<Ticket, ErrorBody> {
-    served.live.submit(request).map_err(|error| match error {
-        NotTaken::Full => ErrorBody::overloaded("too many requests are waiting already", 2),
-        // A model that left in the meantime says how it stands now.
-        NotTaken::Closed => unavailable(served),
-    })
+    served.live.submit(request).map_err(|why| refuse_not_taken(served, why))
 }
 
 /// What an answer goes on from: what another node said, or nothing.
@@ -154,18 +151,32 @@ fn earlier(batches: Vec<Vec<u32>>, end: Option<End>) -> VecDeque<Batch> {
     batches.into_iter().skip(1).map(batch).chain(last).collect()
 }
 
+/// The field that asks for a form of the answer.
+fn form_field(dialect: Dialect, request: &GenerateRequest) -> &'static str {
+    request.format_field.unwrap_or(dialect.format_field())
+}
+
 /// The form of the answer is refused under the name of the field that asks for it.
-fn refuse_form(dialect: Dialect, request: &GenerateRequest, error: &TextError) -> ErrorBody {
+fn refuse_form(field: &str, error: &TextError) -> ErrorBody {
     let TextError::Format { part, .. } = error else { return prompt::refuse_text(error, "tools") };
     let mut body = ErrorBody::invalid_request(error.to_string());
     body.param = Some(match part {
-        FormatPart::Answer => request.format_field.unwrap_or(dialect.format_field()).to_owned(),
+        FormatPart::Answer => field.to_owned(),
         FormatPart::Tools => "tools".to_owned(),
     });
     body
 }
 
-fn refuse_ending(dialect: Dialect, request: &GenerateRequest, ending: Ending) -> ErrorBody {
+pub(super) fn refuse_not_taken(served: &Served, why: NotTaken) -> ErrorBody {
+    match why {
+        NotTaken::Full => ErrorBody::overloaded("too many requests are waiting already", 2),
+        // A model that left in the meantime says how it stands now.
+        NotTaken::Closed => unavailable(served),
+    }
+}
+
+/// `form` is the field that asks for a form of the answer, where one does.
+pub(super) fn refuse_ending(form: Option<&str>, ending: Ending) -> ErrorBody {
     match ending {
         Ending::Refused(Refusal::TooLong { prompt, max_tokens, context }) => {
             ErrorBody::context_length_exceeded(context, prompt, max_tokens)
@@ -175,12 +186,9 @@ fn refuse_ending(dialect: Dialect, request: &GenerateRequest, ending: Ending) ->
         }
         Ending::Refused(Refusal::Invalid(message)) => ErrorBody::invalid_request(message),
         Ending::Refused(Refusal::Grammar(reason)) => {
-            let part = match request.format {
-                Some(_) => FormatPart::Answer,
-                None => FormatPart::Tools,
-            };
+            let part = form.map_or(FormatPart::Tools, |_| FormatPart::Answer);
             let error = TextError::Format { part, path: "the form".into(), reason };
-            refuse_form(dialect, request, &error)
+            refuse_form(form.unwrap_or_default(), &error)
         }
         Ending::Failed(failure) => ErrorBody::from_failure(&failure),
         Ending::Done(_) => ErrorBody::internal("the answer ended before it began"),
@@ -218,7 +226,14 @@ fn token_request(
         isolation: 0,
         top_logprobs: request.top_logprobs,
         grammar: None,
+        part_limit: model.thought_limit(request, prepared, max_tokens).map(part_limit),
+        pooling: None,
     })
+}
+
+fn part_limit(limit: ThoughtLimit) -> PartLimit {
+    let ThoughtLimit { open, close, most, ending } = limit;
+    PartLimit { open, close, most, ending }
 }
 
 fn max_tokens(prompt: u32, asked: Option<u32>, context: u32, fit: bool) -> Result<u32, ErrorBody> {

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::served::Served;
 
 /// Bodies up to here are worked on where they arrive; a larger one would hold up its neighbours.
-const LIGHT_BODY_BYTES: usize = 16 << 10;
+pub(super) const LIGHT_BODY_BYTES: usize = 16 << 10;
 
 /// A body that was understood, with the tokens of its prompt.
 pub(super) struct Read<R> {
@@ -130,6 +130,7 @@ pub(super) fn refuse_text(error: &TextError, prompt_field: &str) -> ErrorBody {
         | TextError::ImageInput
         | TextError::TooLarge
         | TextError::NoFreeSentinel
+        | TextError::NoEmbeddings(_)
         | TextError::UnknownToken { .. }
         | TextError::EmptyPrompt => about(prompt_field),
         TextError::BadTokenizer(_) | TextError::BadTemplate(_) | TextError::BadModelFile { .. } => {

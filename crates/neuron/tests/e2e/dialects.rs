@@ -212,6 +212,7 @@ async fn models_are_listed_in_the_shape_of_who_asks() {
 async fn a_killed_engine_ends_every_dialects_stream_with_its_error() {
     // Requirements 121 and 122.
     for (path, word, error) in [
+        ("/v1/chat/completions", "\"content\":\"w\"", "data: {\"error\":"),
         ("/v1/completions", "\"text\":\"w\"", "data: {\"error\":"),
         ("/v1/messages", "text_delta", "event: error\ndata: {\"type\":\"error\""),
         ("/v1/responses", "output_text.delta", "event: response.failed\n"),

@@ -4,12 +4,15 @@
 mod chat;
 mod client;
 mod dialects;
+mod embeddings;
 mod errors;
 mod forms;
 mod libraries;
 mod life;
+mod malformed;
 mod memory;
 mod node;
 mod prefix;
 mod program;
+mod thoughts;
 mod weights;

@@ -66,9 +66,15 @@ impl Node {
 
     /// A node with one model of random weights, run by the product's own engine.
     pub async fn with_random_model() -> Self {
+        Self::with_random_model_after(|_| {}).await
+    }
+
+    /// The same with what is done to the model's directory before it is loaded.
+    pub async fn with_random_model_after(change: impl FnOnce(&Path)) -> Self {
         let product = PathBuf::from(env!("CARGO_BIN_EXE_neuron"));
         let node = Self::start_with(Config::default(), product, &["engine"]).await;
         testkit::write_random_model(&node.models.path().join(MODEL), 5).unwrap();
+        change(&node.models.path().join(MODEL));
         let answer = node.load(MODEL).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         node

@@ -9,7 +9,7 @@ use crate::client;
 use crate::node::MODEL;
 use crate::program::{Program, ready_pid, serve_loaded};
 
-async fn sprout(load: Value, native: Value) -> (Program, TempDir) {
+pub async fn sprout(load: Value, native: Value) -> (Program, TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/sprout");
     let mut request = json!({"model_id": MODEL, "source": source});

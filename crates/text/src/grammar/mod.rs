@@ -96,7 +96,7 @@ impl TextModel {
         self.marker_token(marker).map_or_else(|| literal(marker), |id| format!("<[{id}]>"))
     }
 
-    fn marker_token(&self, marker: &str) -> Option<u32> {
+    pub(crate) fn marker_token(&self, marker: &str) -> Option<u32> {
         let id = self.tokenizer.id(marker)?;
         self.tokenizer.added().any(|added| added == id).then_some(id)
     }

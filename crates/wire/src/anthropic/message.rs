@@ -90,9 +90,10 @@ fn user(fields: &Object<'_>, turns: &mut Vec<Message>) -> Result<(), WireError> 
 }
 
 fn tool_result(block: &Object<'_>) -> Result<Message, WireError> {
-    block.flag("is_error")?;
+    let is_error = block.flag("is_error")?.unwrap_or(false);
     let id = block.text("tool_use_id")?.ok_or_else(|| block.missing("tool_use_id"))?;
-    Ok(Message { tool_call_id: Some(id), ..turn(Role::Tool, content::result(block)?) })
+    let content = content::result(block)?;
+    Ok(Message { tool_call_id: Some(id), is_error, ..turn(Role::Tool, content) })
 }
 
 fn assistant(fields: &Object<'_>, model: &str) -> Result<Message, WireError> {

@@ -6,15 +6,15 @@
 //!   of the prompt: it changes with each request, and with it at the front no prompt ever shares
 //!   its prefix with the one before. It is the only edit made to what a caller says.
 //! - `max_tokens` above what the context leaves is cut to it, as agents ask for a fixed large one.
-//! - Without `thinking` the model is told not to think; `adaptive` leaves it to the model's
-//!   template; `enabled` turns it on. `budget_tokens` is checked and bounds nothing: `max_tokens`
-//!   does.
+//! - Without `thinking` the model is told not to think, and with `display: omitted` too;
+//!   `adaptive` leaves it to the model's template; `enabled` turns it on. `budget_tokens`, or else
+//!   `output_config.effort`, bounds the thoughts.
 //! - A thinking block that is sent back counts if it was signed here for the same model, or not
 //!   signed at all; others are dropped, as are `redacted_thinking` and blocks of server tools.
 //! - An answer cannot be begun by the caller: a conversation that ends with the assistant is
 //!   refused.
-//! - `is_error` of a tool result is not shown to the model, whose templates have no place for it;
-//!   the result's own words are.
+//! - A call that was cut by `max_tokens` is told as text in a whole message, where `input` has to
+//!   be an object; in a stream its pieces end where they end.
 //! - Unknown fields, betas and tools of other types than `custom` are ignored.
 
 mod content;

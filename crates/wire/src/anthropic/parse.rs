@@ -1,12 +1,13 @@
 //! Body -> request.
 
-use dialog::{AnswerFormat, GenerateRequest, Message, Prompt, Reasoning, Role};
+use dialog::{AnswerFormat, GenerateRequest, Message, Prompt, ReasoningBudget, Role};
 
 use super::{message, tools};
 use crate::fields::{self, Object};
 use crate::format::answer_format;
 use crate::sampling::{min_tokens, sampling, stop};
 use crate::sharing;
+use crate::thinking::{self, Wish};
 use crate::wishes::{self, refuse};
 use crate::{WireError, peek};
 
@@ -69,28 +70,48 @@ fn prompt(
 ) -> Result<GenerateRequest, WireError> {
     let (tools, tool_choice) = tools::offer(body)?;
     let parallel_tool_calls = tools::may_call_several(body)?;
-    let reasoning = reasoning(body)?;
+    let wish = thinking(body)?;
     let prompt = Prompt::Chat(conversation);
     Ok(GenerateRequest {
         tools,
         tool_choice,
         parallel_tool_calls,
-        reasoning,
+        reasoning: wish.reasoning(),
+        reasoning_budget: wish.budget,
         ..GenerateRequest::new(model, prompt)
     })
 }
 
-/// Requirement 23: thoughts that nobody asked for are not generated.
-fn reasoning(body: &Object<'_>) -> Result<Reasoning, WireError> {
+/// Requirement 23: thoughts that nobody asked for, or that nobody is shown, are not generated. How
+/// long they may be `budget_tokens` says, or else `output_config.effort`.
+fn thinking(body: &Object<'_>) -> Result<Wish, WireError> {
     const LEAST_BUDGET: i64 = 1024;
-    let Some(thinking) = body.object("thinking")? else { return Ok(Reasoning::Off) };
+    let effort = match body.object("output_config")? {
+        Some(config) => thinking::effort(&config, "effort")?.budget,
+        None => None,
+    };
+    let off = Wish { thinks: Some(false), budget: None };
+    let Some(thinking) = body.object("thinking")? else { return Ok(off) };
+    let is_hidden = thinking.text("display")?.as_deref() == Some("omitted");
     match thinking.text("type")?.as_deref() {
         None => Err(thinking.missing("type")),
-        Some("disabled") => Ok(Reasoning::Off),
-        Some("adaptive") => Ok(Reasoning::ModelDefault),
+        Some("disabled") => Ok(off),
+        Some("adaptive") if is_hidden => Ok(off),
+        Some("adaptive") => Ok(Wish { thinks: None, budget: effort }),
         Some("enabled") => {
-            thinking.integer("budget_tokens", LEAST_BUDGET..=i64::from(i32::MAX))?;
-            Ok(Reasoning::On)
+            let budget = thinking::budget(&thinking, "budget_tokens", LEAST_BUDGET)?;
+            let most = body.integer("max_tokens", 1..=i64::from(i32::MAX))?;
+            if let (Some(ReasoningBudget::Tokens(budget)), Some(most)) = (budget, most)
+                && i64::from(budget) >= most
+            {
+                let expected = format!("must be less than max_tokens, which is {most}");
+                return Err(thinking.wrong("budget_tokens", expected));
+            }
+            if is_hidden {
+                Ok(off)
+            } else {
+                Ok(Wish { thinks: Some(true), budget: budget.or(effort) })
+            }
         }
         Some(_) => Err(thinking.wrong("type", "must be adaptive, enabled or disabled")),
     }

@@ -178,7 +178,10 @@ fn opening(kind: &Kind) -> ContentBlock<'_> {
     match kind {
         Kind::Reasoning => ContentBlock::Thinking { thinking: "", signature: "" },
         Kind::Text => ContentBlock::Text { text: "" },
-        Kind::Call { id, name } => ContentBlock::ToolUse { id, name, input: object("{}") },
+        Kind::Call { id, name } => {
+            let input = RawValue::from_string("{}".to_owned()).expect("an empty object is JSON");
+            ContentBlock::ToolUse { id, name, input }
+        }
     }
 }
 
@@ -186,19 +189,18 @@ fn whole<'a>(block: &'a Block, signature: &'a str) -> ContentBlock<'a> {
     match &block.kind {
         Kind::Reasoning => ContentBlock::Thinking { thinking: &block.text, signature },
         Kind::Text => ContentBlock::Text { text: &block.text },
-        Kind::Call { id, name } => ContentBlock::ToolUse { id, name, input: object(&block.text) },
+        Kind::Call { id, name } => match object(&block.text) {
+            Some(input) => ContentBlock::ToolUse { id, name, input },
+            // Requirement 14
+            None => ContentBlock::CutCall { text: format!("{name} {}", block.text) },
+        },
     }
 }
 
-/// Arguments are whole JSON objects; should they ever not be, their text is still told.
-fn object(arguments: &str) -> Box<RawValue> {
-    let is_object = arguments.trim_start().starts_with('{');
-    let read = |text: String| RawValue::from_string(text);
-    let told = || serde_json::json!({ "arguments": arguments }).to_string();
-    match read(arguments.to_owned()) {
-        Ok(raw) if is_object => raw,
-        _ => read(told()).expect("an object made here is JSON"),
-    }
+/// `None` for arguments that are no whole JSON object, as those of a call that was cut short.
+fn object(arguments: &str) -> Option<Box<RawValue>> {
+    let raw = RawValue::from_string(arguments.to_owned()).ok()?;
+    raw.get().starts_with('{').then_some(raw)
 }
 
 fn push(out: &mut Vec<u8>, frame: &Frame<'_>) {

@@ -42,7 +42,7 @@ fn message(fields: &Object<'_>) -> Result<Message, WireError> {
         }
         _ => None,
     };
-    Ok(Message { role, content, reasoning, tool_calls, tool_call_id })
+    Ok(Message { role, content, reasoning, tool_calls, tool_call_id, is_error: false })
 }
 
 fn role(fields: &Object<'_>) -> Result<Role, WireError> {

@@ -1,6 +1,6 @@
 //! Body -> request.
 
-use dialog::{GenerateRequest, Json, Prompt, Reasoning};
+use dialog::{GenerateRequest, Json, Prompt};
 
 use super::{message, tools};
 use crate::fields::{self, Object};
@@ -8,6 +8,7 @@ use crate::format::any_format;
 use crate::logprobs::top_logprobs;
 use crate::sampling::{FOUR_STOPS, min_tokens, sampling, stop};
 use crate::sharing;
+use crate::thinking::{self, Wish};
 use crate::wishes::{self, refuse};
 use crate::{WireError, peek};
 
@@ -39,7 +40,7 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
     let model = peek::model(&body)?;
     refuse_what_is_not_done(&body)?;
     let messages = message::conversation(&body)?;
-    let (reasoning, template_arguments) = reasoning(&body)?;
+    let (wish, template_arguments) = thinking(&body)?;
     let (tools, tool_choice) = tools::offer(&body)?;
     let max_tokens = peek::max_tokens(&body)?;
     let wants_logprobs = body.flag("logprobs")?.unwrap_or(false);
@@ -50,7 +51,8 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
         parallel_tool_calls: body.flag("parallel_tool_calls")?.unwrap_or(true),
         format,
         format_field,
-        reasoning,
+        reasoning: wish.reasoning(),
+        reasoning_budget: wish.budget,
         template_arguments,
         sampling: sampling(&body)?,
         max_tokens,
@@ -76,33 +78,42 @@ fn reply_options(body: &Object<'_>, choices: u32) -> Result<ReplyOptions, WireEr
 }
 
 /// The most particular wish wins: `chat_template_kwargs.enable_thinking`, then
-/// `enable_thinking`, then `thinking.type`, then `reasoning_effort`.
-fn reasoning(body: &Object<'_>) -> Result<(Reasoning, Option<Json>), WireError> {
-    let effort = match body.text("reasoning_effort")?.as_deref() {
-        None => None,
-        Some("none") => Some(false),
-        Some("minimal" | "low" | "medium" | "high" | "xhigh") => Some(true),
-        Some(_) => {
-            let expected = "must be one of none, minimal, low, medium, high, xhigh";
-            return Err(body.wrong("reasoning_effort", expected));
-        }
-    };
-    let thinking = match body.object("thinking")? {
-        None => None,
-        Some(thinking) => match thinking.text("type")?.as_deref() {
-            Some("enabled") => Some(true),
-            Some("disabled") => Some(false),
-            _ => return Err(thinking.wrong("type", "must be enabled or disabled")),
+/// `enable_thinking`, then `thinking`, then `reasoning`, then `reasoning_effort`. Thoughts that the
+/// caller does not want to see are not generated (requirement 23).
+fn thinking(body: &Object<'_>) -> Result<(Wish, Option<Json>), WireError> {
+    let (nested, arguments) = template_arguments(body)?;
+    let flat = body.flag("enable_thinking")?;
+    let named =
+        Wish { thinks: nested.or(flat), budget: thinking::budget(body, "thinking_budget", 0)? };
+    let object = match body.object("thinking")? {
+        None => Wish::default(),
+        Some(object) => Wish {
+            thinks: match object.text("type")?.as_deref() {
+                Some("enabled") => Some(true),
+                Some("disabled") => Some(false),
+                Some("adaptive") => None,
+                _ => return Err(object.wrong("type", "must be enabled, disabled or adaptive")),
+            },
+            budget: thinking::budget(&object, "budget_tokens", 0)?,
         },
     };
-    let flat = body.flag("enable_thinking")?;
-    let (nested, arguments) = template_arguments(body)?;
-    let reasoning = match nested.or(flat).or(thinking).or(effort) {
-        None => Reasoning::ModelDefault,
-        Some(false) => Reasoning::Off,
-        Some(true) => Reasoning::On,
+    let wish = named.or(object).or(router(body)?).or(thinking::effort(body, "reasoning_effort")?);
+    match body.flag("include_reasoning")? {
+        Some(false) => Ok((Wish { thinks: Some(false), ..wish }, arguments)),
+        _ => Ok((wish, arguments)),
+    }
+}
+
+/// `reasoning`, as routers have it.
+fn router(body: &Object<'_>) -> Result<Wish, WireError> {
+    let Some(object) = body.object("reasoning")? else { return Ok(Wish::default()) };
+    let hidden = object.flag("exclude")?.unwrap_or(false);
+    let enabled = object.flag("enabled")?;
+    let own = Wish {
+        thinks: if hidden { Some(false) } else { enabled },
+        budget: thinking::budget(&object, "max_tokens", 0)?,
     };
-    Ok((reasoning, arguments))
+    Ok(own.or(thinking::effort(&object, "effort")?))
 }
 
 fn template_arguments(body: &Object<'_>) -> Result<(Option<bool>, Option<Json>), WireError> {
@@ -131,7 +142,6 @@ const NOT_DONE: &[(&str, &[&str])] = &[
     ("add_generation_prompt", &["true"]),
     ("continue_final_message", &["false"]),
     ("documents", &["[]"]),
-    ("include_reasoning", &["true"]),
 ];
 
 fn refuse_what_is_not_done(body: &Object<'_>) -> Result<(), WireError> {

@@ -1,6 +1,6 @@
 //! Body -> request.
 
-use dialog::{GenerateRequest, Prompt, Reasoning};
+use dialog::{GenerateRequest, Prompt};
 use serde_json::value::RawValue;
 
 use super::{Echo, input, tools};
@@ -9,6 +9,7 @@ use crate::format::answer_format;
 use crate::logprobs::top_logprobs;
 use crate::sampling::{FOUR_STOPS, min_tokens, sampling, stop};
 use crate::sharing;
+use crate::thinking::{self, Wish};
 use crate::wishes::{self, refuse};
 use crate::{WireError, peek};
 
@@ -35,6 +36,7 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
     refuse_what_is_not_done(&body)?;
     let conversation = input::conversation(&body)?;
     let (tools, tool_choice) = tools::offer(&body)?;
+    let wish = thinking(&body)?;
     let wanted = body.array("include")?.unwrap_or_default();
     let wants_logprobs = wanted.iter().any(|raw| RawValue::get(raw) == LOGPROBS);
     let request = GenerateRequest {
@@ -46,7 +48,8 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
             None => None,
         },
         top_logprobs: top_logprobs(&body, wants_logprobs)?,
-        reasoning: reasoning(&body)?,
+        reasoning: wish.reasoning(),
+        reasoning_budget: wish.budget,
         sampling: sampling(&body)?,
         max_tokens,
         fit_context: true,
@@ -69,15 +72,10 @@ pub(crate) fn max_tokens(body: &Object<'_>) -> Result<Option<u32>, WireError> {
     Ok(most.and_then(|tokens| u32::try_from(tokens).ok()))
 }
 
-fn reasoning(body: &Object<'_>) -> Result<Reasoning, WireError> {
-    let Some(reasoning) = body.object("reasoning")? else { return Ok(Reasoning::ModelDefault) };
-    match reasoning.text("effort")?.as_deref() {
-        None => Ok(Reasoning::ModelDefault),
-        Some("none") => Ok(Reasoning::Off),
-        Some("minimal" | "low" | "medium" | "high" | "xhigh") => Ok(Reasoning::On),
-        Some(_) => {
-            Err(reasoning.wrong("effort", "must be one of none, minimal, low, medium, high, xhigh"))
-        }
+fn thinking(body: &Object<'_>) -> Result<Wish, WireError> {
+    match body.object("reasoning")? {
+        None => Ok(Wish::default()),
+        Some(reasoning) => thinking::effort(&reasoning, "effort"),
     }
 }
 

@@ -160,7 +160,12 @@ fn thinking_is_switched_by_its_field() {
     assert_eq!(accepted(&json!({})).reasoning, Reasoning::Off);
     assert_eq!(reasoning(json!({"type": "disabled"})), Reasoning::Off);
     assert_eq!(reasoning(json!({"type": "adaptive"})), Reasoning::ModelDefault);
-    assert_eq!(reasoning(json!({"type": "enabled", "budget_tokens": 99999})), Reasoning::On);
+    assert_eq!(reasoning(json!({"type": "enabled"})), Reasoning::On);
+    // Requirement 23
+    for kind in ["adaptive", "enabled"] {
+        let hidden = json!({"type": kind, "display": "omitted"});
+        assert_eq!(reasoning(hidden), Reasoning::Off, "{kind}");
+    }
 }
 
 // robustness 30, 36 to 39, 53 to 57, 64, 65, 68 and 70 to 75
