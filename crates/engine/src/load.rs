@@ -24,6 +24,9 @@ const CHECKPOINTS_PER_REQUEST: u32 = 4;
 /// Bytes that keys and values take at most in main memory, which belongs to others too, when the
 /// caller does not say how many blocks.
 const DEFAULT_KV_BYTES: u64 = 4 << 30;
+/// Bytes of main memory for each token of the vocabulary: what it spells, in the order in which
+/// masks are made.
+const SPELLING_BYTES: u64 = 480;
 /// Bytes of a card that stay free: for the driver's own needs, recorded steps and surprises.
 const CARD_RESERVE_BYTES: u64 = 1 << 30;
 
@@ -207,7 +210,7 @@ pub(crate) fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError
             weights: weight_bytes(spec.device, source, &shard)?,
             kv: kv_bytes(spec.device, &print),
             state: print.state_bytes,
-            workspace: print.workspace_bytes,
+            workspace: print.workspace_bytes + spelling_bytes(spec.device, rank, config),
         })
     });
     let ranks: Vec<RankBytes> = ranks.collect::<Result<_, model::Error>>()?;
@@ -238,6 +241,14 @@ pub(crate) fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError
         ranks,
     };
     Ok(Room { info, limits, capacity })
+}
+
+/// What the tokens spell, which the first rank stands for. Beside a card it is no matter.
+fn spelling_bytes(device: Device, rank: usize, config: &ModelConfig) -> u64 {
+    match (device, rank) {
+        (Device::Cpu, 0) => config.vocab_size as u64 * SPELLING_BYTES,
+        _ => 0,
+    }
 }
 
 /// What one block and one state take of the host's budget.

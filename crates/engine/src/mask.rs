@@ -59,7 +59,7 @@ impl Compiler {
         std::thread::Builder::new()
             .name("grammars".to_owned())
             .stack_size(COMPILER_STACK_BYTES)
-            .spawn(move || compile_all(&vocabulary, &inbox, &outbox))
+            .spawn(move || compile_all(vocabulary, &inbox, &outbox))
             .expect("the system gives no more threads");
         Self { jobs, done }
     }
@@ -88,7 +88,7 @@ impl Compiler {
 }
 
 fn compile_all(
-    vocabulary: &Vocabulary,
+    vocabulary: Vocabulary,
     jobs: &Receiver<(RequestId, Grammar)>,
     done: &Sender<Compiled>,
 ) {
@@ -112,16 +112,17 @@ fn compile_all(
 }
 
 /// The vocabulary as a trie, with one more token behind its last: the end of a word.
-fn factory(vocabulary: &Vocabulary) -> Result<ParserFactory, String> {
-    let mut words = vocabulary.bytes.clone();
-    for id in &vocabulary.specials {
-        if let Some(word) = words.get_mut(*id as usize) {
+fn factory(vocabulary: Vocabulary) -> Result<ParserFactory, String> {
+    let Vocabulary { bytes: mut words, specials } = vocabulary;
+    for id in specials {
+        if let Some(word) = words.get_mut(id as usize) {
             word.insert(0, TokTrie::SPECIAL_TOKEN_MARKER);
         }
     }
     let end = words.len() as u32;
     words.push([&[TokTrie::SPECIAL_TOKEN_MARKER], "<end>".as_bytes()].concat());
     let trie = TokTrie::from(&TokRxInfo::new(end + 1, end), &words);
+    drop(words);
     let env: TokEnv = Arc::new(ApproximateTokEnv::new(trie));
     let slices = SlicedBiasComputer::general_slices();
     let mut factory = ParserFactory::new(&env, InferenceCapabilities::default(), &slices)

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use engine::{EngineInfo, EngineSpec};
+use engine::{EngineInfo, EngineSpec, Grammar, TokenRequest, Vocabulary};
 use model::gguf::write::{Header, NewValue};
 use neuron::link::{self, FromChild, LoadCode, LoadDetails, LoadFailure, ToChild};
 use serde_json::{Map, json};
@@ -19,6 +19,9 @@ const VOCAB: usize = 32 * 1024;
 const HEADS: usize = 16;
 const KV_HEADS: usize = 8;
 const HEAD_DIM: usize = 64;
+
+/// What the compiler of grammars takes whatever the vocabulary.
+const COMPILER: u64 = 8 << 20;
 
 /// The embedding is the largest tensor.
 const LARGEST: usize = VOCAB * HIDDEN;
@@ -58,6 +61,30 @@ impl Engine {
             }
         };
         (engine, loaded)
+    }
+
+    /// Says what the tokens spell, and waits until an answer has followed a grammar.
+    fn spell(&mut self) {
+        let word = |id: usize| match u8::try_from(id) {
+            Ok(byte) => vec![byte],
+            // Words of some seven letters that share their beginnings now and then.
+            Err(_) => format!("{:x}", id.wrapping_mul(0x9E37_79B1) & 0xFFF_FFFF).into_bytes(),
+        };
+        let vocabulary = Vocabulary { bytes: (0..VOCAB).map(word).collect(), specials: vec![] };
+        link::write_frame(&mut self.link, &ToChild::Vocabulary(vocabulary)).unwrap();
+        let request = TokenRequest {
+            stop_tokens: vec![300],
+            grammar: Some(Grammar("start: \"a\"".to_owned())),
+            ..TokenRequest::new(1, vec![5], 4)
+        };
+        link::write_frame(&mut self.link, &ToChild::Submit(request)).unwrap();
+        loop {
+            match link::read_frame(&mut self.link).unwrap().expect("the child ended") {
+                FromChild::Step(step) if step.updates.iter().any(|it| it.end.is_some()) => return,
+                FromChild::Step(_) | FromChild::Accepted(_) => {}
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     /// A line of the process's status, in bytes.
@@ -168,10 +195,17 @@ fn planned(info: &EngineInfo) -> u64 {
 #[track_caller]
 fn assert_as_planned(spec: &EngineSpec, quant: &str, file_bytes: usize) {
     let plan = engine::plan(spec).unwrap();
-    let (engine, info) = Engine::load(spec);
+    let (mut engine, info) = Engine::load(spec);
     let info = info.unwrap();
     assert_eq!(info, plan);
     assert_eq!(info.quant, quant);
+    let before = engine.status("VmRSS");
+    engine.spell();
+    let (grown, spelling) = (engine.status("VmRSS") - before, 480 * VOCAB as u64);
+    assert!(
+        (spelling / 2..spelling + COMPILER).contains(&grown),
+        "{grown} bytes for what tokens spell, of which {spelling} were planned"
+    );
     let (planned, taken) = (planned(&info), engine.status("VmRSS"));
     let within = planned / 20;
     assert!(
