@@ -6,6 +6,7 @@ from pathlib import Path
 
 import scenes
 
+SEARCHED = "Nothing is scheduled."
 THOUGHT = "I should read the file first."
 # Where the template has told the model not to think, the prompt ends like this.
 NO_THOUGHTS = "<think>\n\n</think>\n\n"
@@ -50,10 +51,26 @@ class Task:
             scenes.scene(self.errand, say=made),
             scenes.scene(self.greeting, say=scenes.GREETING),
         ]
+        if self.agent == "claude":
+            told += self.scenes_of_a_search(call)
         if thinks:
             thought = f"<think>\n{THOUGHT}\n</think>\n\n{made}"
             told.insert(1, scenes.scene(self.errand, unless=[NO_THOUGHTS], say=thought))
         return told
+
+
+    @property
+    def search(self):
+        return f"Tell {self.agent} what is scheduled."
+
+    def scenes_of_a_search(self, call):
+        """A tool whose name is told and whose definition is only sent once it was searched."""
+        said = call("ToolSearch", {"query": "select:CronList", "max_results": 5})
+        return [
+            scenes.scene(self.search, call("CronList", {}), say=SEARCHED),
+            scenes.scene(self.search, said, say=call("CronList", {})),
+            scenes.scene(self.search, say=said),
+        ]
 
 
 def tasks(directory):

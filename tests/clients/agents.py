@@ -25,8 +25,10 @@ class Claude:
     }
 
     def environment(self, fleet, model, home):
-        return {"ANTHROPIC_BASE_URL": fleet["url"], "ANTHROPIC_AUTH_TOKEN": "unused",
-                "ANTHROPIC_MODEL": model, **self.quiet}
+        told = {"ANTHROPIC_BASE_URL": fleet["url"], "ANTHROPIC_MODEL": model, **self.quiet}
+        # The one is sent as `x-api-key`, the other as a bearer's token.
+        name = "ANTHROPIC_API_KEY" if "agent_key" in fleet else "ANTHROPIC_AUTH_TOKEN"
+        return {**told, name: fleet.get("agent_key", "unused")}
 
     def command(self, model, prompt):
         return ["claude", "-p", prompt, "--output-format", "json"]
@@ -52,7 +54,7 @@ class Codex:
             "request_max_retries = 0", "stream_max_retries = 0",
         ]
         (folder / "config.toml").write_text("\n".join(lines) + "\n")
-        return {"CORTEX_KEY": "unused"}
+        return {"CORTEX_KEY": fleet.get("agent_key", "unused")}
 
     def command(self, model, prompt):
         return ["codex", "exec", "--skip-git-repo-check",
@@ -77,8 +79,8 @@ class Qwen:
             "security": {"auth": {"selectedType": "openai"}},
         }
         (folder / "settings.json").write_text(json.dumps(settings))
-        return {"OPENAI_BASE_URL": f"{fleet['url']}/v1", "OPENAI_API_KEY": "unused",
-                "OPENAI_MODEL": model}
+        return {"OPENAI_BASE_URL": f"{fleet['url']}/v1", "OPENAI_MODEL": model,
+                "OPENAI_API_KEY": fleet.get("agent_key", "unused")}
 
     def command(self, model, prompt):
         return ["qwen", "--yolo", "-p", prompt]
@@ -138,7 +140,31 @@ def checks_of(agent):
         task = fleet["tasks"][agent.name]
         turn(agent, fleet, "scripted-xml", task["errand"], task["answer"], 2)
 
-    checks = [words, tool, tool_of_a_model_that_thinks_and_writes_xml]
+    def words_with_a_key(fleet):
+        keyed = {**fleet, "url": fleet["keyed_url"], "cortex_log": fleet["keyed_log"]}
+        task = fleet["tasks"][agent.name]
+        given = {**keyed, "agent_key": "key-open"}
+        turn(agent, given, "scripted", task["greeting"], scenes.GREETING, 1)
+        ran = start(agent, {**keyed, "agent_key": "key-unknown"}, "scripted", task["greeting"],
+                    task["folder"])
+        assert ran.returncode != 0, f"exit status 0: {ran.stdout[-2000:]}"
+
+    def the_engine_dies_in_its_answer(fleet):
+        """Each tries again in its own way; in the end it must not pass for an answer."""
+        folder = fleet["tasks"][agent.name]["folder"]
+        ran = start(agent, fleet, f"frail-{agent.name}", "Fault!", folder)
+        log = f"{ran.stdout[-2000:]}\n{ran.stderr[-2000:]}"
+        assert ran.returncode != 0, f"exit status 0: {log}"
+        print(f"        exit status {ran.returncode}: {ran.stdout[-300:]} {ran.stderr[-300:]}")
+
+    def a_tool_that_has_to_be_searched_first(fleet):
+        task = fleet["tasks"][agent.name]
+        turn(agent, fleet, "scripted", task["search"], task["searched"], 3)
+
+    checks = [words, tool, tool_of_a_model_that_thinks_and_writes_xml,
+              words_with_a_key, the_engine_dies_in_its_answer]
+    if agent.name == "claude":
+        checks.append(a_tool_that_has_to_be_searched_first)
     for check in checks:
         check.__name__ = f"{agent.package}@{VERSIONS[agent.package]}: {check.__name__}"
     return checks

@@ -6,6 +6,7 @@ import Anthropic, {
   APIError, AuthenticationError, BadRequestError, ContentTooLargeError, InternalServerError,
   NotFoundError, OverloadedError, PermissionDeniedError, RateLimitError,
 } from "@anthropic-ai/sdk";
+import { betaTool } from "@anthropic-ai/sdk/helpers/beta/json-schema";
 import { VERSION } from "@anthropic-ai/sdk/version";
 
 import { fleet, killDoomed, raises, run, scenes, twice, untilItAnswers } from "./suite.mjs";
@@ -77,7 +78,8 @@ async function stream_helper() {
   const final = await stream.finalMessage();
   assert.equal(text, scenes.GREETING);
   assert.deepEqual(final.content, [{ type: "text", text }]);
-  const called = await client.messages.stream(request("Weather?", { tools: [tool] })).finalMessage();
+  const stream_of_calls = client.messages.stream(request("Weather?", { tools: [tool] }));
+  const called = await stream_of_calls.finalMessage();
   assert.equal(called.stop_reason, "tool_use");
   assert.deepEqual(calls(called), scenes.WEATHER);
 }
@@ -96,6 +98,22 @@ async function tools() {
     const done = await ask("", { model, messages, tools: [tool] });
     assert.deepEqual(done.content, [{ type: "text", text: scenes.WEATHER_WORDS }]);
   }
+}
+
+// The client's own loop, which would rather have its server keep the conversation.
+async function tool_runner() {
+  const asked = [];
+  const run = (given) => {
+    asked.push(given);
+    return "rain";
+  };
+  const weather = betaTool({
+    name: "weather", description: "The weather of a city.", inputSchema: input_schema, run,
+  });
+  const more = { tools: [weather] };
+  const last = await client.beta.messages.toolRunner(request("Weather?", more)).runUntilDone();
+  assert.equal(last.content[0].text, scenes.WEATHER_WORDS);
+  assert.deepEqual(asked, scenes.WEATHER.map(([, given]) => given));
 }
 
 async function thinking() {
@@ -209,6 +227,7 @@ async function the_node_dies_in_a_stream() {
 }
 
 await run("anthropic-node", VERSION, [
-  message, order_of_a_stream, stream_helper, tools, thinking, structured_output, count_tokens,
-  models, error_classes, keys_of_the_gateway, the_engine_dies_in_a_stream, the_node_dies_in_a_stream,
+  message, order_of_a_stream, stream_helper, tools, tool_runner, thinking, structured_output,
+  count_tokens, models, error_classes, keys_of_the_gateway, the_engine_dies_in_a_stream,
+  the_node_dies_in_a_stream,
 ]);

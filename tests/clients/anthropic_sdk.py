@@ -174,6 +174,73 @@ def structured_output(fleet):
     assert isinstance(answer.parsed_output, Reading), answer
 
 
+def fields_that_ask_for_nothing_here(fleet):
+    """What agents send along is taken: marks for caches, servers' own tools, unknown betas."""
+    marked = {"cache_control": {"type": "ephemeral"}}
+    searched = {"type": "web_search_20250305", "name": "web_search", "max_uses": 2}
+    turns = [
+        {"role": "user", "content": [{"type": "text", "text": "Hello.", **marked}]},
+        {"role": "assistant", "content": [
+            {"type": "redacted_thinking", "data": "x"},
+            {"type": "thinking", "thinking": "hm", "signature": "of-another-model"},
+            {"type": "text", "text": "Let me see."},
+            {"type": "tool_use", "id": "t", "name": "weather", "input": {"city": "Oslo"}}]},
+        {"role": "user", "content": [
+            {"type": "tool_result", "tool_use_id": "t", "is_error": True,
+             "content": [{"type": "text", "text": "no such city"}]},
+            {"type": "text", "text": "Greet me."}]},
+    ]
+    asked = {
+        "model": "scripted", "max_tokens": 400, "messages": turns,
+        "system": [{"type": "text", "text": "Be kind.", **marked}],
+        "tools": [{**WEATHER, **marked, "type": "custom"}, searched],
+        "tool_choice": {"type": "auto", "disable_parallel_tool_use": False},
+        "metadata": {"user_id": "ann"}, "service_tier": "auto",
+    }
+    assert client(fleet).messages.create(**asked).content[0].text == scenes.GREETING
+    beta = client(fleet).beta.messages
+    betas = ["context-management-2025-06-27", "a-beta-of-next-year"]
+    edits = {"edits": [{"type": "clear_tool_uses_20250919"}]}
+    answer = beta.create(**asked, betas=betas, context_management=edits)
+    assert answer.content[0].text == scenes.GREETING, answer
+    with beta.stream(**asked, betas=betas) as stream:
+        assert stream.get_final_message().content[0].text == scenes.GREETING
+    del asked["max_tokens"], asked["metadata"], asked["service_tier"]
+    assert beta.count_tokens(**asked, betas=betas).input_tokens > 20
+
+
+def tool_runner(fleet):
+    """The client's own loop, which would rather have its server keep the conversation."""
+    asked = []
+
+    @anthropic.beta_tool
+    def weather(city: str, days: int) -> str:
+        """The weather of a city.
+
+        Args:
+            city: Its name.
+            days: How many.
+        """
+        asked.append({"city": city, "days": days})
+        return "rain"
+
+    runner = client(fleet).beta.messages.tool_runner(
+        model="scripted", max_tokens=400, messages=says("Weather?"), tools=[weather]
+    )
+    *_, last = runner
+    assert last.content[0].text == scenes.WEATHER_WORDS, last
+    assert asked == [given for _, given in scenes.WEATHER], asked
+
+
+def images_are_refused_by_name(fleet):
+    """Requirement 33: a model that cannot see is not made to guess."""
+    source = {"type": "base64", "media_type": "image/png", "data": "iVBORw0KGgo="}
+    turns = [{"role": "user", "content": [{"type": "image", "source": source}]}]
+    error = raises(anthropic.BadRequestError, lambda: client(fleet).messages.create(
+        model="scripted", max_tokens=10, messages=turns))
+    assert "image" in error.body["error"]["message"], error.body
+
+
 def a_required_tool_of_the_real_engine(fleet):
     tool = {"name": "weather", "input_schema": Reading.model_json_schema()}
     for choice in ({"type": "any"}, {"type": "tool", "name": "weather"}):
@@ -310,8 +377,8 @@ def the_engine_dies_in_a_body(fleet):
 
 run(CLIENT, anthropic.__version__, [
     message, stops, order_of_a_stream, stream_helper, tools, tools_in_a_stream, thinking,
-    structured_output, a_required_tool_of_the_real_engine, count_tokens, models, error_classes,
-    keys_of_the_gateway,
-    too_long_in_the_words_that_agents_know, the_engine_dies_in_a_stream,
-    the_node_dies_in_a_stream, the_engine_dies_in_a_body,
+    structured_output, fields_that_ask_for_nothing_here, tool_runner, images_are_refused_by_name,
+    a_required_tool_of_the_real_engine, count_tokens, models, error_classes, keys_of_the_gateway,
+    too_long_in_the_words_that_agents_know, the_engine_dies_in_a_stream, the_node_dies_in_a_stream,
+    the_engine_dies_in_a_body,
 ])

@@ -20,6 +20,7 @@ import time
 import urllib.request
 from pathlib import Path
 
+import agent_tasks
 import scenes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +108,7 @@ class Fleet:
 
     def start(self):
         sources = {"sprout": ROOT / "models/sprout", "sprout-long": self.long_sprout()}
+        sources["sprout-embeds"] = self.embedding_sprout()
         self.neuron("sprout", sources, engine=None)
         self.neuron("script", self.scripted(scenes.models(self.tasks)))
         self.neuron("locked", self.scripted(scenes.locked_models()), key=True)
@@ -124,12 +126,27 @@ class Fleet:
     def long_sprout(self):
         """For the prompts of agents, which are longer than what sprout was trained on. What it
         then says is worth nothing; what its prefix cache does is what any model's does."""
-        directory = self.directory / "models" / "sprout-long"
-        leave_out = shutil.ignore_patterns("train", "*.gguf", "*.jsonl")
-        shutil.copytree(ROOT / "models/sprout", directory, ignore=leave_out)
+        directory = self.copy_of_sprout("sprout-long")
         config = json.loads((directory / "config.json").read_text())
         config["max_position_embeddings"] = 65536
         (directory / "config.json").write_text(json.dumps(config))
+        return directory
+
+    def embedding_sprout(self):
+        """With the files by which a model says how its hidden states become an embedding."""
+        directory = self.copy_of_sprout("sprout-embeds")
+        (directory / "1_Pooling").mkdir()
+        pooling = {"word_embedding_dimension": 160, "pooling_mode_lasttoken": True}
+        (directory / "1_Pooling/config.json").write_text(json.dumps(pooling))
+        parts = ("Transformer", "Pooling", "Normalize")
+        modules = [{"type": f"sentence_transformers.models.{part}"} for part in parts]
+        (directory / "modules.json").write_text(json.dumps(modules))
+        return directory
+
+    def copy_of_sprout(self, name):
+        directory = self.directory / "models" / name
+        leave_out = shutil.ignore_patterns("train", "*.gguf", "*.jsonl")
+        shutil.copytree(ROOT / "models/sprout", directory, ignore=leave_out)
         return directory
 
     def scripted(self, models):
@@ -181,10 +198,12 @@ class Fleet:
             "body_limit_bytes": BODY_LIMIT_MB << 20,
             "doomed_pid_file": str(self.directory / "doomed.pid"),
             "cortex_log": str(self.directory / "cortex.log"),
+            "keyed_log": str(self.directory / "keyed.log"),
             "tasks": {
                 task.agent: {
                     "folder": str(task.folder), "greeting": task.greeting, "errand": task.errand,
-                    "answer": task.answer,
+                    "answer": task.answer, "search": task.search,
+                    "searched": agent_tasks.SEARCHED,
                 }
                 for task in self.tasks
             },

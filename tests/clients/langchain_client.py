@@ -6,7 +6,7 @@ import openai
 from langchain_core.exceptions import ContextOverflowError
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
+from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from langchain_openai.chat_models.base import OpenAIAPIError, OpenAIModelNotFoundError
 from pydantic import BaseModel
 
@@ -115,6 +115,18 @@ def log_probabilities(fleet):
     assert answer.response_metadata["logprobs"]["content"], answer
 
 
+def embeddings(fleet):
+    """Texts as they are: counting their tokens is for OpenAI's own models."""
+    asked = OpenAIEmbeddings(
+        model="sprout-embeds", base_url=fleet["url"] + "/v1", api_key="unused",
+        check_embedding_ctx_length=False,
+    )
+    first, second = asked.embed_documents(["a cat", "two dogs"])
+    assert len(first) == len(second) == 160 and first != second
+    alone = asked.embed_query("a cat")
+    assert all(abs(a - b) < 1e-6 for a, b in zip(first, alone, strict=True))
+
+
 def error_classes(fleet):
     for asked in surfaces(fleet, name="none"):
         raises(OpenAIModelNotFoundError, lambda asked=asked: asked.invoke("Greet me."))
@@ -161,6 +173,6 @@ def the_node_dies_in_a_stream(fleet):
 
 run("langchain-openai", version("langchain-openai"), [
     invoke, stream, usage_is_left_out_by_default, tools, structured_output, thinking, batch,
-    log_probabilities, error_classes, too_long, the_engine_dies_in_a_stream,
+    log_probabilities, embeddings, error_classes, too_long, the_engine_dies_in_a_stream,
     the_node_dies_in_a_stream,
 ])

@@ -148,6 +148,16 @@ def anthropic_messages_by_way_of_responses(fleet):
     assert answer["content"][0]["text"] == scenes.GREETING, answer
 
 
+def embeddings(fleet):
+    for provider in ("openai", "hosted_vllm"):
+        answer = litellm.embedding(
+            model=f"{provider}/sprout-embeds", api_base=where(fleet)[provider], api_key="unused",
+            input=["a cat", "two dogs"],
+        )
+        assert [len(item["embedding"]) for item in answer.data] == [160, 160], answer
+        assert answer.usage.prompt_tokens > 0, answer
+
+
 def error_classes(fleet):
     for provider in where(fleet):
         for kind, more in (
@@ -189,6 +199,6 @@ def the_node_dies_in_a_stream(fleet):
 
 run("litellm", version("litellm"), [
     chat, stream, tools, thinking, structured_output, responses, text_completion,
-    anthropic_messages_by_way_of_responses, error_classes, the_engine_dies_in_a_stream,
+    anthropic_messages_by_way_of_responses, embeddings, error_classes, the_engine_dies_in_a_stream,
     the_node_dies_in_a_stream,
 ])

@@ -178,6 +178,12 @@ def a_connection_of_type_responses(fleet):
     assert events[-1]["response"]["output"][0]["content"][0]["text"] == scenes.GREETING, events
 
 
+def embeddings_of_documents(fleet):
+    with opened(fleet, "/embeddings", {"input": ["a cat", "dogs"], "model": "sprout-embeds"}) as it:
+        answer = json.load(it)
+    assert [len(item["embedding"]) for item in answer["data"]] == [160, 160], answer
+
+
 def errors(fleet):
     """It shows the message of whatever comes, with the status that came."""
     for model, status in (("none", 404), ("busy", 503), ("broken", 500)):
@@ -212,6 +218,7 @@ def the_node_dies_in_a_stream(fleet):
 
 run("open-webui (recorded shapes)", VERSION, [
     list_of_models, a_chat_with_all_settings, a_thought, calls_in_its_native_mode,
-    tasks_beside_a_chat, a_connection_of_type_responses, errors, the_engine_dies_in_a_stream,
+    tasks_beside_a_chat, a_connection_of_type_responses,
+    embeddings_of_documents, errors, the_engine_dies_in_a_stream,
     the_node_dies_in_a_stream,
 ])

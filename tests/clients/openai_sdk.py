@@ -1,7 +1,9 @@
 """The official OpenAI client for Python, with strict validation of every answer."""
 
 import asyncio
+import base64
 import json
+import struct
 from typing import Annotated, Literal
 
 import openai
@@ -271,6 +273,77 @@ def models(fleet):
     assert client(fleet).models.retrieve("scripted").id == "scripted"
 
 
+def embeddings(fleet):
+    """Strictly as numbers; by itself the client asks for base64, decodes it, and has no strict
+    type for it."""
+    create = client(fleet).embeddings.create
+    texts = ["a cat", "two dogs"]
+    answer = create(model="sprout-embeds", input=texts, encoding_format="float")
+    assert [item.index for item in answer.data] == [0, 1], answer
+    first, second = (item.embedding for item in answer.data)
+    assert len(first) == 160 and abs(sum(x * x for x in first) - 1) < 1e-4, len(first)
+    assert first != second
+    usage = answer.usage
+    assert usage.prompt_tokens == usage.total_tokens > 0, usage
+    lax = client(fleet, strict=False).embeddings.create
+    for more in ({}, {"encoding_format": "base64"}):
+        told = lax(model="sprout-embeds", input=texts[0], **more).data[0].embedding
+        if isinstance(told, str):
+            told = struct.unpack("<160f", base64.b64decode(told))
+        assert all(abs(a - b) < 1e-6 for a, b in zip(told, first, strict=True)), more
+    short = lax(model="sprout-embeds", input=texts[0], dimensions=16).data[0].embedding
+    assert len(short) == 16, short
+    refused(fleet, openai.BadRequestError, 400, "no_embeddings",
+            lambda: create(model="scripted", input="x"))
+    refused(fleet, openai.NotFoundError, 404, "model_not_found",
+            lambda: create(model="none", input="x"))
+
+
+def fields_that_ask_for_nothing_here(fleet):
+    """What applications send along is taken, and comes back in the shapes that they know."""
+    common = {
+        "metadata": {"trip": "1"}, "store": False, "service_tier": "auto", "user": "ann",
+        "safety_identifier": "ann", "prompt_cache_key": "k", "parallel_tool_calls": True,
+        "top_p": 0.9, "temperature": 0.5,
+    }
+    answer = ask(
+        fleet, "Greet me.", **common, modalities=["text"], seed=7, n=1,
+        logit_bias={"100": 1}, presence_penalty=0, frequency_penalty=0, tool_choice="auto",
+        tools=[WEATHER, {"type": "custom", "custom": {"name": "free"}}], stop=None,
+    )
+    assert answer.choices[0].message.content == scenes.GREETING, answer
+    messages = [
+        {"role": "developer", "content": "Be kind."},
+        {"role": "user", "name": "ann", "content": [{"type": "text", "text": "Hello."}]},
+        {"role": "system", "content": [{"type": "text", "text": "And brief."}]},
+        {"role": "assistant", "content": None, "refusal": None, "tool_calls": [
+            {"id": "c", "type": "function", "function": {"name": "weather", "arguments": "{}"}}]},
+        {"role": "tool", "tool_call_id": "c", "content": [{"type": "text", "text": "rain"}]},
+        *says("Greet me."),
+    ]
+    answer = client(fleet).chat.completions.create(
+        model="scripted", messages=messages, tools=[WEATHER], stream=False
+    )
+    assert answer.choices[0].message.content == scenes.GREETING, answer
+    answer = client(fleet).responses.create(
+        model="scripted", input="Greet me.", **common, truncation="disabled", max_tool_calls=5,
+        text={"verbosity": "medium", "format": {"type": "text"}}, top_logprobs=0, background=False,
+        include=["reasoning.encrypted_content"], reasoning={"effort": "none", "summary": "auto"},
+        tools=[FLAT_WEATHER, {"type": "web_search"}], tool_choice="auto",
+    )
+    assert answer.output_text == scenes.GREETING, answer
+    assert answer.metadata == common["metadata"] and answer.temperature == 0.5, answer
+
+
+def images_are_refused_by_name(fleet):
+    """Requirement 33: a model that cannot see is not made to guess."""
+    picture = {"url": "data:image/png;base64,iVBORw0KGgo="}
+    messages = [{"role": "user", "content": [{"type": "image_url", "image_url": picture}]}]
+    error = raises(openai.BadRequestError, lambda: client(fleet).chat.completions.create(
+        model="scripted", messages=messages))
+    assert "image" in error.message, error
+
+
 def asynchronous(fleet):
     async def streams():
         async with openai.AsyncOpenAI(
@@ -420,7 +493,8 @@ run(CLIENT, openai.__version__, [
     chat, shape_of_a_stream, stops, tools, tools_in_a_stream, no_tools_no_calls,
     a_cut_call_stays_visible, thinking, structured_output, legacy_completions, responses,
     numbers_of_responses_events, responses_stream_helper, responses_tools, responses_structured,
-    models, asynchronous, error_classes, keys_of_the_gateway, errors_of_responses,
-    the_engine_dies_in_a_stream,
+    embeddings,
+    fields_that_ask_for_nothing_here, images_are_refused_by_name, models, asynchronous,
+    error_classes, keys_of_the_gateway, errors_of_responses, the_engine_dies_in_a_stream,
     the_node_dies_in_a_stream, the_engine_dies_in_a_body,
 ])

@@ -16,7 +16,8 @@ FORECAST = {"city": "Oslo", "days": 2}
 LONG = " ".join(f"word{number}" for number in range(400))
 
 ALWAYS_READY = [
-    "sprout", "sprout-long", "scripted", "scripted-xml", "broken", "busy", "picky", "doomed",
+    "sprout", "sprout-long", "sprout-embeds", "scripted", "scripted-xml", "broken", "busy",
+    "picky", "doomed",
 ]
 XML_TEMPLATE = "crates/text/tests/fixtures/xml_calls.jinja"
 
@@ -72,7 +73,7 @@ def models(tasks):
     frail = {
         f"frail-{client}": (script(general(json_call)), None)
         for client in ("openai-python", "anthropic-python", "openai-node", "anthropic-node",
-                       "langchain", "litellm", "open-webui")
+                       "langchain", "litellm", "open-webui", "claude", "codex", "qwen")
     }
     return {
         "scripted": (script(agents(json_call, False) + plays(json_call)), None),

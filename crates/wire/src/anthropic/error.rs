@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::parse::THREAD;
 use crate::{ErrorBody, sse};
 
 #[derive(Serialize)]
@@ -17,12 +18,21 @@ struct Inner<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
+}
+
+/// By which SDKs know that they have to go on without a thread.
+#[derive(Serialize)]
+struct Details {
+    error_code: &'static str,
+    unsupported: [&'static str; 1],
 }
 
 /// Status and body.
 pub(crate) fn error(error: &ErrorBody, request_id: &str) -> (u16, Vec<u8>) {
     let (status, kind) = status_and_kind(error);
-    let body = serde_json::to_vec(&envelope(kind, &error.message, request_id));
+    let body = serde_json::to_vec(&envelope(kind, error, request_id));
     (status, body.expect("strings always serialise"))
 }
 
@@ -30,12 +40,15 @@ pub(crate) fn error(error: &ErrorBody, request_id: &str) -> (u16, Vec<u8>) {
 pub(crate) fn error_event(error: &ErrorBody, request_id: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let (_, kind) = status_and_kind(error);
-    sse::push_event(&mut out, "error", &envelope(kind, &error.message, request_id));
+    sse::push_event(&mut out, "error", &envelope(kind, error, request_id));
     out
 }
 
-fn envelope<'a>(kind: &'static str, message: &'a str, request_id: &'a str) -> Envelope<'a> {
-    Envelope { kind: "error", error: Inner { kind, message }, request_id }
+fn envelope<'a>(kind: &'static str, error: &'a ErrorBody, request_id: &'a str) -> Envelope<'a> {
+    let details = (error.param.as_deref() == Some(THREAD))
+        .then_some(Details { error_code: "thread_unsupported_request", unsupported: [THREAD] });
+    let error = Inner { kind, message: &error.message, details };
+    Envelope { kind: "error", error, request_id }
 }
 
 /// The dialect knows no 503: what may pass is its 529, which SDKs try again.

@@ -17,7 +17,7 @@ pub(super) fn conversation(body: &Object<'_>, model: &str) -> Result<Vec<Message
     if raws.is_empty() {
         return Err(body.wrong("messages", "must hold at least one message"));
     }
-    let mut system = system(body, "system")?;
+    let mut system = system(body, "system", false)?;
     let mut turns = Vec::new();
     for (index, raw) in raws.iter().enumerate() {
         let fields = Object::from_value(raw, format!("messages[{index}]"))?;
@@ -26,7 +26,7 @@ pub(super) fn conversation(body: &Object<'_>, model: &str) -> Result<Vec<Message
             Some("user") => user(&fields, &mut turns)?,
             Some("assistant") => turns.push(assistant(&fields, model)?),
             Some("system" | "developer") => {
-                system.extend(self::system(&fields, "content")?);
+                system.extend(self::system(&fields, "content", true)?);
             }
             Some(_) => {
                 return Err(fields.wrong("role", "must be one of user, assistant, system"));
@@ -37,16 +37,23 @@ pub(super) fn conversation(body: &Object<'_>, model: &str) -> Result<Vec<Message
     Ok(system)
 }
 
-/// One turn a block, since blocks are paragraphs and the turns are joined as such.
-fn system(parent: &Object<'_>, name: &str) -> Result<Vec<Message>, WireError> {
+/// One turn a block, since blocks are paragraphs and the turns are joined as such. In the middle of
+/// a conversation agents tell of changes too, such as further tools: `tells_more` shows what nobody
+/// here knows as the JSON that it is.
+fn system(parent: &Object<'_>, name: &str, tells_more: bool) -> Result<Vec<Message>, WireError> {
     let turn = |text: String| Message::text(Role::System, text);
     match content(parent, name)? {
         Content::Text(text) => Ok(vec![turn(text)]),
         Content::Blocks(blocks) => {
+            let raws = parent.array(name)?.unwrap_or_default();
             let mut turns = Vec::new();
-            for block in &blocks {
+            for (block, raw) in blocks.iter().zip(raws) {
                 if content::kind(block)? != "text" {
-                    return Err(block.wrong("type", "must be text"));
+                    if !tells_more {
+                        return Err(block.wrong("type", "must be text"));
+                    }
+                    turns.push(turn(raw.get().to_owned()));
+                    continue;
                 }
                 let text = content::text(block)?;
                 if !is_billing(&text) {

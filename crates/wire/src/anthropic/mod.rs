@@ -13,6 +13,7 @@
 //!   signed at all; others are dropped, as are `redacted_thinking` and blocks of server tools.
 //! - An answer cannot be begun by the caller: a conversation that ends with the assistant is
 //!   refused.
+//! - A `thread` is refused in the words by which SDKs go on without one: nothing is stored.
 //! - A call that was cut by `max_tokens` is told as text in a whole message, where `input` has to
 //!   be an object; in a stream its pieces end where they end.
 //! - Unknown fields, betas and tools of other types than `custom` are ignored.

@@ -61,6 +61,9 @@ pub fn parse_count(body: &[u8]) -> Result<GenerateRequest, WireError> {
     prompt(&body, model, conversation)
 }
 
+/// By which a client goes on with a conversation that its server has kept.
+pub(super) const THREAD: &str = "thread";
+
 const MOST_STOPS: usize = 16;
 
 fn prompt(
@@ -68,6 +71,11 @@ fn prompt(
     model: String,
     conversation: Vec<Message>,
 ) -> Result<GenerateRequest, WireError> {
+    // Ignored, it would cost a conversation everything that was said before.
+    if body.raw(THREAD).is_some() {
+        let advice = "nothing is stored here, send the whole conversation";
+        return Err(body.unsupported(THREAD, advice));
+    }
     let (tools, tool_choice) = tools::offer(body)?;
     let parallel_tool_calls = tools::may_call_several(body)?;
     let wish = thinking(body)?;

@@ -136,6 +136,20 @@ fn calls_and_their_results_come_both_ways() {
     assert_eq!((&*turns[4].joined_text(), &*turns[5].joined_text()), ("", "There."));
 }
 
+#[test]
+fn changes_of_tools_in_the_middle_of_a_conversation_are_shown() {
+    let change = json!({"type": "tool_addition", "tool": {
+        "type": "tool_definition", "definition": {"name": "h", "input_schema": {}}}});
+    let turns = turns(accepted(&json!({"messages": [
+        {"role": "user", "content": "a"},
+        {"role": "system", "content": [{"type": "text", "text": "From now on:"}, change]},
+        {"role": "user", "content": "b"},
+    ]})));
+    assert_eq!(turns[0].joined_text(), "From now on:");
+    assert_eq!(turns[1].joined_text(), change.to_string());
+    assert_eq!(param(&json!({"system": [change]})), "system[0].type");
+}
+
 // Requirement 33: an image reaches the model's check instead of being dropped
 #[test]
 fn images_and_documents_are_read_or_refused() {

@@ -2,7 +2,7 @@ use dialog::{Event, FinishReason};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::anthropic::ReplyOptions;
+use crate::anthropic::{ReplyOptions, parse_count};
 use crate::sample::{
     answer, collected, failed, finished, frames, stamp, streamed, text, text_answer, tool_answer,
 };
@@ -102,6 +102,21 @@ fn refusals_have_the_dialects_statuses_and_envelope() {
     let (_, body) = Dialect::Anthropic.error(&ErrorBody::context_length_exceeded(10, 20, 0), "r");
     let body = String::from_utf8(body).expect("UTF-8");
     assert!(body.contains("prompt is too long: ") && body.contains("is 10 tokens"), "{body}");
+}
+
+/// A client that has been told so goes on without a thread and sends the whole conversation; one
+/// that has not would send its next words alone.
+#[test]
+fn threads_are_refused_in_the_words_that_clients_look_for() {
+    let body = r#"{"model": "m", "max_tokens": 5, "thread": {"type": "create"},
+        "messages": [{"role": "user", "content": "Hi"}]}"#;
+    let refused = Dialect::Anthropic.parse(body.as_bytes()).expect_err("nothing is stored");
+    assert_eq!(parse_count(body.as_bytes()).expect_err("nor for counts"), refused);
+    let (status, body) = Dialect::Anthropic.error(&ErrorBody::from(&refused), "r");
+    let body: Value = serde_json::from_slice(&body).expect("JSON");
+    let details = json!({"error_code": "thread_unsupported_request", "unsupported": ["thread"]});
+    assert_eq!((status, &body["error"]["details"]), (400, &details), "{body}");
+    assert!(body["error"]["message"].as_str().is_some_and(|it| it.contains("whole conversation")));
 }
 
 /// What an SDK makes of a stream; panics where an SDK raises.
