@@ -163,6 +163,23 @@ pub trait Backend: Send + 'static {
     /// `residual += x · matrixᵀ`.
     fn project_add(&mut self, x: &Self::Tensor, matrix: &Self::Matrix, residual: &mut Self::Tensor);
 
+    /// `x += (silu(gate) * up) · downᵀ` with
+    /// `[gate | up] = rms_norm(x, norm.0, norm.1) · [gate_up]ᵀ`.
+    /// `products`, as wide as both, and `activated` are scratch, which a device may leave as it is.
+    fn feed_forward(
+        &mut self,
+        x: &mut Self::Tensor,
+        norm: (&Self::Vector, f32),
+        gate_up: &[Self::Matrix; 2],
+        down: &Self::Matrix,
+        products: &mut Self::Tensor,
+        activated: &mut Self::Tensor,
+    ) {
+        self.norm_project(x, norm.0, norm.1, gate_up, products);
+        self.swiglu(products, activated);
+        self.project_add(activated, down, x);
+    }
+
     /// `residual += x`.
     fn add(&mut self, x: &Self::Tensor, residual: &mut Self::Tensor);
 

@@ -42,6 +42,10 @@ impl<B: Backend> Mlp<B> {
     pub(crate) fn forward(&self, step: &mut Step<'_, B>, scratch: &mut Scratch<B>) {
         let Scratch { hidden, gate_up, activated, partial, .. } = scratch;
         let backend = &mut *step.backend;
+        let (norm, down) = ((&self.norm, self.eps), &self.down.matrix);
+        if step.comm.is_solo() {
+            return backend.feed_forward(hidden, norm, &self.gate_up, down, gate_up, activated);
+        }
         backend.norm_project(hidden, &self.norm, self.eps, &self.gate_up, gate_up);
         backend.swiglu(gate_up, activated);
         self.down.add_to(backend, step.comm, step.rows, activated, partial, hidden);

@@ -253,6 +253,27 @@ impl Backend for Cuda {
         linear::cuda::linear(self, &input, self.rows(), matrix, residual, place);
     }
 
+    fn feed_forward(
+        &mut self,
+        x: &mut Tensor,
+        norm: (&Buffer<f32>, f32),
+        gate_up: &[Matrix; 2],
+        down: &Matrix,
+        products: &mut Tensor,
+        activated: &mut Tensor,
+    ) {
+        let rows = self.rows();
+        let input = Input { norm: Some(norm), ..Input::of(x) };
+        linear::cuda::linear(self, &input, rows, gate_up, products, Place::START);
+        if linear::cuda::makes_own(rows) {
+            // Every block would gate all of them.
+            self.swiglu(products, activated);
+            return self.project_add(activated, down, x);
+        }
+        let place = Place { add: true, ..Place::START };
+        linear::cuda::linear(self, &Input::gated(products), rows, from_ref(down), x, place);
+    }
+
     fn add(&mut self, x: &Tensor, residual: &mut Tensor) {
         linear::cuda::add(self, x, residual);
     }

@@ -9,12 +9,14 @@ mod layout;
 mod library;
 #[cfg(test)]
 mod tests;
+mod wide;
 
 use std::sync::Arc;
 
-use job::{Job, MOST_PARTS, Needs, OWN_ROWS, OperandRow, Room, Source};
+use job::{Job, MOST_PARTS, Needs, OWN_ROWS, OperandRow, Placed, Prepare, Room, Source};
 pub(crate) use layout::matrix_bytes;
 use library::{Float, Library, Shape};
+use wide::Wide;
 
 use crate::cuda::{Address, Buffer, Context, Cuda, Grid, Tensor};
 use crate::quant::WeightType;
@@ -109,6 +111,8 @@ pub(crate) struct Scratch {
     means: Buffer<u16>,
     high: Buffer<u16>,
     low: Buffer<u16>,
+    /// Activations for warpgroups, on cards that have them.
+    wide: Buffer<u16>,
     shares: Buffer<f32>,
     library: Option<Library>,
 }
@@ -133,9 +137,15 @@ impl Scratch {
     /// For steps of at most `rows` rows.
     pub(crate) fn new(context: &Arc<Context>, rows: usize, widest: Widest) -> Self {
         let what = "operands of linear layers";
-        let blocks = context.card().multiprocessors as usize * MOST_ROWS / 8;
+        let card = context.card();
         let (halves, floats) = (rows * widest.halves, rows * widest.floats);
-        let shares = Buffer::new(context, what, blocks * job::SHARE);
+        let is_wide = card.generation == wide::GENERATION && rows >= wide::FEWEST_ROWS;
+        let (wide, wide_shares) = match is_wide {
+            true => (wide::operand_halves(widest.halves), wide::share_floats(card.multiprocessors)),
+            false => (0, 0),
+        };
+        let shares = card.multiprocessors as usize * MOST_ROWS / 8 * job::SHARE;
+        let shares = Buffer::new(context, what, shares.max(wide_shares));
         // No sum has these bits: nothing is shared yet.
         shares.fill_bytes(0xff);
         Self {
@@ -143,6 +153,7 @@ impl Scratch {
             means: Buffer::new(context, what, halves / 16),
             high: Buffer::new(context, what, floats),
             low: Buffer::new(context, what, floats),
+            wide: Buffer::new(context, what, wide),
             shares,
             library: if rows > MOST_ROWS { Library::open(context) } else { None },
         }
@@ -171,8 +182,10 @@ impl Scratch {
 pub(crate) struct Input<'a> {
     /// Rows of f32.
     pub(crate) x: &'a Buffer<f32>,
-    /// Columns of a row.
+    /// Columns of a row; gates come before them, as many again, if there are any.
     pub(crate) cols: usize,
+    /// Whether there are: `silu(gate) * x` is multiplied.
+    pub(crate) gated: bool,
     /// Which of the rows, as a list on the card; without it the first ones.
     pub(crate) rows_of: Option<Address>,
     /// The norm that comes first: its weight and epsilon.
@@ -196,11 +209,24 @@ impl Place {
 impl<'a> Input<'a> {
     /// A tensor's first rows.
     pub(crate) fn of(x: &'a Tensor) -> Self {
-        Self { x: &x.values, cols: x.cols, rows_of: None, norm: None }
+        Self { x: &x.values, cols: x.cols, gated: false, rows_of: None, norm: None }
+    }
+
+    /// A tensor's first rows of `[gate | up]`.
+    pub(crate) fn gated(x: &'a Tensor) -> Self {
+        Self { cols: x.cols / 2, gated: true, ..Self::of(x) }
     }
 
     fn source(&self) -> Source {
-        if self.norm.is_some() { Source::NormedRows } else { Source::Rows }
+        match (self.gated, self.norm) {
+            (true, _) => Source::GatedRows,
+            (false, Some(_)) => Source::NormedRows,
+            (false, None) => Source::Rows,
+        }
+    }
+
+    fn stride(&self) -> usize {
+        if self.gated { 2 * self.cols } else { self.cols }
     }
 
     fn norm(&self) -> Address {
@@ -228,36 +254,78 @@ pub(crate) fn linear(
     assert!(parts.iter().all(|part| part.cols == input.cols), "columns of a linear layer");
     let outputs: usize = parts.iter().map(|part| part.rows).sum();
     assert!(place.first_col + outputs <= out.cols, "outputs of a linear layer");
-    let mut first_col = place.first_col;
     let many = rows > MOST_ROWS && outputs * input.cols >= LIBRARY_WEIGHTS;
     if let (Some(library), true) = (&cuda.linear.library, many) {
         return multiply_many(cuda, library, input, rows, parts, out, place);
     }
-    for parts in parts.chunks(MOST_PARTS) {
-        let needs = Needs::of(parts);
-        let own = rows <= OWN_ROWS && needs.can_stage(room(cuda), rows);
-        if !own {
-            prepare(cuda, input, &needs, rows, parts[0].cols);
+    let mut col = place.first_col;
+    let place_next = |matrix| {
+        let placed = Placed { matrix, col };
+        col += matrix.rows;
+        placed
+    };
+    let placed: Vec<_> = parts.iter().map(place_next).collect();
+    let for_groups =
+        !cuda.linear.wide.is_empty() && (wide::FEWEST_ROWS..=MOST_ROWS).contains(&rows);
+    let (wide, others): (Vec<_>, Vec<_>) =
+        placed.into_iter().partition(|part| for_groups && wide::takes(part.matrix.format));
+    let mut is_prepared = false;
+    if !wide.is_empty() {
+        let needs = (!others.is_empty()).then(|| Needs::of(&others));
+        prepare(cuda, input, needs.as_ref(), rows, Some(wide::pieces(rows)));
+        is_prepared = true;
+    }
+    for parts in wide.chunks(MOST_PARTS) {
+        let (mut job, kernel, grid) = Wide::new(parts, rows, room(cuda));
+        job.x = cuda.linear.wide.at(0);
+        job.out = out.values.at(0);
+        job.stride = out.cols as i32;
+        job.add = i32::from(place.add);
+        job.shares = cuda.linear.shares.at(0);
+        cuda.launch(kernel, grid).arg_by_value(&job).overlapping().run();
+    }
+    for parts in others.chunks(MOST_PARTS) {
+        multiply_few(cuda, input, rows, parts, out, place, is_prepared);
+    }
+}
+
+/// Whether each block of a launch makes the operand of so many rows itself.
+pub(crate) fn makes_own(rows: usize) -> bool {
+    rows <= OWN_ROWS
+}
+
+/// The same for a few parts; their operand may have been prepared.
+fn multiply_few(
+    cuda: &Cuda,
+    input: &Input<'_>,
+    rows: usize,
+    parts: &[Placed<'_>],
+    out: &Tensor,
+    place: Place,
+    is_prepared: bool,
+) {
+    let (needs, room) = (Needs::of(parts), room(cuda));
+    let own = !is_prepared && rows <= OWN_ROWS && needs.can_stage(room, rows);
+    if !own && !is_prepared {
+        prepare(cuda, input, Some(&needs), rows, None);
+    }
+    for first in (0..rows).step_by(MOST_ROWS) {
+        let count = (rows - first).min(MOST_ROWS);
+        let plan = needs.plan(room, count);
+        let mut job = Job::new(parts, &needs, &plan, count);
+        if own {
+            job.x = input.x.at(0);
+            job.x_stride = input.stride() as i32;
+            job.rows_of_x = input.rows_of.unwrap_or(Address::NONE);
+            (job.source, job.norm, job.eps) = (input.source(), input.norm(), input.eps());
+        } else {
+            job.operand = cuda.linear.operand(&needs, layout::padded(input.cols), first);
         }
-        for first in (0..rows).step_by(MOST_ROWS) {
-            let count = (rows - first).min(MOST_ROWS);
-            let plan = needs.plan(room(cuda), count);
-            let mut job = Job::new(parts, &needs, &plan, count, first_col);
-            if own {
-                job.x = input.x.at(0);
-                job.x_stride = input.cols as i32;
-                job.rows_of_x = input.rows_of.unwrap_or(Address::NONE);
-                (job.source, job.norm, job.eps) = (input.source(), input.norm(), input.eps());
-            } else {
-                job.operand = cuda.linear.operand(&needs, parts[0].padded(), first);
-            }
-            job.out = out.values.at(first * out.cols);
-            job.stride = out.cols as i32;
-            job.add = i32::from(place.add);
-            job.shares = cuda.linear.shares.at(0);
-            cuda.launch(plan.kernel, plan.grid).arg_by_value(&job).overlapping().run();
-        }
-        first_col += parts.iter().map(|part| part.rows).sum::<usize>();
+        job.out = out.values.at(first * out.cols);
+        job.stride = out.cols as i32;
+        job.add = i32::from(place.add);
+        job.shares = cuda.linear.shares.at(0);
+        cuda.launch(plan.kernel, plan.grid).arg_by_value(&job).overlapping().run();
     }
 }
 
@@ -271,8 +339,9 @@ fn multiply_many(
     out: &Tensor,
     place: Place,
 ) {
-    let needs = Needs::of(parts);
-    prepare(cuda, input, &needs, rows, input.cols);
+    let placed: Vec<_> = parts.iter().map(|matrix| Placed { matrix, col: 0 }).collect();
+    let needs = Needs::of(&placed);
+    prepare(cuda, input, Some(&needs), rows, None);
     let operand = cuda.linear.operand(&needs, layout::padded(input.cols), 0);
     let mut first_col = place.first_col;
     for part in parts {
@@ -337,25 +406,30 @@ fn decode(cuda: &Cuda, matrix: &Matrix, tile: usize, count: usize, kind: Kind, t
         .run();
 }
 
-/// Makes the operand of all rows.
-fn prepare(cuda: &Cuda, input: &Input<'_>, needs: &Needs, rows: usize, cols: usize) {
-    let padded = layout::padded(cols);
-    let operand = cuda.linear.operand(needs, padded, 0);
-    cuda.launch("linear_prepare", Grid::line(rows as u32, job::THREADS))
-        .arg(input.source() as i32)
-        .arg(input.x)
-        .arg(input.rows_of.unwrap_or(Address::NONE))
-        .arg(input.cols)
-        .arg(input.norm())
-        .arg(input.eps())
-        .arg(cols)
-        .arg(padded)
-        .arg(operand.half)
-        .arg(operand.means)
-        .arg(operand.high)
-        .arg(operand.low)
-        .overlapping()
-        .run();
+/// Makes the operand of all rows: what the needs say, and chunks of so many `pieces`.
+fn prepare(
+    cuda: &Cuda,
+    input: &Input<'_>,
+    needs: Option<&Needs>,
+    rows: usize,
+    pieces: Option<usize>,
+) {
+    let padded = layout::padded(input.cols);
+    let job = Prepare {
+        x: input.x.at(0),
+        rows_of_x: input.rows_of.unwrap_or(Address::NONE),
+        norm: input.norm(),
+        operand: needs.map_or(OperandRow::NONE, |needs| cuda.linear.operand(needs, padded, 0)),
+        wide: pieces.map_or(Address::NONE, |_| cuda.linear.wide.at(0)),
+        source: input.source(),
+        x_stride: input.stride() as i32,
+        cols: input.cols as i32,
+        padded: padded as i32,
+        eps: input.eps(),
+        pieces: pieces.unwrap_or(0) as i32,
+    };
+    let grid = Grid::line(rows as u32, job::THREADS);
+    cuda.launch("linear_prepare", grid).arg_by_value(&job).overlapping().run();
 }
 
 fn room(cuda: &Cuda) -> Room {

@@ -123,7 +123,7 @@ pub(crate) fn moe(
     out: &mut Tensor,
 ) {
     let (rows, shape) = (cuda.rows(), &mixture.shape);
-    let input = Input { x, cols: mixture.router.cols, rows_of: None, norm: None };
+    let input = Input { x, cols: mixture.router.cols, gated: false, rows_of: None, norm: None };
     linear(cuda, &input, rows, from_ref(&mixture.router), &mut scratch.router, Place::START);
     let Scratch { router, chosen, weights, activated, .. } = &*scratch;
     cuda.launch("moe_route", Grid::line(rows as u32, 32).with_shared(4 * shape.experts as u32))
@@ -180,7 +180,7 @@ fn add_shared(
 ) {
     let rows = cuda.rows();
     let Expert { gate, up, down } = &shared.expert;
-    let input = Input { x, cols: gate.cols, rows_of: None, norm: None };
+    let input = Input { x, cols: gate.cols, gated: false, rows_of: None, norm: None };
     let beside = Place { first_col: gate.rows, add: false };
     linear(cuda, &input, rows, from_ref(&shared.gate), amount, Place::START);
     linear(cuda, &input, rows, from_ref(gate), gate_up, Place::START);

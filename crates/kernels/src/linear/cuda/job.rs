@@ -38,6 +38,8 @@ pub(super) enum Source {
     Rows = 1,
     /// Rows, normed.
     NormedRows = 2,
+    /// Gates and what they gate, side by side.
+    GatedRows = 3,
 }
 
 /// `Part` of `linear.cu`.
@@ -53,6 +55,23 @@ pub(super) struct Part {
     rows: i32,
     col: i32,
     unused: i32,
+}
+
+/// `Prepare` of `linear.cu`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Prepare {
+    pub(super) x: Address,
+    pub(super) rows_of_x: Address,
+    pub(super) norm: Address,
+    pub(super) operand: OperandRow,
+    pub(super) wide: Address,
+    pub(super) source: Source,
+    pub(super) x_stride: i32,
+    pub(super) cols: i32,
+    pub(super) padded: i32,
+    pub(super) eps: f32,
+    pub(super) pieces: i32,
 }
 
 /// `OperandRow` of `operand.cuh`: where the operand's first row is.
@@ -108,6 +127,13 @@ pub(super) struct Room {
     pub(super) shared_bytes: u32,
 }
 
+/// A matrix and the first column of its outputs.
+#[derive(Clone, Copy)]
+pub(super) struct Placed<'a> {
+    pub(super) matrix: &'a Matrix,
+    pub(super) col: usize,
+}
+
 /// What the parts need of their activations, and of a slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Needs {
@@ -119,15 +145,16 @@ pub(super) struct Needs {
 }
 
 impl Needs {
-    pub(super) fn of(parts: &[Matrix]) -> Self {
-        let floats = |matrix: &Matrix| takes_floats(matrix.format);
-        let slots = parts.iter().map(|matrix| unit_bytes(matrix.format));
+    pub(super) fn of(parts: &[Placed<'_>]) -> Self {
+        let floats = |part: &Placed<'_>| takes_floats(part.matrix.format);
+        let slots = parts.iter().map(|part| unit_bytes(part.matrix.format));
+        let units = |part: &Placed<'_>| tiles(part.matrix.rows) * units_of_tile(part.matrix);
         Self {
             halves: !parts.iter().all(floats),
             floats: parts.iter().any(floats),
             slot_bytes: slots.max().unwrap_or(0),
-            units: parts.iter().map(|matrix| tiles(matrix.rows) * units_of_tile(matrix)).sum(),
-            padded: parts[0].padded(),
+            units: parts.iter().map(units).sum(),
+            padded: parts[0].matrix.padded(),
         }
     }
 
@@ -183,30 +210,29 @@ fn units_of_tile(matrix: &Matrix) -> usize {
     matrix.padded() / unit_cols(matrix.format)
 }
 
+impl OperandRow {
+    /// Nothing is wanted.
+    pub(super) const NONE: Self =
+        Self { half: Address::NONE, means: Address::NONE, high: Address::NONE, low: Address::NONE };
+}
+
 impl Job {
-    /// Without activations and outputs, which the caller sets. The parts' outputs lie side by side
-    /// from column `col` on.
-    pub(super) fn new(
-        parts: &[Matrix],
-        needs: &Needs,
-        plan: &Plan,
-        rows: usize,
-        col: usize,
-    ) -> Self {
+    /// Without activations and outputs, which the caller sets.
+    pub(super) fn new(parts: &[Placed<'_>], needs: &Needs, plan: &Plan, rows: usize) -> Self {
         let nowhere = Address::NONE;
-        let (parts_table, units) = table(parts, col);
+        let (parts_table, units) = table(parts);
         Self {
             parts: parts_table,
             x: nowhere,
             norm: nowhere,
-            operand: OperandRow { half: nowhere, means: nowhere, high: nowhere, low: nowhere },
+            operand: OperandRow::NONE,
             out: nowhere,
             rows_of_x: nowhere,
             shares: nowhere,
             x_stride: 0,
             source: Source::Operand,
             eps: 0.0,
-            cols: parts[0].cols as i32,
+            cols: parts[0].matrix.cols as i32,
             padded: needs.padded as i32,
             halves: i32::from(needs.halves),
             floats: i32::from(needs.floats),
@@ -222,9 +248,10 @@ impl Job {
 }
 
 /// The parts as the kernel knows them, and all their units.
-fn table(parts: &[Matrix], mut col: usize) -> ([Part; MOST_PARTS], i32) {
+fn table(parts: &[Placed<'_>]) -> ([Part; MOST_PARTS], i32) {
     let (mut table, mut unit) = ([Part::NONE; MOST_PARTS], 0);
-    for (part, matrix) in table.iter_mut().zip(parts) {
+    for (part, placed) in table.iter_mut().zip(parts) {
+        let matrix = placed.matrix;
         let units = tiles(matrix.rows) * units_of_tile(matrix);
         *part = Part {
             units: matrix.units.at(0),
@@ -234,11 +261,10 @@ fn table(parts: &[Matrix], mut col: usize) -> ([Part; MOST_PARTS], i32) {
             unit_bytes: unit_bytes(matrix.format) as i32,
             format: matrix.format.ggml_id(),
             rows: matrix.rows as i32,
-            col: col as i32,
+            col: placed.col as i32,
             unused: 0,
         };
         unit += units as i32;
-        col += matrix.rows;
     }
     (table, unit)
 }

@@ -15,6 +15,8 @@
 // blocks.
 
 #include "operand.cuh"
+#include "ring.cuh"
+#include "shares.cuh"
 #include "unit.cuh"
 
 constexpr int WARPS = BLOCK / WARP;
@@ -55,81 +57,6 @@ struct Linear {
     int slot_bytes;
     int slots;             // Of each warp.
     int early_slots;       // Filled before the activations are read.
-};
-
-__device__ __forceinline__ uint32_t shared_address(const void* pointer) {
-    return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
-}
-
-// A warp's units on their way.
-struct Ring {
-    uint32_t slots;    // Shared addresses.
-    uint32_t arrived;
-    int bytes;
-    int count;
-
-    __device__ __forceinline__ void open(int lane) const {
-#if __CUDA_ARCH__ >= 900
-        constexpr int arrivals = 1;
-#else
-        constexpr int arrivals = WARP;
-#endif
-        if (lane < count) {
-            asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(arrived + 8 * lane),
-                         "n"(arrivals)
-                         : "memory");
-        }
-#if __CUDA_ARCH__ >= 900
-        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-#endif
-        __syncwarp();
-    }
-
-    // Asks for a unit. All lanes call it.
-    __device__ __forceinline__ void ask(int slot, const uint8_t* unit, int size, int lane) const {
-        const uint32_t to = slots + slot * bytes, barrier = arrived + slot * 8;
-#if __CUDA_ARCH__ >= 900
-        if (lane == 0) {
-            asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier),
-                         "r"(size)
-                         : "memory");
-            asm volatile(
-                "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, "
-                "[%3];" ::"r"(to),
-                "l"(unit), "r"(size), "r"(barrier)
-                : "memory");
-        }
-#else
-        for (int at = 16 * lane; at < size; at += 16 * WARP) {
-            asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to + at), "l"(unit + at)
-                         : "memory");
-        }
-        asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(barrier) : "memory");
-#endif
-    }
-
-    // Waits until a slot's unit is there. `phase` flips whenever the ring has gone round.
-    __device__ __forceinline__ void wait(int slot, int phase) const {
-        const uint32_t barrier = arrived + slot * 8;
-        uint32_t done = 0;
-        while (done == 0) {
-#if __CUDA_ARCH__ >= 900
-            asm volatile(
-                "{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; "
-                "selp.u32 %0, 1, 0, p; }"
-                : "=r"(done)
-                : "r"(barrier), "r"(phase)
-                : "memory");
-#else
-            asm volatile(
-                "{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.u32 %0, 1, "
-                "0, p; }"
-                : "=r"(done)
-                : "r"(barrier), "r"(phase)
-                : "memory");
-#endif
-        }
-    }
 };
 
 // The runs of a block's warps.
@@ -270,29 +197,9 @@ __device__ __forceinline__ void multiply_units(
     }
 }
 
-// What no sum is: the place of a share that is not there.
-constexpr uint32_t NOTHING = 0xffffffffu;
-
-// Leaves a sum for the block that has the tile's beginning.
-__device__ __forceinline__ void share(const Linear& job, int slot, int at, float sum) {
-    uint32_t* to =
-        reinterpret_cast<uint32_t*>(job.shares) + static_cast<int64_t>(slot) * SHARE + at;
-    const uint32_t bits = __float_as_uint(sum);
-    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(to),
-                 "r"(bits == NOTHING ? 0x7fffffffu : bits)
-                 : "memory");
-}
-
-// Takes what another block has of a sum, when it is there, and leaves nothing in its place.
-__device__ __forceinline__ float take_share(const Linear& job, int slot, int at) {
-    uint32_t* from =
-        reinterpret_cast<uint32_t*>(job.shares) + static_cast<int64_t>(slot) * SHARE + at;
-    uint32_t bits = NOTHING;
-    while (bits == NOTHING) {
-        asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(bits) : "l"(from) : "memory");
-    }
-    asm volatile("st.relaxed.gpu.global.u32 [%0], %1;" ::"l"(from), "r"(NOTHING) : "memory");
-    return __uint_as_float(bits);
+// Where a block's share of a sum lies.
+__device__ __forceinline__ float* share_of(const Linear& job, int block, int at) {
+    return job.shares + static_cast<int64_t>(block) * SHARE + at;
 }
 
 __device__ __forceinline__ void put(
@@ -349,7 +256,8 @@ __device__ __forceinline__ void combine(
         tile.find(job, begin);
         if (tile.begin < runs.first) {
             for (int at = lane; at < parts.size; at += WARP) {
-                share(job, block + blockIdx.x, at, parts.rest(runs, 0, tile.end, at));
+                const float sum = parts.rest(runs, 0, tile.end, at);
+                leave_share(share_of(job, block + blockIdx.x, at), sum);
             }
         }
     }
@@ -362,7 +270,7 @@ __device__ __forceinline__ void combine(
     for (int at = lane; at < parts.size; at += WARP) {
         float sum = parts.of(warp, true)[at] + parts.rest(runs, warp + 1, tile.end, at);
         for (int next = blockIdx.x + 1; next < others; next++) {
-            sum += take_share(job, block + next, at);
+            sum += take_share(share_of(job, block + next, at));
         }
         put(job, job.parts[tile.part], tile.row + at % TILE_ROWS, first_row + at / TILE_ROWS, sum);
     }
@@ -467,18 +375,37 @@ LINEAR(linear_8, 1, false)
 LINEAR(linear_16, 2, false)
 LINEAR(linear_32, 4, false)
 
-// Makes the operand of `rows` rows; a block a row.
-KERNEL __launch_bounds__(BLOCK) void linear_prepare(
-    int source, const float* x, const int* rows_of_x, int x_stride, const float* norm, float eps,
-    int cols, int padded, __half* half, __half* means, uint16_t* high, uint16_t* low) {
+// Makes the operand of rows; a block a row.
+struct Prepare {
+    const float* x;
+    const int* rows_of_x;
+    const float* norm;
+    OperandRow operand;    // Of row 0.
+    __half* wide;          // Chunks for `wide.cu`, of `pieces` times eight rows, or null.
+    int source;
+    int x_stride;
+    int cols;
+    int padded;
+    float eps;
+    int pieces;
+};
+
+KERNEL __launch_bounds__(BLOCK) void linear_prepare(const __grid_constant__ Prepare job) {
     __shared__ float sums[32];
     NormColumns columns;
-    if (source == NORMED_ROWS) columns.load(norm, cols);
+    if (job.source == NORMED_ROWS) columns.load(job.norm, job.cols);
     let_successors_start();
     wait_for_predecessors();
     const int row = blockIdx.x;
-    const int64_t x_row = rows_of_x == nullptr ? row : rows_of_x[row];
-    const OperandRow first = {half, means, high, low};
-    const OperandRow to = row_of(first, row, padded, padded / 16);
-    prepare_row(source, x + x_row * x_stride, norm, columns, eps, cols, padded, to, sums);
+    const int64_t x_row = job.rows_of_x == nullptr ? row : job.rows_of_x[row];
+    const float* x = job.x + x_row * job.x_stride;
+    const OperandRow operand = row_of(job.operand, row, job.padded, job.padded / 16);
+    if (job.wide == nullptr) {
+        prepare_row(
+            job.source, x, job.norm, columns, job.eps, job.cols, job.padded, operand, sums);
+        return;
+    }
+    const WideRow wide = {job.wide + row / 8 * 64 + row % 8 * 8, job.pieces};
+    const BothRows both = {wide, operand};
+    prepare_row(job.source, x, job.norm, columns, job.eps, job.cols, job.padded, both, sums);
 }

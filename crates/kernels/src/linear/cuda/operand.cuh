@@ -45,33 +45,50 @@ __device__ __forceinline__ uint32_t pack(uint16_t first, uint16_t second) {
     return first | static_cast<uint32_t>(second) << 16;
 }
 
-// Stores eight neighbours from column `at` on, a multiple of 8, of which four lanes have 32.
-__device__ __forceinline__ void store_eight(const OperandRow& to, int at, const float (&v)[8]) {
-    // Runs of four columns go 16 bytes apart; of a lane's two runs, the first is run r.
-    const int r = at % 32 / 4;
-    const int place = at / 32 * 32 + 8 * (r % 4) + 4 * (r / 4);
-    if (to.half != nullptr) {
+// Eight neighbours as halves, and their sum.
+struct EightHalves {
+    uint32_t pairs[4];
+    float sum;
+
+    __device__ __forceinline__ explicit EightHalves(const float (&v)[8]) {
         uint16_t h[8];
-        float sum = 0.0f;
+        sum = 0.0f;
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             const __half rounded = saturating_half(v[i]);
             h[i] = __half_as_ushort(rounded);
             sum += __half2float(rounded);
         }
-        const uint2 first = {pack(h[0], h[1]), pack(h[2], h[3])};
-        const uint2 second = {pack(h[4], h[5]), pack(h[6], h[7])};
-        *reinterpret_cast<uint2*>(to.half + place) = first;
-        *reinterpret_cast<uint2*>(to.half + place + 8) = second;
-        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
-        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+#pragma unroll
+        for (int i = 0; i < 4; i++) pairs[i] = pack(h[2 * i], h[2 * i + 1]);
+    }
+
+    // The mean of the 32 columns that four lanes have, and what its half leaves.
+    __device__ __forceinline__ void mean(__half& main, __half& rest) const {
+        float all = sum + __shfl_xor_sync(0xffffffffu, sum, 1);
+        all += __shfl_xor_sync(0xffffffffu, all, 2);
+        const float mean = all / 32;
+        main = saturating_half(mean);
+        rest = saturating_half(mean - __half2float(main));
+    }
+};
+
+// Stores eight neighbours from column `at` on, a multiple of 8, of which four lanes have 32.
+__device__ __forceinline__ void store_eight(const OperandRow& to, int at, const float (&v)[8]) {
+    // Runs of four columns go 16 bytes apart; of a lane's two runs, the first is run r.
+    const int r = at % 32 / 4;
+    const int place = at / 32 * 32 + 8 * (r % 4) + 4 * (r / 4);
+    if (to.half != nullptr) {
+        const EightHalves h(v);
+        *reinterpret_cast<uint2*>(to.half + place) = {h.pairs[0], h.pairs[1]};
+        *reinterpret_cast<uint2*>(to.half + place + 8) = {h.pairs[2], h.pairs[3]};
+        __half main, rest;
+        h.mean(main, rest);
         if (threadIdx.x % 4 == 0) {
-            const float mean = sum / 32;
-            const __half main = saturating_half(mean);
             const int group = at / 32;
             __half* means = to.means + group / 8 * 16 + group % 8 / 2 * 4 + group % 2;
             means[0] = main;
-            means[2] = saturating_half(mean - __half2float(main));
+            means[2] = rest;
         }
     }
     if (to.high != nullptr) {
@@ -94,6 +111,44 @@ __device__ __forceinline__ void store_eight(const OperandRow& to, int at, const 
     }
 }
 
+// A row among those that `wide.cu` multiplies. A chunk has 256 columns of all rows, 16 columns (a
+// step) after the other, and a last step with the means of its groups of 32. Within a step, columns
+// 4t and 4t+1 come first and then columns 4t+2 and 4t+3, as `unit.cuh` gives them to the tensor
+// cores; each of these two halves lies in pieces of eight rows by eight columns.
+struct WideRow {
+    __half* first;   // Of the row, in the first piece.
+    int pieces;      // Of a half: all rows.
+
+    __device__ __forceinline__ __half* half_step(int chunk, int step, int half) const {
+        return first + ((static_cast<int64_t>(chunk) * 17 + step) * 2 + half) * pieces * 64;
+    }
+};
+
+__device__ __forceinline__ void store_eight(const WideRow& to, int at, const float (&v)[8]) {
+    const EightHalves h(v);
+    const int chunk = at / 256, step = at % 256 / 16, second = at % 16 / 2;
+    *reinterpret_cast<uint2*>(to.half_step(chunk, step, 0) + second) = {h.pairs[0], h.pairs[2]};
+    *reinterpret_cast<uint2*>(to.half_step(chunk, step, 1) + second) = {h.pairs[1], h.pairs[3]};
+    __half main, rest;
+    h.mean(main, rest);
+    if (threadIdx.x % 4 == 0) {
+        const int group = at % 256 / 32;
+        to.half_step(chunk, 16, 0)[group] = main;
+        to.half_step(chunk, 16, 1)[group] = rest;
+    }
+}
+
+// A row that goes to two places.
+struct BothRows {
+    WideRow wide;
+    OperandRow operand;
+};
+
+__device__ __forceinline__ void store_eight(const BothRows& to, int at, const float (&v)[8]) {
+    store_eight(to.wide, at, v);
+    store_eight(to.operand, at, v);
+}
+
 // What each thread has of a norm of up to 8192 columns. It is a weight: it can be read before the
 // step's predecessors have ended, so that nothing is waited for but the activations.
 struct NormColumns {
@@ -109,9 +164,10 @@ struct NormColumns {
 };
 
 // Prepares one normed row with all BLOCK threads. `shared` is room for 32 floats.
+template <class To>
 __device__ __forceinline__ void prepare_normed_row(
     const float* x, const float* norm, const NormColumns& columns, float eps, int cols, int padded,
-    const OperandRow& to, float* shared) {
+    const To& to, float* shared) {
     constexpr int MOST = NormColumns::MOST;
     float v[MOST][8];
     float squares = 0.0f;
@@ -148,9 +204,10 @@ __device__ __forceinline__ void prepare_normed_row(
 
 // Prepares one row with all BLOCK threads. `x` has `cols` columns, or twice as many if gated:
 // gates, then what they gate. Ends without a barrier.
+template <class To>
 __device__ __forceinline__ void prepare_row(
     int source, const float* x, const float* norm, const NormColumns& columns, float eps, int cols,
-    int padded, const OperandRow& to, float* shared) {
+    int padded, const To& to, float* shared) {
     if (source == NORMED_ROWS) {
         return prepare_normed_row(x, norm, columns, eps, cols, padded, to, shared);
     }
