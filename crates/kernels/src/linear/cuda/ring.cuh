@@ -51,8 +51,8 @@ struct Ring {
         __syncwarp();
     }
 
-    // Asks for a unit. All lanes call it. What is read once a step is the first that the second-level
-    // cache should let go: else it drives out what every layer needs again, the program included.
+    // Asks for a unit. All lanes call it. What is read once a step is what the second-level
+    // cache should let go first: else it drives out what every layer needs, the program included.
     template <bool ONCE = true>
     __device__ __forceinline__ void ask(
         int slot, const uint8_t* unit, int size, int lane) const {
