@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use control::{ModelReport, ModelStatus};
-use fleet::{Snapshot, Standing, Tick};
+use fleet::{Snapshot, Standing, Tick, Verdict, View};
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
 use serde_json::json;
@@ -17,7 +17,7 @@ use crate::view::{model_word, standing_word};
 
 /// `GET /v1/models`.
 pub(crate) fn models(app: &App, dialect: Dialect) -> Reply {
-    let all = merged(&app.fleet.load(), app.now(), app.created);
+    let all = everything(app);
     json_bytes(match dialect {
         Dialect::Anthropic => wire::models::anthropic_list(&all),
         _ => wire::models::list(&all),
@@ -28,7 +28,7 @@ pub(crate) fn models(app: &App, dialect: Dialect) -> Reply {
 pub(crate) fn model(app: &App, path: &str, dialect: Dialect, request_id: &str) -> Reply {
     let encoded = path.trim_start_matches("/v1/models/");
     let id = percent_decode_str(encoded).decode_utf8_lossy();
-    let all = merged(&app.fleet.load(), app.now(), app.created);
+    let all = everything(app);
     match all.iter().find(|model| model.id == id) {
         Some(model) if dialect == Dialect::Anthropic => {
             json_bytes(wire::models::anthropic_one(model))
@@ -44,9 +44,14 @@ pub(crate) fn health(app: &App) -> Reply {
     let nodes: Vec<_> = fleet
         .nodes
         .iter()
+        .filter(|node| !node.is_removed)
         .map(|node| json!({ "name": node.name, "status": standing_word(node.standing(now)) }))
         .collect();
-    let (code, status) = match fleet.can_serve(now) {
+    // What is not loaded can be, as long as a node is there.
+    let is_alive = |node: &std::sync::Arc<fleet::Node>| node.standing(now) == Standing::Alive;
+    let can_load =
+        !app.settings.load().models.catalogue.models.is_empty() && fleet.nodes.iter().any(is_alive);
+    let (code, status) = match fleet.can_serve(now) || can_load {
         true => (StatusCode::OK, "ok"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
     };
@@ -63,14 +68,41 @@ fn json_bytes(body: Vec<u8>) -> Reply {
     bytes_reply(StatusCode::OK, "application/json", Bytes::from(body))
 }
 
+/// What nodes have, what the catalogue names, and the aliases.
+fn everything(app: &App) -> Vec<Model> {
+    let (fleet, settings, now) = (app.fleet.load(), app.settings.load(), app.now());
+    let catalogue = &settings.models.catalogue;
+    let mut all = merged(&fleet, now, app.created);
+    let front = app.front();
+    let view =
+        View { snapshot: &fleet, catalogue, desk: &front.desk, strategy: settings.strategy() };
+    for (id, profile) in &catalogue.models {
+        let model = all.entry(id.clone()).or_insert_with(|| Model {
+            loaded: Some(false),
+            ..Model::new(id.as_str(), app.created, None)
+        });
+        let verdicts = view.explain(profile, now).into_iter().zip(&fleet.nodes);
+        let could = verdicts.filter(|(verdict, _)| {
+            matches!(verdict, Verdict::Fits(_) | Verdict::Present(_) | Verdict::NoRoom { .. })
+        });
+        model.feasible_on = could.map(|(_, node)| node.name.clone()).collect();
+    }
+    for (alias, id) in &catalogue.aliases {
+        if let Some(model) = all.get(id).cloned() {
+            all.insert(alias.clone(), Model { id: alias.clone(), ..model });
+        }
+    }
+    all.into_values().collect()
+}
+
 /// Every model that a node has reported, by id. A model stays listed while its nodes are away
 /// (requirement 69); its limits are the tightest of its replicas'.
-fn merged(fleet: &Snapshot, now: Tick, created: u64) -> Vec<Model> {
-    let mut all: BTreeMap<&str, Model> = BTreeMap::new();
+fn merged(fleet: &Snapshot, now: Tick, created: u64) -> BTreeMap<String, Model> {
+    let mut all: BTreeMap<String, Model> = BTreeMap::new();
     for node in &fleet.nodes {
         let standing = node.standing(now);
         for report in node.models() {
-            let model = all.entry(&report.id).or_insert_with(|| Model {
+            let model = all.entry(report.id.clone()).or_insert_with(|| Model {
                 loaded: Some(false),
                 ..Model::new(report.id.as_str(), created, None)
             });
@@ -84,7 +116,7 @@ fn merged(fleet: &Snapshot, now: Tick, created: u64) -> Vec<Model> {
             tighten(model, report);
         }
     }
-    all.into_values().collect()
+    all
 }
 
 fn tighten(model: &mut Model, report: &ModelReport) {

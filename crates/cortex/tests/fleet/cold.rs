@@ -41,6 +41,14 @@ async fn a_model_that_was_evicted_is_loaded_again() {
     let mut plan = Plan::tight(1, &["alpha", "beta"]);
     plan.models += "[aliases]\nfirst = \"alpha\"\n";
     let fleet = plan.start().await;
+    let list = fleet.get("/v1/models").await;
+    let ids: Vec<_> = list["data"].as_array().expect("a list").iter().map(|m| &m["id"]).collect();
+    assert_eq!(
+        ids,
+        ["alpha", "beta", "first"],
+        "what can be asked for is listed before it is there"
+    );
+    assert_eq!(list["data"][0]["loaded"], false);
     for (asked, model, evictions) in
         [("alpha", "alpha", 0.0), ("beta", "beta", 1.0), ("first", "alpha", 2.0)]
     {
@@ -50,6 +58,12 @@ async fn a_model_that_was_evicted_is_loaded_again() {
         assert_eq!(answer.json()["model"], model);
         assert_eq!(fleet.metric("cortex_evictions_total").await, evictions);
     }
+    let list = fleet.get("/v1/models").await;
+    assert_eq!(
+        (&list["data"][2]["loaded"], &list["data"][1]["loaded"]),
+        (&true.into(), &false.into())
+    );
+    assert_eq!(list["data"][1]["feasible_on"], json!(["n0"]), "{list}");
     let said = fleet.explain("beta").await;
     let evicted = &said["decisions"][0];
     assert_eq!((&evicted["do"], &evicted["node"]), (&"unload".into(), &"n0".into()), "{said}");

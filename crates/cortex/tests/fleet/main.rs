@@ -4,6 +4,7 @@
 //! `cargo test --workspace` builds both programs; alone, these tests want `cargo build -p neuron`
 //! first.
 
+mod affinity;
 #[path = "../gateway/client.rs"]
 #[allow(dead_code, reason = "the other tests' gateway is not used here")]
 mod client;

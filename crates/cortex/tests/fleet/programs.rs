@@ -199,6 +199,11 @@ impl Fleet {
         (answer.status, answer.json())
     }
 
+    /// What a client gets.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        try_get(self.clients, path).await.expect("it answers with JSON")
+    }
+
     pub(crate) async fn metric(&self, name: &str) -> f64 {
         let mut open = Open::request(self.operators, "GET", "/metrics", "", b"").await;
         let text = open.read_all().await.text();

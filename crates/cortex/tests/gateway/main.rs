@@ -1,5 +1,6 @@
 //! The gateway against fake neurons, over real sockets on loopback.
 
+mod cadence;
 mod client;
 mod dialects;
 mod keys;
