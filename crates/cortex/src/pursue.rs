@@ -135,7 +135,7 @@ fn note(app: &App, asked: &Asked, to: &To, begun: Tick, sent: &Result<Response<I
     match sent {
         Ok(upstream) => {
             front.outliers.answered(to.place);
-            if upstream.status() == 200 {
+            if asked.is_stream && upstream.status() == 200 {
                 let after_ms = u32::try_from(now.since_ms(begun)).unwrap_or(u32::MAX);
                 front.desk.answered(to.place, &asked.model, after_ms);
             }

@@ -46,10 +46,12 @@ pub(crate) fn nowhere(model: &str, verdicts: &[Verdict]) -> ErrorBody {
         Verdict::Drained | Verdict::BackingOff { .. } | Verdict::SizeUnknown => true,
         _ => false,
     });
+    let has_failed = |verdict: &Verdict| matches!(verdict, Verdict::BackingOff { .. });
+    let code = if verdicts.iter().any(has_failed) { "load_failed" } else { "node_unavailable" };
     match passes {
         true => {
             let why = "cannot be loaded now; its operator finds the reasons with --explain";
-            unavailable(model, "node_unavailable", why, Retry::After(PATIENT_RETRY_SECS))
+            unavailable(model, code, why, Retry::After(PATIENT_RETRY_SECS))
         }
         false => {
             let why = "fits on no node; its operator finds the reasons with --explain";

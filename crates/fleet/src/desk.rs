@@ -119,7 +119,8 @@ impl Desk {
         used.last = Some(now);
     }
 
-    /// Its answer began so much later.
+    /// It is a stream, and began so much later. Of whole answers nobody can tell how long they
+    /// waited and how long they are.
     pub fn answered(&mut self, place: usize, model: &str, after_ms: u32) {
         let used = self.uses.entry((place, model.to_owned())).or_default();
         let known = used.latency_ms.unwrap_or(after_ms);
@@ -245,7 +246,7 @@ impl Desk {
         now.since_ms(last.unwrap_or_default())
     }
 
-    /// How long answers of a model on a node take to begin, of late.
+    /// How long streams of a model on a node take to begin, of late.
     #[must_use]
     pub fn latency_ms(&self, place: usize, model: &str) -> Option<u32> {
         self.uses.get(&(place, model.to_owned()))?.latency_ms
@@ -253,9 +254,9 @@ impl Desk {
 
     pub(crate) fn backoff(&self, place: usize, model: &str, now: Tick) -> Option<Verdict> {
         let failure = self.failures.get(&(place, model.to_owned()))?;
-        let Failure { until, why, .. } = failure.clone();
+        let Failure { until, why, in_a_row } = failure.clone();
         let retry_in_ms = until.since_ms(now);
-        (now < until).then_some(Verdict::BackingOff { retry_in_ms, why })
+        (now < until).then_some(Verdict::BackingOff { in_a_row, retry_in_ms, why })
     }
 
     pub(crate) fn size(&self, place: usize, profile: &Profile, now: Tick) -> Size {

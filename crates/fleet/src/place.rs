@@ -40,6 +40,8 @@ pub enum Verdict {
     Drained,
     /// A load failed there a moment ago.
     BackingOff {
+        /// So many times in a row.
+        in_a_row: u32,
         /// For so much longer.
         retry_in_ms: u64,
         /// What went wrong.

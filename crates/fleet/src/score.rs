@@ -18,6 +18,9 @@ const MOST_AFFINITY: i64 = 8 * REQUEST;
 const FULL: i64 = 4 * REQUEST;
 /// Free memory is of no interest above this share of it, in percent.
 const ROOMY_PCT: i64 = 25;
+/// A stream that begins so much later is worth one request more. The difference counts and not the
+/// ratio: of two nodes that answer at once none is slow.
+const LATER_A_REQUEST_MS: i64 = 50;
 /// The most that slowness counts.
 const MOST_SLOWNESS: i64 = 2 * REQUEST;
 
@@ -30,7 +33,7 @@ pub struct Score {
     pub pressure: i64,
     /// What it computed of this prompt before; counts for it.
     pub affinity: i64,
-    /// How much later than the fastest replica its answers begin.
+    /// How much later than the fastest replica its streams begin.
     pub slowness: i64,
 }
 
@@ -90,8 +93,8 @@ fn lack(free: u32, total: u32) -> i64 {
 
 fn slowness(own: Option<u32>, fastest: Option<u32>) -> i64 {
     let (Some(own), Some(fastest)) = (own, fastest) else { return 0 };
-    let fastest = i64::from(fastest.max(1));
-    ((i64::from(own) - fastest) * REQUEST / fastest).clamp(0, MOST_SLOWNESS)
+    let later = i64::from(own.saturating_sub(fastest));
+    (later * REQUEST / LATER_A_REQUEST_MS).min(MOST_SLOWNESS)
 }
 
 #[cfg(test)]
@@ -106,8 +109,8 @@ mod tests {
         assert_eq!(affinity(0), 0);
         assert_eq!(affinity(2048), REQUEST);
         assert_eq!(affinity(u64::MAX), MOST_AFFINITY);
-        assert_eq!(slowness(Some(100), Some(100)), 0);
-        assert_eq!(slowness(Some(150), Some(100)), REQUEST / 2);
+        assert_eq!([slowness(Some(100), Some(100)), slowness(Some(1), Some(2))], [0; 2]);
+        assert_eq!(slowness(Some(125), Some(100)), REQUEST / 2);
         assert_eq!(slowness(Some(9000), Some(1)), MOST_SLOWNESS);
         assert_eq!(slowness(None, Some(1)), 0);
     }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::client::{Open, until};
-use crate::programs::{Fleet, Plan, entry, long, payloads, short};
+use crate::dropper::Dropper;
+use crate::programs::{At, Fleet, Plan, entry, free_port, long, payloads, short};
 
 /// Requests of each calm test.
 const REQUESTS: usize = 200;
@@ -23,13 +24,17 @@ const WORD_BY: Duration = Duration::from_secs(2);
 enum Fault {
     Kill,
     Stop,
+    /// In a network namespace.
     Partition,
+    /// By a wire that drops.
+    Cut,
 }
 
 /// Two neurons that both serve `twin`; for a partition the first has a network of its own.
 struct Twins {
     fleet: Fleet,
     network: Option<Network>,
+    wire: Option<Dropper>,
 }
 
 /// A network namespace with one neuron in it; without the right to make one there is none.
@@ -81,36 +86,46 @@ impl Twins {
     async fn start(fault: Fault, number: u8) -> Option<Twins> {
         let mut plan = Plan::tight(2, &[]);
         plan.models = entry("twin", "") + "[[default]]\nmodel = \"twin\"\nreplicas = 2\n";
-        let mut network = None;
+        let (mut network, mut wire) = (None, None);
+        if fault == Fault::Cut {
+            let addr = free_port();
+            let made = Dropper::to(addr).await;
+            plan.nodes[0] = At::Behind(addr, made.addr);
+            wire = Some(made);
+        }
         if fault == Fault::Partition {
             let Some((made, addr)) = Network::make(number) else {
                 eprintln!("SKIPPED: this kernel does not let us make a network namespace");
                 return None;
             };
-            plan.nodes[0] = Some((addr, made.name.clone()));
+            plan.nodes[0] = At::Namespace(addr, made.name.clone());
             network = Some(made);
         }
         let fleet = plan.start().await;
         until(async || fleet.ready_on("twin").await.len() == 2).await;
-        Some(Twins { fleet, network })
+        Some(Twins { fleet, network, wire })
     }
 
     fn strike(&self, fault: Fault, place: usize) {
-        match (fault, &self.network) {
-            (Fault::Kill, _) => self.fleet.nodes[place].signal("-KILL"),
-            (Fault::Stop, _) => self.fleet.nodes[place].signal("-STOP"),
-            (Fault::Partition, Some(network)) => network.cut(true),
-            (Fault::Partition, None) => panic!("there is a network of its own"),
+        match fault {
+            Fault::Kill => self.fleet.nodes[place].signal("-KILL"),
+            Fault::Stop => self.fleet.nodes[place].signal("-STOP"),
+            Fault::Partition | Fault::Cut => self.cut(true),
         }
     }
 
     fn heal(&mut self, fault: Fault, place: usize) {
-        match (fault, &self.network) {
-            (Fault::Kill, _) => self.fleet.nodes[place].start(),
-            (Fault::Stop, _) => self.fleet.nodes[place].signal("-CONT"),
-            (Fault::Partition, Some(network)) => network.cut(false),
-            (Fault::Partition, None) => panic!("there is a network of its own"),
+        match fault {
+            Fault::Kill => self.fleet.nodes[place].start(),
+            Fault::Stop => self.fleet.nodes[place].signal("-CONT"),
+            Fault::Partition | Fault::Cut => self.cut(false),
         }
+    }
+
+    /// The first node alone has a wire that can be cut.
+    fn cut(&self, is_cut: bool) {
+        self.network.iter().for_each(|network| network.cut(is_cut));
+        self.wire.iter().for_each(|wire| wire.cut(is_cut));
     }
 
     /// The place of the node on which the only open request is.
@@ -179,6 +194,11 @@ async fn nobody_notices_that_a_neuron_hangs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_notices_that_a_neuron_is_cut_off() {
     nobody_notices(Fault::Partition, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_notices_that_a_neurons_wire_is_cut() {
+    nobody_notices(Fault::Cut, 0).await;
 }
 
 /// What a client reads of a stream, whatever its dialect: everything but ids, times and the bounds
@@ -267,7 +287,7 @@ async fn goes_on(fault: Fault, number: u8, temperature: f64) {
             let mut open = twins.fleet.open(path, &body).await;
             open.until_bytes(BEGUN).await;
             let place = twins.busy_place().await;
-            if fault != Fault::Partition || place == 0 {
+            if matches!(fault, Fault::Kill | Fault::Stop) || place == 0 {
                 break (open, place);
             }
         };
@@ -320,7 +340,7 @@ async fn ends_with_a_word(fault: Fault, number: u8) {
         let mut open = twins.fleet.open("/v1/chat/completions", &body).await;
         open.until_bytes(BEGUN).await;
         let place = twins.busy_place().await;
-        if fault != Fault::Partition || place == 0 {
+        if matches!(fault, Fault::Kill | Fault::Stop) || place == 0 {
             break (open, place);
         }
     };
@@ -353,6 +373,11 @@ async fn what_cannot_go_on_ends_with_a_word_when_its_neuron_hangs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_go_on_ends_with_a_word_when_its_neuron_is_cut_off() {
     ends_with_a_word(Fault::Partition, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_go_on_ends_with_a_word_when_its_wire_is_cut() {
+    ends_with_a_word(Fault::Cut, 0).await;
 }
 
 /// The engine child dies and its neuron lives: the twin takes the stream over all the same.

@@ -9,6 +9,7 @@ mod affinity;
 #[allow(dead_code, reason = "the other tests' gateway is not used here")]
 mod client;
 mod cold;
+mod dropper;
 mod faults;
 mod operate;
 mod programs;

@@ -86,10 +86,20 @@ impl Node {
     }
 }
 
+/// Where a neuron is.
+#[derive(Clone, Debug)]
+pub(crate) enum At {
+    Loopback,
+    /// At this address, in a network namespace of this name.
+    Namespace(SocketAddr, String),
+    /// On loopback at this address, and the gateway reaches it at another one.
+    Behind(SocketAddr, SocketAddr),
+}
+
 /// What a fleet is made of.
 pub(crate) struct Plan {
-    /// Where each neuron listens: on loopback, or in a network namespace.
-    pub(crate) nodes: Vec<Option<(SocketAddr, String)>>,
+    /// Where each neuron is.
+    pub(crate) nodes: Vec<At>,
     /// Lines of each `neuron.toml`, besides the memory.
     pub(crate) neuron: String,
     pub(crate) memory_mb: u64,
@@ -102,7 +112,7 @@ impl Plan {
     /// So many neurons with room for one of these models each.
     pub(crate) fn tight(nodes: usize, models: &[&str]) -> Plan {
         Plan {
-            nodes: vec![None; nodes],
+            nodes: vec![At::Loopback; nodes],
             neuron: String::new(),
             memory_mb: ROOM_FOR_ONE,
             gateway: String::new(),
@@ -113,12 +123,14 @@ impl Plan {
     pub(crate) async fn start(self) -> Fleet {
         let directory = tempfile::tempdir().expect("a directory");
         let root = models_root();
-        let mut nodes = Vec::new();
+        let (mut nodes, mut endpoints) = (Vec::new(), Vec::new());
         for (place, at) in self.nodes.into_iter().enumerate() {
-            let (addr, namespace) = match at {
-                Some((addr, namespace)) => (addr, Some(namespace)),
-                None => (free_port(), None),
+            let (addr, namespace) = match &at {
+                At::Namespace(addr, namespace) => (*addr, Some(namespace.clone())),
+                At::Behind(addr, _) => (*addr, None),
+                At::Loopback => (free_port(), None),
             };
+            endpoints.push(if let At::Behind(_, wire) = at { wire } else { addr });
             let directory = directory.path().join(format!("n{place}"));
             std::fs::create_dir(&directory).expect("a directory");
             let text = format!(
@@ -137,8 +149,7 @@ impl Plan {
              models_config = \"models.toml\"\n{}\n",
             self.gateway
         );
-        for (place, node) in nodes.iter().enumerate() {
-            let addr = node.addr;
+        for (place, addr) in endpoints.iter().enumerate() {
             let _ =
                 write!(text, "[[neurons]]\nname = \"n{place}\"\nendpoint = \"http://{addr}\"\n");
         }
@@ -165,7 +176,7 @@ fn models_root() -> PathBuf {
     root.canonicalize().expect("the models are in the repository")
 }
 
-fn free_port() -> SocketAddr {
+pub(crate) fn free_port() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("it is bound")
 }

@@ -8,6 +8,8 @@ use crate::{Catalogue, Node, Profile, Snapshot, Standing, Strategy, Tick};
 
 /// A load that ended well and does not show in reports for so long is forgotten.
 const UNSEEN_AFTER_MS: u64 = 10_000;
+/// After so many failed loads in a row those who wait are told, and the pause is theirs too.
+const HOPELESS: u32 = 3;
 
 impl Desk {
     /// What to do now; to be asked after every event and every report.
@@ -325,10 +327,9 @@ fn is_final(verdict: &Verdict) -> bool {
         | Verdict::Drained
         | Verdict::SizeUnknown => true,
         Verdict::OutOfService(standing) => *standing != Standing::Unseen,
-        Verdict::Fits(_)
-        | Verdict::Present(_)
-        | Verdict::BackingOff { .. }
-        | Verdict::SizeAsked
-        | Verdict::NoRoom { .. } => false,
+        Verdict::BackingOff { in_a_row, .. } => *in_a_row >= HOPELESS,
+        Verdict::Fits(_) | Verdict::Present(_) | Verdict::SizeAsked | Verdict::NoRoom { .. } => {
+            false
+        }
     }
 }
