@@ -1,5 +1,7 @@
 //! A conversation goes back to the node that computed its beginning.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use crate::client::until;
@@ -19,12 +21,18 @@ async fn a_second_turn_finds_the_node_of_the_first() {
     let turn = |messages: Value| json!({"model": "twin", "messages": messages, "max_tokens": 4, "temperature": 0});
     let answer = fleet.chat(&turn(json!([first]))).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
+    let ended = Instant::now();
     drop(busy);
     // Once the reports tell of it and both are idle, a stranger goes to the first node, and the
     // second turn back to the second.
     until(async || {
         let replicas = fleet.explain("twin").await["replicas"].clone();
         replicas.as_array().is_some_and(|all| all.iter().all(|it| it["score"]["load"] == 0))
+    })
+    .await;
+    until(async || {
+        let seen_ms_ago = fleet.fleet().await["nodes"][1]["seen_ms_ago"].as_u64();
+        seen_ms_ago.is_some_and(|ago| u128::from(ago) < ended.elapsed().as_millis())
     })
     .await;
     let mut went = Vec::new();
