@@ -18,7 +18,10 @@ async fn a_second_turn_finds_the_node_of_the_first() {
     busy.until_text("\"content\":\"").await;
     assert_eq!(fleet.fleet().await["nodes"][0]["in_flight"], 1);
     let first = json!({"role": "user", "content": "What is a neuron? ".repeat(150)});
-    let turn = |messages: Value| json!({"model": "twin", "messages": messages, "max_tokens": 4, "temperature": 0});
+    let turn = |messages: Value| {
+        let model = "twin";
+        json!({"model": model, "messages": messages, "max_tokens": 4, "temperature": 0})
+    };
     let answer = fleet.chat(&turn(json!([first]))).await;
     assert_eq!(answer.status, 200, "{}", answer.text());
     let ended = Instant::now();

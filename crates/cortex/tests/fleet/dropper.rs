@@ -1,6 +1,6 @@
-//! A wire that can be cut: what is sent meanwhile is neither delivered nor refused. It stands in for
-//! a network namespace where the kernel grants none; there is one difference, that a connection is
-//! still accepted.
+//! A wire that can be cut: what is sent meanwhile is neither delivered nor refused. It stands in
+//! for a network namespace where the kernel grants none; there is one difference, that a connection
+//! is still accepted.
 
 use std::net::SocketAddr;
 

@@ -30,12 +30,14 @@ impl TestGateway {
         gateway
     }
 
-    /// `more` goes into `[gateway]`.
+    /// `more` goes into `[gateway]`; polls are fast where it does not say.
     pub(crate) async fn start(urls: &[String], more: &str) -> TestGateway {
         let mut text = format!(
-            "[gateway]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n\
-             poll_interval_ms = 50\n{more}\n"
+            "[gateway]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n{more}\n"
         );
+        if !more.contains("poll_interval_ms") {
+            text += "poll_interval_ms = 50\n";
+        }
         for (place, url) in urls.iter().enumerate() {
             text += &format!("[[neurons]]\nname = \"n{place}\"\nendpoint = \"{url}\"\n");
         }

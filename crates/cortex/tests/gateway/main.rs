@@ -1,6 +1,5 @@
 //! The gateway against fake neurons, over real sockets on loopback.
 
-mod cadence;
 mod client;
 mod dialects;
 mod keys;
