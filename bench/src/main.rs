@@ -6,6 +6,7 @@
 
 mod client;
 mod engine;
+mod gateways;
 mod quartiles;
 mod score;
 mod soak;
@@ -31,6 +32,10 @@ enum Measure {
     Engine(engine::Options),
     /// Compare two reports of `engine --json`; fails where the newer one is slower.
     Compare(engine::compare::Options),
+    /// What gateways add, beside one another and beside none.
+    Gateways(gateways::Options),
+    /// An engine that costs next to nothing, to put gateways before.
+    Mock(gateways::mock::Options),
     /// Ask a held-out set and count the right answers.
     Score(score::Options),
     /// Many clients for a long time: answers, leaks, memory.
@@ -46,6 +51,8 @@ async fn main() -> ExitCode {
     let outcome = match Arguments::parse().measure {
         Measure::Engine(options) => engine::run(&options).await.map(|()| true),
         Measure::Compare(options) => engine::compare::run(&options),
+        Measure::Gateways(options) => gateways::run(options).await,
+        Measure::Mock(options) => gateways::mock::run(options).await,
         Measure::Score(options) => score::run(options).await,
         Measure::Soak(options) => soak::run(options).await,
         Measure::Ttft(options) => ttft::run(options).await,

@@ -18,6 +18,10 @@ pub const STAMP_HEADER: &str = "x-cortex-stamp";
 /// far: `{"stamp":S,"batches":[[ID,...],...]}`.
 pub const RESUME_HEADER: &str = "x-cortex-resume";
 
+/// On requests from cortex to a neuron: streams are to tell what they use, in comments, even where
+/// their client has not asked for it.
+pub const USAGE_HEADER: &str = "x-cortex-usage";
+
 mod command;
 mod model;
 mod node;

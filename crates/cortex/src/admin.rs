@@ -15,7 +15,7 @@ use wire::{Dialect, ErrorBody};
 
 use crate::app::App;
 use crate::reply::{Reply, error_reply, json_reply, wrong_method};
-use crate::{explain, reload, view};
+use crate::{explain, reload, usage, view};
 
 const DIALECT: Dialect = Dialect::OpenaiChat;
 /// The largest body of an order.
@@ -86,8 +86,14 @@ pub(crate) async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Reply 
             Ok(order) => moved(app, order).await,
             Err(error) => Err(error),
         },
-        ["reload"] if is_post => reloaded(app),
-        ["fleet"] | ["explain", ..] => return wrong_method(DIALECT, "", &head.method, "GET, HEAD"),
+        ["reload"] if is_post => reloaded(app).await,
+        ["keys"] if reads => return usage::keys(app),
+        ["usage"] if reads => {
+            return usage::usage(app, head.uri.query().unwrap_or_default()).await;
+        }
+        ["fleet" | "keys" | "usage"] | ["explain", ..] => {
+            return wrong_method(DIALECT, "", &head.method, "GET, HEAD");
+        }
         ["nodes", _, "drain" | "resume"] | ["models", "load" | "unload" | "move"] | ["reload"] => {
             return wrong_method(DIALECT, "", &head.method, "POST");
         }
@@ -251,8 +257,8 @@ async fn moved(app: &Arc<App>, order: Move) -> Done {
     Ok((StatusCode::OK, done))
 }
 
-fn reloaded(app: &Arc<App>) -> Done {
-    match reload::reload(app) {
+async fn reloaded(app: &Arc<App>) -> Done {
+    match reload::reload(app).await {
         Ok(fixed) => Ok((StatusCode::OK, json!({ "status": "reloaded", "need_restart": fixed }))),
         Err(error) => {
             tracing::error!(%error, "the configuration stays as it was");

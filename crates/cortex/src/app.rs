@@ -11,9 +11,10 @@ use http::header::{HeaderName, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::sync::watch;
+use traces::{Parent, Traces};
 use wire::{Dialect, ErrorBody};
 
-use crate::auth::{Caller, Door};
+use crate::auth::{Caller, Doorkeeper};
 use crate::config::Scope;
 use crate::forward::Client;
 use crate::front::Front;
@@ -26,7 +27,7 @@ use crate::record::Record;
 use crate::reply::{self, Reply};
 use crate::settings::Settings;
 use crate::surface::SURFACES;
-use crate::{admin, generate, listing, prefix_cache};
+use crate::{admin, gauges, generate, listing, prefix_cache};
 
 /// Given by the client or made here; on every answer, in the log, and sent on to the node.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -43,7 +44,9 @@ pub(crate) struct App {
     pub metrics: Arc<Metrics>,
     pub identities: Identities,
     /// Who may ask.
-    pub door: Door,
+    pub door: Doorkeeper,
+    /// Where the spans of requests go, where somebody wants them.
+    pub traces: Option<Traces>,
     pub pollers: Pollers,
     pub probes: Probes,
     /// Bytes of bodies that are kept.
@@ -56,16 +59,17 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn new(settings: Settings) -> App {
+    pub(crate) fn new(settings: Settings, door: Doorkeeper, client: Client) -> App {
         let gateway = &settings.config.gateway;
         let nodes = settings.nodes();
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         App {
             front: Mutex::new(Front::new(nodes.len())),
             fleet: ArcSwap::from_pointee(Snapshot::unseen(nodes)),
-            client: Client::new(gateway),
+            client,
             metrics: Arc::default(),
-            door: Door::new(&settings.config.auth),
+            door,
+            traces: None,
             identities: Identities::new(gateway.cache_isolation),
             pollers: Pollers::default(),
             probes: Probes::default(),
@@ -104,7 +108,7 @@ pub(crate) async fn answer(app: Arc<App>, request: Request<Incoming>) -> Reply {
             let answer = dispatch(&app, request, Arc::clone(&id), dialect, caller.clone());
             let mut reply = unless_panicked(dialect, &id, answer).await;
             if let Some(caller) = caller {
-                caller.tell_rates(reply.headers_mut(), app.door.now());
+                caller.tell_rates(reply.headers_mut());
             }
             reply
         }
@@ -159,6 +163,8 @@ pub(crate) async fn answer_operator(app: Arc<App>, request: Request<Incoming>) -
             "/metrics" => get(&|| {
                 let mut text = app.metrics.render();
                 prefix_cache::render(&mut text, &app.fleet.load());
+                gauges::render(&mut text, &app.fleet.load(), app.now());
+                app.door.ledger().render(&mut text);
                 reply::bytes_reply(StatusCode::OK, "text/plain; version=0.0.4", text.into())
             }),
             "/health" => get(&|| listing::health(&app)),
@@ -186,7 +192,8 @@ async fn dispatch(
         if request.method() != Method::POST {
             return reply::wrong_method(dialect, &id, request.method(), "POST");
         }
-        let record = Record::begin(app, surface, id, caller);
+        let mut record = Record::begin(app, surface, id, caller);
+        record.span = app.traces.as_ref().map(|it| it.begin("request", parent(&request).as_ref()));
         return generate::generate(app, surface, request, record).await;
     }
     let page = || match path {
@@ -205,6 +212,11 @@ async fn dispatch(
         Method::GET | Method::HEAD => reply,
         _ => reply::wrong_method(dialect, &id, request.method(), "GET, HEAD"),
     }
+}
+
+/// The span that a request belongs to elsewhere.
+fn parent(request: &Request<Incoming>) -> Option<Parent> {
+    Parent::read(request.headers().get(traces::HEADER)?.to_str().ok()?)
 }
 
 /// The client's id when it is sane, else a random one.

@@ -7,13 +7,18 @@ use std::time::Duration;
 
 use figment::Figment;
 use figment::providers::{Env, Format, Toml};
+use http::HeaderValue;
 use serde::Deserialize;
 
 mod complaint;
 mod keys;
+mod ledger;
+mod spans;
 
 pub(crate) use complaint::{check_syntax, complain};
 pub use keys::{Auth, Budget, Key, Scope, Scopes};
+pub use ledger::Ledger;
+pub use spans::Spans;
 
 use crate::Error;
 
@@ -36,6 +41,12 @@ pub struct Config {
     /// `[auth]`.
     #[serde(default)]
     pub auth: Auth,
+    /// `[ledger]`.
+    #[serde(default)]
+    pub ledger: Ledger,
+    /// `[traces]`.
+    #[serde(default)]
+    pub traces: Spans,
     /// The file that it was read from, to be read again.
     #[serde(skip)]
     pub file: Option<PathBuf>,
@@ -95,6 +106,18 @@ pub struct Gateway {
     pub allow_unauthenticated: bool,
     /// Who shares what the nodes computed for a prompt.
     pub cache_isolation: CacheIsolation,
+    /// `[gateway.tls]`: what clients are spoken to with; in the clear without it.
+    pub tls: Option<TlsFiles>,
+}
+
+/// `[gateway.tls]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsFiles {
+    /// The certificate and those that sign it, in PEM.
+    pub cert_file: PathBuf,
+    /// Its private key, in PEM.
+    pub key_file: PathBuf,
 }
 
 /// Who shares what the nodes computed for a prompt.
@@ -125,6 +148,7 @@ impl Default for Gateway {
             shutdown_grace_secs: 30,
             allow_unauthenticated: false,
             cache_isolation: CacheIsolation::Shared,
+            tls: None,
         }
     }
 }
@@ -151,6 +175,28 @@ pub struct Neuron {
     pub name: String,
     /// Its base URL, for example `http://10.0.0.5:13131`.
     pub endpoint: String,
+    /// A file with the key that the neuron asks for.
+    pub api_key_file: Option<PathBuf>,
+}
+
+impl Neuron {
+    /// What the neuron is told with each request, where it asks for a key.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the file holds no key.
+    pub fn authorization(&self) -> Result<Option<HeaderValue>, Error> {
+        let Some(path) = &self.api_key_file else { return Ok(None) };
+        let wrong = |problem| Error::Config { place: path.display().to_string(), problem };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let key = text.trim();
+        if key.is_empty() {
+            return Err(wrong("it holds no key".to_owned()));
+        }
+        let value = HeaderValue::from_str(&format!("Bearer {key}"));
+        let mut value = value.map_err(|_| wrong("its key is not of plain letters".to_owned()))?;
+        value.set_sensitive(true);
+        Ok(Some(value))
+    }
 }
 
 impl Config {
@@ -215,6 +261,14 @@ impl Config {
         }
         self.check_neurons()?;
         self.auth.check()?;
+        let budgeted = self.auth.keys.iter().find(|key| key.budget.is_some());
+        if let Some(key) = budgeted.filter(|_| !self.ledger.is_configured()) {
+            return Err(format!(
+                "the key `{}` has a budget, which a restart would forget; set ledger.url, \
+                 for example to sqlite:///var/lib/cortex/ledger.sqlite",
+                key.name
+            ));
+        }
         Ok(self)
     }
 

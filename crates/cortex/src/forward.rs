@@ -1,13 +1,18 @@
 //! Sends a request to a node: the same bytes, fewer headers.
 
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH,
     CONTENT_TYPE, COOKIE, EXPECT, FORWARDED, HOST, HeaderName, PROXY_AUTHORIZATION, RETRY_AFTER,
     TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
+use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
@@ -15,8 +20,9 @@ use hyper_util::client::legacy::Client as PooledClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use crate::Error;
 use crate::app::REQUEST_ID;
-use crate::config::Gateway;
+use crate::config::{Gateway, Neuron};
 use crate::identity::IDENTITY;
 
 /// Below the 5 s at which common servers close an idle connection, so that a request is not sent
@@ -25,6 +31,9 @@ const IDLE_CONNECTION: Duration = Duration::from_secs(4);
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// The largest report that a node may send.
 const REPORT_LIMIT_BYTES: usize = 8 << 20;
+
+/// See [`control::USAGE_HEADER`].
+const USAGE: HeaderName = HeaderName::from_static(control::USAGE_HEADER);
 
 /// Says nothing of the host: it goes to the log, never to a client.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +62,8 @@ pub(crate) enum Fault {
 #[derive(Clone)]
 pub(crate) struct Client {
     pool: PooledClient<HttpConnector, Full<Bytes>>,
+    /// What neurons that ask for a key are told, by where they are.
+    keys: Arc<ArcSwap<HashMap<Authority, HeaderValue>>>,
 }
 
 impl Client {
@@ -69,7 +80,49 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_CONNECTION)
             .build(connector);
-        Client { pool }
+        Client { pool, keys: Arc::default() }
+    }
+
+    /// The same, with the keys of the neurons that ask for one.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a key cannot be read.
+    pub(crate) fn with_keys(self, neurons: &[Neuron]) -> Result<Client, Error> {
+        self.take_keys(neurons)?;
+        Ok(self)
+    }
+
+    /// Takes the keys of neurons that were configured anew.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a key cannot be read; then the old ones stay.
+    pub(crate) fn take_keys(&self, neurons: &[Neuron]) -> Result<(), Error> {
+        let mut keys = HashMap::new();
+        for neuron in neurons {
+            let uri: Option<Uri> = neuron.endpoint.parse().ok();
+            let place = uri.and_then(|uri| uri.authority().cloned());
+            if let (Some(value), Some(place)) = (neuron.authorization()?, place) {
+                keys.insert(place, value);
+            }
+        }
+        self.keys.store(Arc::new(keys));
+        Ok(())
+    }
+
+    /// The same, with a key of one place.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it cannot be read.
+    pub(crate) fn with_key(self, url: &str, file: &Path) -> Result<Client, Error> {
+        let (endpoint, api_key_file) = (url.to_owned(), Some(file.to_owned()));
+        self.with_keys(&[Neuron { name: String::new(), endpoint, api_key_file }])
+    }
+
+    fn show_key(&self, request: &mut Request<Full<Bytes>>) {
+        let key = request.uri().authority().and_then(|place| self.keys.load().get(place).cloned());
+        if let Some(key) = key {
+            request.headers_mut().insert(AUTHORIZATION, key);
+        }
     }
 
     /// Sends `body` and waits for the head of the answer, however long that takes.
@@ -82,6 +135,7 @@ impl Client {
         let uri: Uri = url.parse().map_err(|_| Fault::Url(url.to_owned()))?;
         let mut request = Request::post(uri).body(Full::new(body)).unwrap_or_default();
         *request.headers_mut() = headers;
+        self.show_key(&mut request);
         self.pool.request(request).await.map_err(|error| match error.is_connect() {
             true => Fault::Connect(error),
             false => Fault::Broken(error),
@@ -104,6 +158,7 @@ impl Client {
         let uri: Uri = url.parse().map_err(|_| format!("{url} is not a URL"))?;
         let mut request = Request::get(uri).body(Full::default()).unwrap_or_default();
         *request.headers_mut() = headers;
+        self.show_key(&mut request);
         let answer = self.pool.request(request).await.map_err(|error| chained(&error))?;
         let status = answer.status().as_u16();
         let body = Limited::new(answer.into_body(), REPORT_LIMIT_BYTES).collect().await;
@@ -167,6 +222,7 @@ pub(crate) fn request_headers(
     if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(REQUEST_ID, id);
     }
+    headers.insert(USAGE, HeaderValue::from_static("1"));
     if let Some(identity) = identity {
         headers.insert(IDENTITY, identity);
     }
@@ -247,6 +303,7 @@ mod tests {
             ("traceparent", "00-1"),
             ("x-request-id", "id-1"),
             ("x-cortex-identity", "a name"),
+            ("x-cortex-usage", "1"),
         ]);
         assert_eq!(sent, wanted);
         let forged = map(&[("x-cortex-identity", "somebody else")]);

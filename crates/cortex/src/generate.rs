@@ -85,17 +85,19 @@ pub(crate) async fn generate(
             return reply;
         }
     };
-    if let Err(error) = record.meter.reserve(app, surface, &body, &peek) {
+    if let Err(error) = record.meter.reserve(app, surface, &body, &peek).await {
         return refuse(&error, record);
     }
     let is_stream = peek.stream;
     let identity = app.identities.of(&head.headers);
+    let mut headers = request_headers(head.headers, &record.id, identity);
+    record.continue_trace(&mut headers);
     let settings = app.settings.load();
     let gateway = &settings.config.gateway;
     let asked = Arc::new(Asked {
         surface,
         query,
-        headers: request_headers(head.headers, &record.id, identity),
+        headers,
         keep: app.kept.take(body.len(), gateway.retry_buffer_mb as usize * (1 << 20)),
         deadline: Tick(app.now().0.saturating_add(gateway.hold_timeout_secs * 1000)),
         model: Arc::from(record.model.as_deref().unwrap_or_default()),

@@ -11,13 +11,17 @@ mod app;
 mod auth;
 mod catalogue;
 mod config;
+#[cfg(test)]
+mod dashboard;
 mod explain;
 mod forward;
 mod front;
+mod gauges;
 mod generate;
 mod hold;
 mod identity;
 mod kept;
+mod ledger;
 mod listing;
 mod log;
 mod meter;
@@ -40,17 +44,21 @@ mod silence;
 mod status;
 mod surface;
 mod tail;
+mod tls;
+mod top;
+mod usage;
 mod view;
 
 pub use auth::{hash_key, new_key};
 pub use config::{
-    Auth, Budget, CacheIsolation, Config, Eviction, EvictionStrategy, Gateway, Key, Neuron, Scope,
-    Scopes,
+    Auth, Budget, CacheIsolation, Config, Eviction, EvictionStrategy, Gateway, Key, Ledger, Neuron,
+    Scope, Scopes, Spans, TlsFiles,
 };
 pub use log::LogWriter;
 pub use operate::Operator;
 pub use server::Server;
 pub use status::{print_models, print_status};
+pub use top::show_top;
 
 /// What can go wrong before cortex serves, or in one of its commands.
 #[derive(Debug, thiserror::Error)]
@@ -71,6 +79,15 @@ pub enum Error {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The ledger's database does not do what is asked: the operator mends it or its URL.
+    #[error("the ledger: {source}")]
+    Ledger {
+        /// What the database says.
+        source: sqlx::Error,
+    },
+    /// Traces cannot be sent: the operator names another collector.
+    #[error(transparent)]
+    Traces(#[from] traces::BuildError),
     /// A running cortex was asked and did not answer: start it, or name another address.
     #[error("cortex at {url} does not answer: {problem}")]
     Unreachable {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use cortex::{Config, LogWriter, Operator, Server, hash_key, new_key, print_models};
+use cortex::{Config, LogWriter, Operator, Server, hash_key, new_key, print_models, show_top};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -28,6 +28,8 @@ enum Command {
     Status(Status),
     /// List the models that a running cortex offers.
     Models(Ask<31313>),
+    /// Show nodes, devices and models, live, until `q` is pressed.
+    Top(Top),
     /// Print the hash of a key that is read from standard input, for the configuration.
     HashKey(HashKey),
     /// Load a model on the node that suits it best, or on one node.
@@ -63,6 +65,16 @@ struct Serve {
     /// Serve without keys on an address that other hosts can reach.
     #[arg(long)]
     allow_unauthenticated: bool,
+}
+
+#[derive(Args)]
+struct Top {
+    /// The running cortex's metrics listener.
+    #[arg(long, default_value = "http://127.0.0.1:31314")]
+    url: String,
+    /// A file with a key that opens its admin routes.
+    #[arg(long)]
+    key_file: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -202,6 +214,7 @@ async fn main() -> ExitCode {
         Command::Models(ask) => {
             print_models(&ask.url, ask.json, &mut stdout()).await.map_err(Into::into)
         }
+        Command::Top(top) => show_top(&top.url, top.key_file.as_deref()).await.map_err(Into::into),
         Command::HashKey(args) => print_hash(&args),
         Command::CheckConfig(file) => check_config(&file),
         command => operate(&command).await,

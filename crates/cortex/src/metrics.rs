@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use dialog::Usage;
+
 use crate::record::End;
 
 const MODELS_LIMIT: usize = 200;
@@ -16,6 +18,25 @@ const TTFT_BUCKETS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 const DURATION_BUCKETS: &[f64] =
     &[0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+
+const BETWEEN_BUCKETS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.25, 0.5, 1.0];
+
+/// How a request ended.
+pub(crate) struct Ended<'a> {
+    pub route: &'static str,
+    /// None where no node was found for it.
+    pub model: Option<&'a str>,
+    pub key: Option<&'a str>,
+    pub status: u16,
+    pub end: End,
+    pub took: Duration,
+    /// To the first word of a stream.
+    pub first_token: Option<Duration>,
+    /// From one token to the next, on average over a stream.
+    pub between: Option<Duration>,
+    pub usage: Usage,
+}
 
 /// Counted by all requests.
 #[derive(Default)]
@@ -30,6 +51,11 @@ struct Counts {
     requests: BTreeMap<(&'static str, String, u16), u64>,
     errors: BTreeMap<(&'static str, &'static str), u64>,
     ttft: BTreeMap<String, Histogram>,
+    between: BTreeMap<String, Histogram>,
+    /// By model and kind.
+    tokens: BTreeMap<(String, &'static str), u64>,
+    /// By key: requests and tokens. Keys are the operator's, so there are few.
+    keys: BTreeMap<String, (u64, u64)>,
     duration: BTreeMap<String, Histogram>,
     /// Loads that ended well, and others.
     loads: [u64; 2],
@@ -60,19 +86,18 @@ impl Metrics {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn end(
-        &self,
-        route: &'static str,
-        model: Option<&str>,
-        status: u16,
-        end: End,
-        took: Duration,
-        first_token: Option<Duration>,
-    ) {
+    pub(crate) fn end(&self, ended: &Ended<'_>) {
+        let Ended { route, status, end, took, first_token, usage, .. } = *ended;
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
         let mut counts = self.counts();
-        let model = counts.label(model);
+        let model = counts.label(ended.model);
         *counts.requests.entry((route, model.clone(), status)).or_default() += 1;
+        counts.use_up(&model, ended.key, usage);
+        if let Some(between) = ended.between {
+            let histogram = counts.between.entry(model.clone());
+            let histogram = histogram.or_insert_with(|| Histogram::new(BETWEEN_BUCKETS));
+            histogram.add(between.as_secs_f64());
+        }
         if end != End::Complete {
             *counts.errors.entry((route, end.word())).or_default() += 1;
         }
@@ -121,6 +146,9 @@ impl Metrics {
         line(&mut out, "cortex_evictions_total", "", counts.evictions as f64);
         let about = "From a request's arrival to its first generated text, streams only.";
         histograms(&mut out, "cortex_ttft_seconds", about, &counts.ttft);
+        let about = "From one token of a stream to the next, on average over the stream.";
+        histograms(&mut out, "cortex_inter_token_seconds", about, &counts.between);
+        counts.render_use(&mut out);
         let about = "From a request's arrival to its last byte.";
         histograms(&mut out, "cortex_request_duration_seconds", about, &counts.duration);
         out
@@ -133,6 +161,45 @@ impl Metrics {
 }
 
 impl Counts {
+    fn use_up(&mut self, model: &str, key: Option<&str>, usage: Usage) {
+        let Usage { prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens } = usage;
+        for (kind, count) in [
+            ("prompt", prompt_tokens),
+            ("cached", cached_tokens),
+            ("completion", completion_tokens),
+            ("reasoning", reasoning_tokens),
+        ] {
+            if count > 0 {
+                *self.tokens.entry((model.to_owned(), kind)).or_default() += u64::from(count);
+            }
+        }
+        let Some(key) = key else { return };
+        if !self.keys.contains_key(key) {
+            self.keys.insert(key.to_owned(), (0, 0));
+        }
+        if let Some((requests, tokens)) = self.keys.get_mut(key) {
+            *requests += 1;
+            *tokens += u64::from(prompt_tokens) + u64::from(completion_tokens);
+        }
+    }
+
+    fn render_use(&self, out: &mut String) {
+        let about = "Tokens by kind; cached and reasoning are parts of prompt and completion.";
+        head(out, "cortex_tokens_total", "counter", about);
+        for ((model, kind), count) in &self.tokens {
+            let labels = format!("model=\"{}\",kind=\"{kind}\"", escaped(model));
+            line(out, "cortex_tokens_total", &labels, *count as f64);
+        }
+        head(out, "cortex_key_requests_total", "counter", "Inference requests by key.");
+        for (key, (requests, _)) in &self.keys {
+            line(out, "cortex_key_requests_total", &format!("key=\"{key}\""), *requests as f64);
+        }
+        head(out, "cortex_key_tokens_total", "counter", "Prompt and generated tokens by key.");
+        for (key, (_, tokens)) in &self.keys {
+            line(out, "cortex_key_tokens_total", &format!("key=\"{key}\""), *tokens as f64);
+        }
+    }
+
     fn label(&mut self, model: Option<&str>) -> String {
         let Some(model) = model else { return String::new() };
         if !self.models.contains(model) {
@@ -182,7 +249,9 @@ pub(crate) fn escaped(label: &str) -> String {
 mod tests {
     use std::time::Duration;
 
-    use super::{MODELS_LIMIT, Metrics};
+    use dialog::Usage;
+
+    use super::{Ended, MODELS_LIMIT, Metrics};
     use crate::record::End;
 
     const ROUTE: &str = "/v1/chat/completions";
@@ -190,7 +259,17 @@ mod tests {
     fn ended(metrics: &Metrics, model: &str, ttft_ms: Option<u64>) {
         metrics.begin();
         let ttft = ttft_ms.map(Duration::from_millis);
-        metrics.end(ROUTE, Some(model), 200, End::Complete, Duration::from_secs(1), ttft);
+        metrics.end(&Ended {
+            route: ROUTE,
+            model: Some(model),
+            key: Some("ann"),
+            status: 200,
+            end: End::Complete,
+            took: Duration::from_secs(1),
+            first_token: ttft,
+            between: None,
+            usage: Usage { prompt_tokens: 7, completion_tokens: 2, ..Usage::default() },
+        });
     }
 
     // Requirement 93
@@ -208,6 +287,8 @@ mod tests {
             "cortex_ttft_seconds_bucket{model=\"m\",le=\"+Inf\"} 3\n",
             "cortex_ttft_seconds_count{model=\"m\"} 3\n",
             "cortex_requests_in_flight 0\n",
+            "cortex_tokens_total{model=\"m\",kind=\"prompt\"} 21\n",
+            "cortex_key_tokens_total{key=\"ann\"} 27\n",
         ] {
             assert!(text.contains(wanted), "{wanted} is not in\n{text}");
         }

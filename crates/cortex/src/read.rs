@@ -16,8 +16,6 @@ use crate::surface::Surface;
 
 /// Requirement 128.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long the rest of a refused body is taken in.
-const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a request was not understood.
 pub(crate) struct Unread {
@@ -41,7 +39,6 @@ pub(crate) async fn read(
     let limit = app.settings.load().config.gateway.body_limit_bytes();
     let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
     if declared.is_some_and(|length: usize| length > limit) {
-        discard(body, limit);
         return Err(Unread { error: ErrorBody::body_too_large(limit as u64), close: true });
     }
     let body = match timeout(BODY_TIMEOUT, whole(body, limit)).await {
@@ -70,17 +67,6 @@ pub(crate) async fn read(
     Ok((body, peek))
 }
 
-/// Takes in the rest of a refused body beside the answer: a client that reads only once it has
-/// written everything would find a reset connection instead. Bounded in bytes and time.
-fn discard(mut body: Incoming, limit: usize) {
-    tokio::spawn(timeout(DISCARD_TIMEOUT, async move {
-        let mut left = limit.saturating_mul(4);
-        while let (true, Some(Ok(frame))) = (left > 0, body.frame().await) {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-        }
-    }));
-}
-
 /// All of a body; without a copy when it came in one piece.
 async fn whole(mut body: Incoming, limit: usize) -> Result<Bytes, Unread> {
     let broken = |_| {
@@ -94,7 +80,6 @@ async fn whole(mut body: Incoming, limit: usize) -> Result<Bytes, Unread> {
         let Ok(piece) = frame.map_err(broken)?.into_data() else { continue };
         let so_far = first.as_ref().map_or(joined.len(), Bytes::len);
         if so_far + piece.len() > limit {
-            discard(body, limit);
             return Err(Unread { error: ErrorBody::body_too_large(limit as u64), close: true });
         }
         match first.take() {

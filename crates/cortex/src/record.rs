@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::{HeaderMap, HeaderValue};
+use traces::Span;
 use wire::Dialect;
 
 use crate::app::App;
 use crate::auth::Caller;
-use crate::meter::Meter;
+use crate::ledger::Entry;
+use crate::meter::{Meter, Paying, Used};
+use crate::metrics::Ended;
 use crate::surface::Surface;
 
 /// How a request ended.
@@ -49,6 +53,9 @@ pub(crate) struct Record {
     surface: &'static Surface,
     started: Instant,
     first_token: Option<Duration>,
+    last_token: Option<Duration>,
+    /// Told to a collector, where there is one.
+    pub span: Option<Span>,
     /// What it may use and did use.
     pub meter: Meter,
     /// `x-request-id`.
@@ -83,10 +90,12 @@ impl Record {
         app.metrics.begin();
         Record {
             app: Arc::clone(app),
+            span: None,
             meter: Meter::of(caller),
             surface,
             started: Instant::now(),
             first_token: None,
+            last_token: None,
             id,
             model: None,
             node: None,
@@ -109,8 +118,10 @@ impl Record {
     pub(crate) fn saw(&mut self, piece: &[u8]) {
         self.reply_bytes += piece.len() as u64;
         let has_words = self.surface.dialect.shows_words(piece);
-        if has_words && self.first_token.is_none() {
-            self.first_token = Some(self.started.elapsed());
+        if has_words {
+            let at = self.started.elapsed();
+            self.first_token.get_or_insert(at);
+            self.last_token = Some(at);
         }
         self.meter.saw(piece, has_words);
     }
@@ -122,6 +133,67 @@ impl Record {
     }
 }
 
+impl Record {
+    /// Makes the node's spans a part of this one.
+    pub(crate) fn continue_trace(&self, headers: &mut HeaderMap) {
+        let Some(span) = &self.span else { return };
+        if let Ok(value) = HeaderValue::from_str(&span.traceparent()) {
+            headers.insert(traces::HEADER, value);
+        }
+    }
+
+    fn trace(&mut self, used: &Used) {
+        let Some(mut span) = self.span.take() else { return };
+        span.text("http.route", self.surface.path);
+        span.text("request.id", &self.id);
+        span.text("cortex.end", self.end.word());
+        span.count("http.response.status_code", self.status.into());
+        for (name, value) in [
+            ("gen_ai.request.model", self.model.as_deref().map(clipped)),
+            ("cortex.node", self.node.as_deref()),
+            ("cortex.key", self.meter.key()),
+        ] {
+            if let Some(value) = value {
+                span.text(name, value);
+            }
+        }
+        span.count("gen_ai.usage.input_tokens", used.usage.prompt_tokens.into());
+        span.count("gen_ai.usage.output_tokens", used.usage.completion_tokens.into());
+        if let Some(first) = self.first_token {
+            let ms = u64::try_from(first.as_millis()).unwrap_or(u64::MAX);
+            span.count("cortex.first_token_ms", ms);
+        }
+        if self.end != End::Complete {
+            span.fail(self.end.word());
+        }
+    }
+
+    /// Requirement 114: over the decode window alone.
+    fn between(&self, used: &Used) -> Option<Duration> {
+        let window = self.last_token?.checked_sub(self.first_token?)?;
+        let gaps = used.usage.completion_tokens.checked_sub(1).filter(|gaps| *gaps > 0)?;
+        Some(window / gaps)
+    }
+
+    fn entry(&self, used: &Used, budget: Option<Paying>, took: Duration) -> Entry {
+        Entry {
+            id: uuid::Uuid::new_v4().to_string(),
+            ended: self.app.door.now(),
+            request_id: Arc::clone(&self.id),
+            key: self.meter.key().unwrap_or_default().to_owned(),
+            model: self.model.as_deref().map(clipped).unwrap_or_default().to_owned(),
+            node: self.node.clone().unwrap_or_default(),
+            route: self.surface.path,
+            status: self.status,
+            end: self.end.word(),
+            usage: used.usage,
+            is_estimate: used.is_estimate,
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            budget,
+        }
+    }
+}
+
 impl Drop for Record {
     fn drop(&mut self) {
         if std::thread::panicking() {
@@ -129,16 +201,23 @@ impl Drop for Record {
             self.status = 500;
         }
         let took = self.started.elapsed();
-        let used = self.meter.settle(&self.app, self.end == End::Complete);
+        let (used, paying) = self.meter.settle(self.end == End::Complete);
+        self.trace(&used);
+        if self.surface.generates() {
+            self.app.door.ledger().write(|| self.entry(&used, paying, took));
+        }
         let model = self.node.as_ref().and(self.model.as_deref());
-        self.app.metrics.end(
-            self.surface.path,
+        self.app.metrics.end(&Ended {
+            route: self.surface.path,
             model,
-            self.status,
-            self.end,
+            key: self.meter.key(),
+            status: self.status,
+            end: self.end,
             took,
-            self.first_token,
-        );
+            first_token: self.first_token,
+            between: self.between(&used),
+            usage: used.usage,
+        });
         tracing::info!(
             id = &*self.id,
             path = self.surface.path,

@@ -37,7 +37,7 @@ pub(crate) async fn watch(app: Arc<App>) {
                 }
             }
         }
-        match reload(&app) {
+        match reload(&app).await {
             Ok(fixed) if fixed.is_empty() => tracing::info!("the configuration was read anew"),
             Ok(fixed) => tracing::warn!(?fixed, "read anew; these keys need a restart"),
             Err(error) => tracing::error!(%error, "the configuration stays as it was"),
@@ -51,7 +51,7 @@ pub(crate) async fn watch(app: Arc<App>) {
 ///
 /// # Errors
 /// [`Error::Config`], as at the start.
-pub(crate) fn reload(app: &Arc<App>) -> Result<Vec<&'static str>, Error> {
+pub(crate) async fn reload(app: &Arc<App>) -> Result<Vec<&'static str>, Error> {
     let current = app.settings.load_full();
     let file = current.config.file.as_deref().ok_or_else(|| Error::Config {
         place: "configuration".to_owned(),
@@ -63,7 +63,8 @@ pub(crate) fn reload(app: &Arc<App>) -> Result<Vec<&'static str>, Error> {
     let settings = Settings::new(config)?;
     let fixed = fixed(&current.config.gateway, &settings.config.gateway);
     let nodes = settings.nodes();
-    app.door.replace(&settings.config.auth);
+    app.client.take_keys(&settings.config.neurons)?;
+    app.door.replace(&settings.config.auth).await?;
     app.settings.store(Arc::new(settings));
     let fleet = app.fleet.rcu(|fleet| fleet.reconfigured(&nodes));
     {

@@ -10,14 +10,19 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::app::{self, App};
+use crate::auth::Doorkeeper;
 use crate::config::Config;
+use crate::forward::Client;
+use crate::ledger::Ledger;
 use crate::reply::Reply;
 use crate::settings::Settings;
+use crate::tls::Tls;
 use crate::{Error, reload};
 
 /// Requirement 128.
@@ -34,6 +39,7 @@ pub struct Server {
     operators: TcpListener,
     addr: SocketAddr,
     metrics_addr: SocketAddr,
+    tls: Option<Tls>,
 }
 
 #[derive(Clone, Copy)]
@@ -50,11 +56,18 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Server, Error> {
         config.check_exposure()?;
         let settings = Settings::new(config)?;
-        let gateway = &settings.config.gateway;
-        let (clients, addr) = listen(gateway.listen).await?;
-        let (operators, metrics_addr) = listen(gateway.metrics_listen).await?;
-        let app = Arc::new(App::new(settings));
-        Ok(Server { app, clients, operators, addr, metrics_addr })
+        let config = &settings.config;
+        let (clients, addr) = listen(config.gateway.listen).await?;
+        let (operators, metrics_addr) = listen(config.gateway.metrics_listen).await?;
+        let ledger = Ledger::open(&config.ledger).await?;
+        let door = Doorkeeper::open(&config.auth, ledger).await?;
+        let client = Client::new(&config.gateway).with_keys(&config.neurons)?;
+        let tls = config.gateway.tls.as_ref().map(Tls::read).transpose()?;
+        let traces = config.traces.start()?;
+        let mut app = App::new(settings, door, client);
+        app.traces = traces;
+        let app = Arc::new(app);
+        Ok(Server { app, clients, operators, addr, metrics_addr, tls })
     }
 
     /// Where clients connect.
@@ -77,8 +90,8 @@ impl Server {
         let grace =
             Duration::from_secs(self.app.settings.load().config.gateway.shutdown_grace_secs);
         let doors = async {
-            let clients = accept(&self.app, self.clients, Door::Clients, closed.clone());
-            let operators = accept(&self.app, self.operators, Door::Operators, closed);
+            let clients = accept(&self.app, self.clients, Door::Clients, self.tls, closed.clone());
+            let operators = accept(&self.app, self.operators, Door::Operators, None, closed);
             tokio::join!(clients, operators)
         };
         let stopped = async {
@@ -95,6 +108,11 @@ impl Server {
         }
         watching.abort();
         self.app.stop_polling();
+        self.app.door.ledger().flush().await;
+        if let Some(traces) = self.app.traces.clone() {
+            // It waits for the collector, which no thread of the runtime may.
+            let _ = tokio::task::spawn_blocking(move || traces.stop()).await;
+        }
     }
 }
 
@@ -110,6 +128,7 @@ async fn accept(
     app: &Arc<App>,
     listener: TcpListener,
     door: Door,
+    tls: Option<Tls>,
     mut closed: watch::Receiver<bool>,
 ) {
     let mut connections = JoinSet::new();
@@ -117,7 +136,8 @@ async fn accept(
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => {
-                    connections.spawn(serve(Arc::clone(app), socket, door, closed.clone()));
+                    let (app, tls) = (Arc::clone(app), tls.clone());
+                    connections.spawn(welcome(app, socket, door, tls, closed.clone()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
@@ -132,12 +152,29 @@ async fn accept(
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve(app: Arc<App>, socket: TcpStream, door: Door, mut closed: watch::Receiver<bool>) {
+async fn welcome(
+    app: Arc<App>,
+    socket: TcpStream,
+    door: Door,
+    tls: Option<Tls>,
+    closed: watch::Receiver<bool>,
+) {
     // Requirement 130: an answer's first bytes must not wait for an acknowledgement.
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "a connection has ended already");
         return;
     }
+    let Some(tls) = tls else { return serve(app, socket, door, closed).await };
+    match tls.accept(socket).await {
+        Ok(socket) => serve(app, socket, door, closed).await,
+        Err(error) => tracing::debug!(%error, "a client did not get through the handshake"),
+    }
+}
+
+async fn serve<S>(app: Arc<App>, socket: S, door: Door, mut closed: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
     let service = service_fn(move |request| {
         let app = Arc::clone(&app);
         async move { Ok::<_, Infallible>(enter(app, door, request).await) }

@@ -11,9 +11,9 @@ pub(crate) struct Surface {
 }
 
 impl Surface {
-    /// Whether its answers are generated, and so cost tokens.
+    /// Whether its answers cost tokens.
     pub(crate) fn generates(&self) -> bool {
-        self.path == self.dialect.path()
+        self.path == self.dialect.path() || self.path == "/v1/embeddings"
     }
 }
 

@@ -17,6 +17,7 @@ use futures_util::FutureExt;
 use http::request::Parts;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use tokio::sync::Semaphore;
+use traces::{Parent, Traces};
 use wire::{Dialect, ErrorBody};
 
 use crate::auth::ApiKey;
@@ -46,6 +47,8 @@ pub(crate) struct App {
     pub(crate) heavy_work: Arc<Semaphore>,
     /// Who shares what was computed.
     pub(crate) isolation: Isolation,
+    /// Where the spans of requests go, where somebody wants them.
+    pub(crate) traces: Option<Traces>,
     key: Option<ApiKey>,
     advertise_url: Option<String>,
     listen: SocketAddr,
@@ -74,6 +77,7 @@ impl App {
             body_limit: config.body_limit_mb as usize * (1 << 20),
             heavy_work,
             isolation: Isolation::new(config.harness.native.cache_isolation),
+            traces: None,
             key,
             advertise_url: config
                 .advertise_url
@@ -149,6 +153,10 @@ pub(crate) struct Asker {
     pub(crate) request_id: Arc<str>,
     /// Whose request it is, by cortex's word.
     pub(crate) identity: Option<HeaderValue>,
+    /// Whether a stream tells what it uses, for cortex.
+    pub(crate) tells_usage: bool,
+    /// The span that the request belongs to elsewhere.
+    pub(crate) parent: Option<Parent>,
 }
 
 impl Asker {
@@ -159,6 +167,10 @@ impl Asker {
             dialect: Dialect::of_request(uri.path(), has_version),
             request_id: id.map_or_else(|| "".into(), |RequestId(id)| Arc::clone(id)),
             identity: headers.get(control::IDENTITY_HEADER).cloned(),
+            tells_usage: headers.contains_key(control::USAGE_HEADER),
+            parent: headers
+                .get(traces::HEADER)
+                .and_then(|header| Parent::read(header.to_str().ok()?)),
         }
     }
 

@@ -19,13 +19,16 @@ use crate::spelling::edit_distance;
 pub const DEFAULT_PATH: &str = "/etc/neuron/neuron.toml";
 
 /// Every key that a file may have; `default_models` is a list of tables.
-const KEYS: [&str; 29] = [
+const KEYS: [&str; 32] = [
     "listen",
     "api_key_file",
     "advertise_url",
     "allow_open_listen",
     "model_dirs",
     "body_limit_mb",
+    "traces",
+    "traces.endpoint",
+    "traces.share",
     "default_models",
     "default_models.model_id",
     "default_models.harness",
@@ -71,6 +74,25 @@ pub struct Config {
     pub default_models: Vec<LoadRequest>,
     /// Settings of the harnesses.
     pub harness: Harnesses,
+    /// Where the spans of requests go.
+    pub traces: Traces,
+}
+
+/// `[traces]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Traces {
+    /// An OpenTelemetry collector that takes OTLP over HTTP, for example `http://127.0.0.1:4318`;
+    /// without it nothing is traced.
+    pub endpoint: Option<String>,
+    /// The share of requests that are traced, of those that come without a `traceparent`.
+    pub share: f64,
+}
+
+impl Default for Traces {
+    fn default() -> Self {
+        Self { endpoint: None, share: 1.0 }
+    }
 }
 
 /// `[harness]`
@@ -142,6 +164,7 @@ impl Default for Config {
             body_limit_mb: 32,
             default_models: Vec::new(),
             harness: Harnesses::default(),
+            traces: Traces::default(),
         }
     }
 }

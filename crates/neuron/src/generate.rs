@@ -17,6 +17,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use control::ModelStatus;
+use dialog::Event;
 use http::{HeaderMap, HeaderValue, header};
 use tokio::time::Instant;
 use wire::models::Model;
@@ -75,7 +76,9 @@ async fn tell(admitted: Admitted, asker: &Asker, is_marked: bool) -> Result<Resp
         Projector::Stream(projector) => {
             let keep_alive_at = Instant::now() + FIRST_KEEP_ALIVE;
             let marks = is_marked.then(Marks::default);
-            let mut response = stream(Sse { answer, projector, keep_alive_at, marks, told });
+            let tells_usage = asker.tells_usage;
+            let sse = Sse { answer, projector, keep_alive_at, marks, told, tells_usage };
+            let mut response = stream(sse);
             if is_marked {
                 let stamp = match is_resumable {
                     true => mark.header(),
@@ -104,6 +107,8 @@ struct Sse {
     marks: Option<Marks>,
     /// Happenings that the client knows of already: another node told them.
     told: usize,
+    /// Whether it tells a gateway what it uses.
+    tells_usage: bool,
 }
 
 fn stream(sse: Sse) -> Response {
@@ -131,8 +136,12 @@ async fn next_frames(sse: &mut Sse) -> Option<Bytes> {
             });
         };
         let Happening { choice, events, tokens } = next?;
-        let frames: Vec<u8> =
-            events.iter().flat_map(|event| sse.projector.choice(choice, event)).collect();
+        let is_milestone = sse.tells_usage && events.iter().any(is_milestone);
+        let mut frames = match is_milestone {
+            true => wire::usage_comment(&sse.answer.usage()).into_bytes(),
+            false => Vec::new(),
+        };
+        frames.extend(events.iter().flat_map(|event| sse.projector.choice(choice, event)));
         if sse.told > 0 {
             sse.told -= 1;
             continue;
@@ -149,6 +158,11 @@ async fn next_frames(sse: &mut Sse) -> Option<Bytes> {
             });
         }
     }
+}
+
+/// At the beginning the prompt's tokens are known, and at the end all of them.
+fn is_milestone(event: &Event) -> bool {
+    matches!(event, Event::Started { .. } | Event::Finished { .. })
 }
 
 /// `GET /v1/models`: what answers, or will again without being asked (requirement 69).

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use traces::{Service, Traces};
 
 use crate::app::{self, App};
 use crate::auth::{ApiKey, KeyError};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::lifecycle::RestartPolicy;
 use crate::models::Models;
 use crate::process::EngineProgram;
@@ -36,6 +37,9 @@ pub enum ServeError {
     /// The key cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
+    /// Traces cannot be sent.
+    #[error(transparent)]
+    Traces(#[from] traces::BuildError),
 }
 
 /// A daemon that listens.
@@ -58,7 +62,9 @@ impl Daemon {
         let listener = TcpListener::bind(config.listen).await.map_err(unbound)?;
         let listen = listener.local_addr().map_err(unbound)?;
         let models = Models::new(config, own_engine, policy);
-        let app = Arc::new(App::new(config, models, key, listen));
+        let mut app = App::new(config, models, key, listen);
+        app.traces = start_traces(&config.traces)?;
+        let app = Arc::new(app);
         Ok(Self { listen, app, listener })
     }
 
@@ -79,6 +85,15 @@ impl Daemon {
         app.models.shut_down(SHUTDOWN_DRAIN).await;
         let _ = close.send(true);
         let _ = server.await;
+        if let Some(traces) = &app.traces {
+            traces.stop();
+        }
         tracing::info!("all engines and connections ended");
     }
+}
+
+fn start_traces(config: &config::Traces) -> Result<Option<Traces>, traces::BuildError> {
+    let Some(endpoint) = &config.endpoint else { return Ok(None) };
+    let version = env!("CARGO_PKG_VERSION");
+    Traces::start(Service { name: "neuron", version, endpoint, share: config.share }).map(Some)
 }

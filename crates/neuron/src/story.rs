@@ -1,10 +1,11 @@
 //! The one log line of an inference request, written when it ends, however it ends.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use dialog::{CacheMiss, FailureKind, FinishReason, Timings, Usage};
 use text::Turn;
+use traces::Span;
 
 use crate::live::Times;
 use crate::served::Served;
@@ -40,6 +41,8 @@ pub(crate) struct Story {
     pub(crate) turns: Vec<Turn>,
     /// Set at its end.
     pub(crate) outcome: Option<Outcome>,
+    /// Told to a collector, where there is one.
+    pub(crate) span: Option<Span>,
 }
 
 impl Story {
@@ -63,6 +66,38 @@ impl Story {
     }
 }
 
+impl Story {
+    /// The parts of the request, at the times that the engine tells.
+    fn trace(&mut self, reason: &str) {
+        let Some(mut span) = self.span.take() else { return };
+        let times = &self.times;
+        for (name, begin, end) in [
+            ("queue", Some(self.arrived), times.started),
+            ("prompt", times.started, times.first_token),
+            ("decode", times.first_token, times.last_token),
+        ] {
+            if let (Some(begin), Some(end)) = (begin, end) {
+                span.part(name, wall(begin), wall(end));
+            }
+        }
+        span.text("request.id", &self.request_id);
+        span.text("gen_ai.request.model", &self.served.id);
+        span.text("gen_ai.operation.name", self.dialect);
+        span.text("gen_ai.response.finish_reason", reason);
+        span.count("gen_ai.usage.input_tokens", self.usage.prompt_tokens.into());
+        span.count("gen_ai.usage.output_tokens", self.usage.completion_tokens.into());
+        span.count("neuron.cached_tokens", self.usage.cached_tokens.into());
+        if !matches!(self.outcome, Some(Outcome::Finished(_))) {
+            span.fail(reason);
+        }
+    }
+}
+
+/// An instant by the wall clock.
+fn wall(at: Instant) -> SystemTime {
+    SystemTime::now().checked_sub(at.elapsed()).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
 impl Drop for Story {
     /// Requirement 94.
     fn drop(&mut self) {
@@ -83,6 +118,7 @@ impl Drop for Story {
             Some(Outcome::Failed(kind)) => format!("{kind:?}"),
             None => "ClientGone".to_owned(),
         };
+        self.trace(&reason);
         let timings = self.timings(&self.times);
         tracing::info!(
             request_id = &*self.request_id,

@@ -6,19 +6,23 @@ use super::Finding;
 use super::tree::{Crate, Tree};
 
 /// Which crates of the workspace a crate may name. `testkit` may be a dev-dependency of any.
-const EDGES: [(&str, &[&str]); 14] = [
+const EDGES: [(&str, &[&str]); 15] = [
     ("bench", &["engine", "kernels", "model", "wire"]),
     ("control", &[]),
-    ("cortex", &["control", "dialog", "fleet", "wire"]),
+    ("cortex", &["control", "dialog", "fleet", "traces", "wire"]),
     ("dialog", &[]),
     ("engine", &["kernels", "model", "scheduler"]),
     ("fleet", &["control"]),
     ("kernels", &[]),
     ("model", &["kernels"]),
-    ("neuron", &["control", "dialog", "engine", "kernels", "model", "scheduler", "text", "wire"]),
+    (
+        "neuron",
+        &["control", "dialog", "engine", "kernels", "model", "scheduler", "text", "traces", "wire"],
+    ),
     ("scheduler", &[]),
     ("testkit", &["control", "dialog", "engine", "fleet", "kernels", "model", "scheduler", "wire"]),
     ("text", &["dialog"]),
+    ("traces", &[]),
     ("wire", &["dialog"]),
     ("xtask", &[]),
 ];

@@ -3,12 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fleet::Tick;
-use fleet::budget::{Account, Hold, Limits, Rate, Spent};
+use fleet::budget::{Account, Budget, Claims, Grant, Hold, Limits, Rate, Spent};
 use http::{HeaderMap, HeaderName, HeaderValue};
+use tokio::sync::oneshot;
 use wire::ErrorBody;
 
-use super::refusal;
+use super::{Clock, refusal};
 use crate::config::{Key, Scope, Scopes};
+use crate::ledger::{Ledger, NotHeld};
 
 /// A request's key.
 #[derive(Clone)]
@@ -20,17 +22,42 @@ pub(crate) struct Caller {
 
 /// What a key has used and may use.
 pub(super) struct Purse {
-    account: Mutex<Account>,
+    state: Mutex<State>,
+    clock: Arc<Clock>,
+    ledger: Ledger,
+}
+
+struct State {
+    account: Account,
+    budget: Option<Budget>,
+}
+
+/// A shared budget is none of this process's arithmetic.
+fn own_limits(limits: Limits, ledger: &Ledger) -> Limits {
+    match ledger.is_shared() {
+        true => Limits { budget: None, ..limits },
+        false => limits,
+    }
 }
 
 impl Purse {
-    pub(super) fn new(limits: Limits, now: Tick) -> Purse {
-        Purse { account: Mutex::new(Account::new(limits, Spent::default(), now)) }
+    /// `spent` is what the ledger knows.
+    pub(super) fn new(limits: Limits, spent: Spent, clock: Arc<Clock>, ledger: Ledger) -> Purse {
+        let account = Account::new(own_limits(limits, &ledger), spent, clock.now());
+        let state = Mutex::new(State { account, budget: limits.budget });
+        Purse { state, clock, ledger }
     }
 
-    fn account(&self) -> MutexGuard<'_, Account> {
+    /// Other limits from now on.
+    pub(super) fn relimit(&self, limits: Limits) {
+        let mut state = self.state();
+        state.account.relimit(own_limits(limits, &self.ledger), self.clock.now());
+        state.budget = limits.budget;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held; and a purse must not be lost to a defect elsewhere.
-        self.account.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -40,10 +67,8 @@ impl Caller {
         Caller { name, scopes, purse }
     }
 
-    /// The same purse under other limits.
-    pub(super) fn purse_under(&self, limits: Limits, now: Tick) -> Arc<Purse> {
-        self.purse.account().relimit(limits, now);
-        Arc::clone(&self.purse)
+    pub(super) fn purse(&self) -> &Arc<Purse> {
+        &self.purse
     }
 
     /// Whose key it is.
@@ -58,23 +83,52 @@ impl Caller {
     /// Reserves what a request may use.
     ///
     /// # Errors
-    /// 429 with the limit in words and when to come back.
-    pub(crate) fn reserve(&self, bound: u64, likely: u64, now: Tick) -> Result<Seat, ErrorBody> {
-        let hold = self.purse.account().reserve(bound, likely, now).map_err(refusal::denied)?;
-        Ok(Seat { purse: Arc::clone(&self.purse), hold: Some(hold) })
+    /// 429 with the limit in words and when to come back; 503 when a shared budget is out of reach.
+    pub(crate) async fn reserve(&self, bound: u64, likely: u64) -> Result<Seat, ErrorBody> {
+        let now = self.purse.clock.now();
+        let (hold, budget) = {
+            let mut state = self.purse.state();
+            let hold = state.account.reserve(bound, likely, now).map_err(refusal::denied)?;
+            (hold, state.budget)
+        };
+        let (purse, name) = (Arc::clone(&self.purse), Arc::clone(&self.name));
+        let mut seat = Seat { purse, name, hold: Some(hold), shared: None, budget };
+        if let Some(budget) = budget.filter(|_| self.purse.ledger.is_shared()) {
+            seat.shared = Some(self.share(budget, bound, now).await?);
+        }
+        Ok(seat)
     }
 
-    /// What of its budget is spoken for.
-    #[cfg(test)]
-    pub(super) fn claims(&self, now: Tick) -> fleet::budget::Claims {
-        self.purse.account().claims(now)
+    /// Reserves in the database. The work goes on when the client leaves, so that what it then
+    /// brings can be given back.
+    async fn share(&self, budget: Budget, want: u64, now: Tick) -> Result<Grant, ErrorBody> {
+        let (told, answer) = oneshot::channel();
+        let (ledger, name) = (self.purse.ledger.clone(), Arc::clone(&self.name));
+        tokio::spawn(async move {
+            let held = ledger.hold(&name, budget, want, now).await;
+            if let Err(Ok(grant)) = told.send(held) {
+                ledger.release(&name, grant).await;
+            }
+        });
+        match answer.await {
+            Ok(Ok(grant)) => Ok(grant),
+            Ok(Err(NotHeld::Denied(denied))) => Err(refusal::denied(denied)),
+            Ok(Err(NotHeld::Unknown)) | Err(_) => Err(refusal::unknowable()),
+        }
+    }
+
+    /// What of its budget is spoken for, and requests that are open; of a shared budget, nothing.
+    pub(crate) fn standing(&self) -> (Claims, u32) {
+        let (state, now) = (self.purse.state(), self.purse.clock.now());
+        (state.account.claims(now), state.account.open())
     }
 
     /// Tells the client where it stands.
-    pub(crate) fn tell_rates(&self, headers: &mut HeaderMap, now: Tick) {
+    pub(crate) fn tell_rates(&self, headers: &mut HeaderMap) {
+        let now = self.purse.clock.now();
         let (requests, tokens) = {
-            let account = self.purse.account();
-            (account.request_rate(now), account.token_rate(now))
+            let state = self.purse.state();
+            (state.account.request_rate(now), state.account.token_rate(now))
         };
         if let Some(rate) = requests {
             tell(headers, &REQUESTS, rate);
@@ -105,17 +159,40 @@ fn tell(headers: &mut HeaderMap, names: &[HeaderName; 3], rate: Rate) {
     }
 }
 
-/// A reservation. The record of its request settles it, however that ends.
+/// A reservation. Dropped before it is settled, it gives everything back.
 pub(crate) struct Seat {
     purse: Arc<Purse>,
+    name: Arc<str>,
     hold: Option<Hold>,
+    /// What is held of a budget in the database.
+    shared: Option<Grant>,
+    budget: Option<Budget>,
 }
 
 impl Seat {
-    /// Gives back what was held and pays what was used.
-    pub(crate) fn settle(mut self, used: u64, now: Tick) {
+    /// Gives back what was held and pays what was used. What the ledger has to know of it comes
+    /// back: the budget, and what was held of it in the database.
+    pub(crate) fn settle(mut self, used: u64) -> Option<(Budget, Option<Grant>)> {
+        self.give_back(used);
+        self.budget.map(|budget| (budget, self.shared.take()))
+    }
+
+    fn give_back(&mut self, used: u64) {
         if let Some(hold) = self.hold.take() {
-            self.purse.account().settle(hold, used, now);
+            let now = self.purse.clock.now();
+            self.purse.state().account.settle(hold, used, now);
+        }
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.give_back(0);
+        let Some(grant) = self.shared.take() else { return };
+        let (ledger, name) = (self.purse.ledger.clone(), Arc::clone(&self.name));
+        // Without a runtime the process ends, and what it holds lapses.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move { ledger.release(&name, grant).await });
         }
     }
 }

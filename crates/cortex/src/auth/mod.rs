@@ -14,6 +14,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
 use fleet::Tick;
+use fleet::budget::{Limits, Spent};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
 use subtle::ConstantTimeEq;
@@ -22,14 +23,17 @@ use wire::ErrorBody;
 pub(crate) use account::{Caller, Seat};
 pub use digest::{hash_key, new_key};
 
+use crate::Error;
 use crate::config::{Auth, Scope};
+use crate::ledger::Ledger;
 use account::Purse;
 use digest::sha256;
 
 /// All keys; replaced when the configuration is read again.
-pub(crate) struct Door {
+pub(crate) struct Doorkeeper {
     ring: ArcSwap<Ring>,
-    clock: Clock,
+    clock: Arc<Clock>,
+    ledger: Ledger,
 }
 
 #[derive(Default)]
@@ -39,7 +43,7 @@ struct Ring {
 }
 
 /// Unix milliseconds that never run backwards: the wall clock is asked once.
-struct Clock {
+pub(super) struct Clock {
     started: Instant,
     since_epoch_ms: u64,
 }
@@ -57,26 +61,64 @@ impl Clock {
     }
 }
 
-impl Door {
-    pub(crate) fn new(auth: &Auth) -> Door {
-        let door = Door { ring: ArcSwap::default(), clock: Clock::start() };
-        door.replace(auth);
-        door
+impl Doorkeeper {
+    /// Opens with these keys, which have spent what the ledger says.
+    ///
+    /// # Errors
+    /// [`Error::Ledger`] when it cannot be read.
+    pub(crate) async fn open(auth: &Auth, ledger: Ledger) -> Result<Doorkeeper, Error> {
+        let clock = Arc::new(Clock::start());
+        let door = Doorkeeper { ring: ArcSwap::default(), clock, ledger };
+        door.replace(auth).await?;
+        Ok(door)
     }
 
     /// Takes the keys of a configuration that was read again. A key that keeps its name keeps what
     /// it has used.
-    pub(crate) fn replace(&self, auth: &Auth) {
-        let (old, now) = (self.ring.load(), self.now());
+    ///
+    /// # Errors
+    /// [`Error::Ledger`] when it cannot be read; then the old keys stay.
+    pub(crate) async fn replace(&self, auth: &Auth) -> Result<(), Error> {
+        let old = self.ring.load_full();
         let kept = |name: &str| old.callers.values().find(|caller| caller.name() == name);
-        let callers = auth.keys.iter().filter_map(|key| {
+        let mut callers = HashMap::new();
+        for key in &auth.keys {
+            let Some(digest) = key.digest() else { continue };
             let purse = match kept(&key.name) {
-                Some(caller) => caller.purse_under(key.limits(), now),
-                None => Arc::new(Purse::new(key.limits(), now)),
+                Some(caller) => Arc::clone(caller.purse()),
+                None => self.purse(&key.name, key.limits()).await?,
             };
-            Some((key.digest()?, Caller::new(key, purse)))
-        });
-        self.ring.store(Arc::new(Ring { callers: callers.collect() }));
+            callers.insert(digest, Caller::new(key, purse));
+        }
+        // Nothing fails from here on.
+        for key in auth.keys.iter().filter(|key| kept(&key.name).is_some()) {
+            if let Some(caller) = key.digest().and_then(|digest| callers.get(&digest)) {
+                caller.purse().relimit(key.limits());
+            }
+        }
+        self.ring.store(Arc::new(Ring { callers }));
+        Ok(())
+    }
+
+    async fn purse(&self, name: &str, limits: Limits) -> Result<Arc<Purse>, Error> {
+        let spent = match limits.budget {
+            Some(budget) => self.ledger.spent(name, budget, self.now()).await?,
+            None => Spent::default(),
+        };
+        let (clock, ledger) = (Arc::clone(&self.clock), self.ledger.clone());
+        Ok(Arc::new(Purse::new(limits, spent, clock, ledger)))
+    }
+
+    /// Where usage is written down.
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// Everybody who has a key, by name.
+    pub(crate) fn callers(&self) -> Vec<Caller> {
+        let mut all: Vec<Caller> = self.ring.load().callers.values().cloned().collect();
+        all.sort_by(|a, b| a.name().cmp(b.name()));
+        all
     }
 
     /// Unix milliseconds, for all limits.

@@ -61,3 +61,8 @@ fn spent(after_secs: Option<u32>) -> ErrorBody {
     }
     error
 }
+
+/// A budget that replicas share cannot be looked at, and nobody may spend it unseen.
+pub(super) fn unknowable() -> ErrorBody {
+    ErrorBody::overloaded("this key's budget cannot be looked up now; ask again", 5)
+}

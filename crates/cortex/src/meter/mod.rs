@@ -4,6 +4,7 @@ mod estimate;
 
 use dialog::Usage;
 use fleet::Snapshot;
+use fleet::budget::{Budget, Grant};
 use wire::{ErrorBody, Peek, Tally};
 
 use crate::app::App;
@@ -19,6 +20,9 @@ pub(crate) struct Meter {
     estimate: Estimate,
     tally: Option<Tally>,
 }
+
+/// A budget, and what of it is held in the database.
+pub(crate) type Paying = (Budget, Option<Grant>);
 
 /// What a request used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,7 +53,7 @@ impl Meter {
     ///
     /// # Errors
     /// 429 in words when one of the key's limits is in the way.
-    pub(crate) fn reserve(
+    pub(crate) async fn reserve(
         &mut self,
         app: &App,
         surface: &Surface,
@@ -62,7 +66,7 @@ impl Meter {
             self.estimate = Estimate::new(body, peek, limit);
         }
         let Estimate { bound, likely, .. } = self.estimate;
-        self.seat = Some(caller.reserve(bound, likely, app.door.now())?);
+        self.seat = Some(caller.reserve(bound, likely).await?);
         Ok(())
     }
 
@@ -83,16 +87,15 @@ impl Meter {
         }
     }
 
-    /// What was used, when nothing more comes. `is_whole` says that the answer came to its end.
-    pub(crate) fn settle(&mut self, app: &App, is_whole: bool) -> Used {
+    /// What was used, when nothing more comes, and which budget pays. `is_whole` says that the
+    /// answer came to its end.
+    pub(crate) fn settle(&mut self, is_whole: bool) -> (Used, Option<Paying>) {
         let used = match &self.tally {
             Some(tally) => self.used(tally, is_whole),
             None => Used::default(),
         };
-        if let Some(seat) = self.seat.take() {
-            seat.settle(used.tokens(), app.door.now());
-        }
-        used
+        let paying = self.seat.take().and_then(|seat| seat.settle(used.tokens()));
+        (used, paying)
     }
 
     fn used(&self, tally: &Tally, is_whole: bool) -> Used {

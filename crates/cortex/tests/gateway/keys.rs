@@ -1,8 +1,11 @@
 //! Keys, limits and budgets, over every dialect.
 
+use std::ops::Deref;
+
 use control::ModelStatus::Ready;
 use cortex::hash_key;
 use serde_json::Value;
+use tempfile::TempDir;
 use testkit::fake_neuron::{Answer as Script, End, FakeNeuron};
 use wire::Dialect;
 
@@ -10,13 +13,36 @@ use crate::client::{Answer, Open, TestGateway, until};
 
 const SECRET: &str = "sk-of-ann";
 
+/// A gateway whose ledger goes with it.
+struct Kept {
+    gateway: TestGateway,
+    dir: TempDir,
+}
+
+impl Deref for Kept {
+    type Target = TestGateway;
+
+    fn deref(&self) -> &TestGateway {
+        &self.gateway
+    }
+}
+
 /// A gateway over `neuron` with one key of these settings.
-async fn gateway(neuron: &FakeNeuron, more: &str) -> TestGateway {
+async fn gateway(neuron: &FakeNeuron, more: &str) -> Kept {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    kept(dir, neuron, more).await
+}
+
+async fn kept(dir: TempDir, neuron: &FakeNeuron, more: &str) -> Kept {
     let sha256 = hash_key(SECRET.as_bytes());
-    let keys = format!("[[auth.keys]]\nname = \"ann\"\nsha256 = \"{sha256}\"\n{more}\n");
+    let ledger = dir.path().join("ledger.sqlite").display().to_string();
+    let keys = format!(
+        "[ledger]\nurl = \"sqlite://{ledger}\"\n\
+         [[auth.keys]]\nname = \"ann\"\nsha256 = \"{sha256}\"\n{more}\n"
+    );
     let gateway = TestGateway::start(&[neuron.url()], &keys).await;
     gateway.until_nodes(|status| status == "ok").await;
-    gateway
+    Kept { gateway, dir }
 }
 
 fn body(dialect: Dialect, stream: bool) -> String {
@@ -201,4 +227,36 @@ async fn requests_at_once_are_counted_until_their_end() {
     // Its seat is free once the gateway has noticed that it left (requirements 62 and 73).
     neuron.answer_with(thousand(Dialect::OpenaiChat, false));
     until(async || ask(&gateway, Dialect::OpenaiChat, false, &bearer()).await.status == 200).await;
+}
+
+#[tokio::test]
+async fn a_restart_remembers_what_was_spent_and_the_ledger_tells_it() {
+    let neuron = FakeNeuron::start(&[("m", Ready)]).await;
+    neuron.answer_with(thousand(Dialect::Anthropic, true));
+    let more = "scope = \"admin\"\nbudget = { tokens = 2000 }";
+    let Kept { mut gateway, dir } = gateway(&neuron, more).await;
+    assert_eq!(ask(&gateway, Dialect::Anthropic, true, &bearer()).await.status, 200);
+    gateway.signal_stop();
+    gateway.until_stopped().await;
+    let gateway = kept(dir, &neuron, more).await;
+    let statuses = [
+        ask(&gateway, Dialect::Anthropic, true, &bearer()).await.status,
+        ask(&gateway, Dialect::Anthropic, true, &bearer()).await.status,
+    ];
+    assert_eq!(statuses, [200, 429]);
+    let operator = async |path: &str| {
+        let addr = gateway.metrics_addr;
+        Open::request(addr, "GET", path, &bearer(), b"").await.read_all().await
+    };
+    let rows = operator("/admin/usage?key=ann").await.json();
+    assert_eq!(rows.as_array().map(Vec::len), Some(3), "{rows}");
+    assert_eq!(rows[0]["prompt_tokens"], 100);
+    assert_eq!(rows[0]["completion_tokens"], 900);
+    let ends: Vec<_> = rows.as_array().into_iter().flatten().map(|row| &row["end"]).collect();
+    assert_eq!(ends.iter().filter(|end| **end == "insufficient_quota").count(), 1, "{rows}");
+    let csv = operator("/admin/usage?format=csv").await;
+    assert_eq!(csv.text().lines().count(), 4, "{}", csv.text());
+    assert_eq!(operator("/admin/usage?from=1").await.status, 400);
+    let keys = operator("/admin/keys").await.json();
+    assert_eq!(keys[0]["spent"], 2000, "{keys}");
 }

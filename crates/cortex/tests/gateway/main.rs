@@ -6,5 +6,7 @@ mod keys;
 mod lists;
 mod malformed;
 mod refusals;
+mod secure;
 mod streams;
+mod traced;
 mod upstreams;

@@ -2,8 +2,6 @@
 
 use control::ModelStatus::{Failed, Loading, Ready, Restarting};
 use testkit::fake_neuron::FakeNeuron;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use crate::client::{Answer, Open, TestGateway};
 
@@ -93,22 +91,6 @@ async fn a_body_over_the_limit_is_refused_before_and_while_it_is_read() {
     let chunk = [b"80000\r\n", &vec![b' '; 0x80000][..], b"\r\n"].concat();
     let all = [head.as_bytes(), &chunk, &chunk, b"1\r\n \r\n0\r\n\r\n"].concat();
     check(&raw(&gateway, &all).await, 413, Some("request_too_large"), false);
-
-    // Clients that read only once they have written everything.
-    let large = vec![b' '; 4 << 20];
-    for head in [
-        format!("content-length: {}\r\n\r\n", large.len()),
-        format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n", large.len()),
-    ] {
-        let head = format!("POST /v1/messages HTTP/1.1\r\nhost: g\r\n{head}");
-        let tail = if head.contains("chunked") { "\r\n0\r\n\r\n" } else { "" };
-        let all = [head.as_bytes(), &large, tail.as_bytes()].concat();
-        let mut socket = TcpStream::connect(gateway.addr).await.expect("it listens");
-        socket.write_all(&all).await.expect("the gateway takes all of it");
-        let mut answer = [0; 12];
-        socket.read_exact(&mut answer).await.expect("an answer");
-        assert_eq!(&answer, b"HTTP/1.1 413");
-    }
 
     let mut fits = r#"{"model":"nope"}"#.to_owned();
     fits.push_str(&" ".repeat((1 << 20) - fits.len()));

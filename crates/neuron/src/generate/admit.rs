@@ -79,6 +79,7 @@ pub(super) async fn admit(
         times: Times::default(),
         turns: prepared.turns.clone(),
         outcome: Some(Outcome::Refused),
+        span: app.traces.as_ref().map(|it| it.begin("generate", asker.parent.as_ref())),
     };
     let options = StreamOptions::new(&request, &prepared, mark.calls.as_str());
     let text = TextStream::new(Arc::clone(&model), options.clone());

@@ -95,6 +95,11 @@ impl Answer {
         &self.story.served.id
     }
 
+    /// What it has used so far.
+    pub(super) fn usage(&self) -> Usage {
+        self.story.usage
+    }
+
     /// What happens next; `None` after the last event.
     ///
     /// Cancel-safe: what a dropped call would have brought, the next call brings.

@@ -130,6 +130,8 @@ async fn tell(
         times: Times::default(),
         turns: Vec::new(),
         outcome: None,
+        // It has no parts: the gateway's span says all that there is.
+        span: None,
     };
     let one = |request: TokenRequest| {
         let ticket = served.live.submit(request).map_err(|why| refuse_not_taken(&served, why));

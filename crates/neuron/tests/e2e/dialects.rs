@@ -236,3 +236,33 @@ async fn a_killed_engine_ends_every_dialects_stream_with_its_error() {
         node.stop().await;
     }
 }
+
+/// A gateway has to know what a stream uses, also where its client has not asked for it.
+#[tokio::test]
+async fn a_stream_tells_a_gateway_what_it_uses_in_every_dialect() {
+    // Requirement 113.
+    let node = Node::with(says("one two three ", 1)).await;
+    for dialect in wire::Dialect::ALL {
+        let path = dialect.path();
+        let mut body = match dialect {
+            wire::Dialect::OpenaiChat => {
+                json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5})
+            }
+            _ => body(path, json!({})),
+        };
+        (body["model"], body["stream"]) = (MODEL.into(), true.into());
+        let told = async |headers: &[(&str, &str)]| {
+            let request = request("POST", path, headers, body.to_string().as_bytes());
+            client::open(node.address, request).await.rest().await
+        };
+        let stream = told(&[(control::USAGE_HEADER, "1")]).await;
+        let mut tally = wire::Tally::new(dialect, true);
+        tally.push(stream.as_bytes());
+        let usage = tally.usage().unwrap_or_else(|| panic!("{path} tells nothing: {stream}"));
+        assert_eq!(usage.completion_tokens, 5, "{path}: {stream}");
+        assert!(usage.prompt_tokens > 0, "{path}: {stream}");
+        let first = stream.lines().next().unwrap_or_default();
+        assert!(first.starts_with(": usage prompt="), "{path} begins with {first}");
+        assert!(!told(&[]).await.contains(": usage"), "{path}: others are not told");
+    }
+}
