@@ -199,6 +199,7 @@ async fn dispatch(
     let page = || match path {
         "/v1/models" => Some(listing::models(app, dialect)),
         "/health" => Some(listing::health(app)),
+        "/openapi.json" => Some(listing::openapi()),
         "/version" | "/" => Some(listing::version()),
         path if path.starts_with("/v1/models/") => Some(listing::model(app, path, dialect, &id)),
         _ => None,

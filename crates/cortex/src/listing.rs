@@ -58,6 +58,11 @@ pub(crate) fn health(app: &App) -> Reply {
     json_reply(code, &json!({ "status": status, "nodes": nodes }))
 }
 
+/// `GET /openapi.json`
+pub(crate) fn openapi() -> Reply {
+    bytes_reply(StatusCode::OK, "application/json", wire::openapi::document().into())
+}
+
 /// `GET /version`.
 pub(crate) fn version() -> Reply {
     let body = json!({ "name": "cortex", "version": env!("CARGO_PKG_VERSION") });

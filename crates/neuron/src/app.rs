@@ -136,6 +136,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v1/models/{*id}", get(generate::one_model))
         .route("/v1/messages/count_tokens", post(generate::count_tokens))
         .route("/v1/embeddings", post(generate::embed))
+        .route("/openapi.json", get(generate::openapi))
         .route("/tokenize", post(generate::tokenize))
         .route("/detokenize", post(generate::detokenize))
         .fallback(unknown_path)

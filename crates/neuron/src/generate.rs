@@ -204,6 +204,11 @@ fn entry(app: &App, served: &Served) -> Option<Model> {
     Some(model)
 }
 
+/// `GET /openapi.json`
+pub(crate) async fn openapi() -> Response {
+    json(wire::openapi::document())
+}
+
 fn json(body: Vec<u8>) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }

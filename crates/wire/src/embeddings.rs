@@ -7,6 +7,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use dialog::{Prompt, Sharing};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -134,7 +135,7 @@ fn tokens(items: &[&RawValue], whole: &RawValue, path: &str) -> Result<Prompt, W
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct List<'a> {
     object: &'static str,
     data: Vec<Item<'a>>,
@@ -142,21 +143,21 @@ struct List<'a> {
     usage: Usage,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Item<'a> {
     object: &'static str,
     index: usize,
     embedding: Numbers<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 enum Numbers<'a> {
     Float(&'a [f32]),
     Base64(String),
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Usage {
     prompt_tokens: u64,
     total_tokens: u64,
@@ -187,6 +188,11 @@ pub fn body(
         usage: Usage { prompt_tokens, total_tokens: prompt_tokens },
     };
     serde_json::to_vec(&list).expect("wire types always serialise")
+}
+
+/// The shape of a whole answer.
+pub(crate) fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    generator.subschema_for::<List<'static>>()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What was wrong with a body, and the OpenAI error envelope.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 /// Why a body cannot become a request. All of them are the caller's to mend: status 400.
@@ -293,12 +294,12 @@ impl ErrorBody {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct Envelope<'a> {
     error: Inner<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Inner<'a> {
     message: &'a str,
     #[serde(rename = "type")]
@@ -322,6 +323,11 @@ fn spelled(letter: char) -> impl Iterator<Item = char> {
     let escape = letter.is_control().then(|| letter.escape_default());
     let plain = escape.is_none().then_some(letter);
     escape.into_iter().flatten().chain(plain)
+}
+
+/// The shape of a refusal.
+pub(crate) fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    generator.subschema_for::<Envelope<'static>>()
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@ pub mod models;
 pub mod openai_chat;
 pub mod openai_completions;
 pub mod openai_responses;
+pub mod openapi;
 mod peek;
 mod projector;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Log-probabilities on the wire.
 
 use dialog::TokenLogprob;
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -23,7 +24,7 @@ pub(crate) fn top_logprobs(body: &Object<'_>, wanted: bool) -> Result<Option<u8>
 }
 
 /// One token as chat completions and responses tell it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct TokenBody<'a> {
     token: String,
     logprob: f32,
@@ -31,7 +32,7 @@ pub(crate) struct TokenBody<'a> {
     top_logprobs: Vec<RivalBody<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct RivalBody<'a> {
     token: String,
     logprob: f32,
@@ -57,7 +58,7 @@ fn token(it: &TokenLogprob) -> TokenBody<'_> {
 }
 
 /// Chat completions' frame around tokens.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct ContentBody<'a> {
     content: Vec<TokenBody<'a>>,
     refusal: Option<()>,
@@ -77,7 +78,7 @@ impl<'a> ContentBody<'a> {
 }
 
 /// The older completions' parallel lists.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(crate) struct ListsBody {
     tokens: Vec<String>,
     token_logprobs: Vec<f32>,

@@ -1,10 +1,11 @@
 //! The shapes of `GET /v1/models` and `GET /v1/models/{id}`: one path, OpenAI's shape, and
 //! Anthropic's where the request has an `anthropic-version` header.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// One model; what is unknown is left out, never written as 0.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Model {
     /// What a request names in `model`.
     pub id: String,
@@ -33,7 +34,7 @@ pub struct Model {
 }
 
 /// Token limits of a model.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Limit {
     /// Prompt and answer together.
     pub context: u32,
@@ -43,7 +44,7 @@ pub struct Limit {
 }
 
 /// A model on a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Location {
     /// The node's name.
     pub node: String,
@@ -162,6 +163,11 @@ fn rfc3339(unix_secs: u64) -> String {
     };
     let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// The shape of one model.
+pub(crate) fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    generator.subschema_for::<Model>()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Token counts and times as OpenAI's completion dialects tell them.
 
 use dialog::{CacheMiss, Role, Timings, Usage};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Adds the counts of one of several answers to the same prompt, which counts once.
@@ -13,7 +14,7 @@ pub(crate) fn add_choice(total: &mut Usage, choice: u32, usage: &Usage) {
 }
 
 /// Requirement 24: the details are parts of the totals, and left out when zero.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Serialize, JsonSchema)]
 pub(crate) struct UsageBody {
     prompt_tokens: u32,
     completion_tokens: u32,
@@ -24,13 +25,13 @@ pub(crate) struct UsageBody {
     completion_tokens_details: Option<CompletionDetails>,
 }
 
-#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 struct PromptDetails {
     cached_tokens: u32,
 }
 
-#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 struct CompletionDetails {
     reasoning_tokens: u32,
@@ -74,7 +75,7 @@ pub(crate) fn read(object: &[u8]) -> Option<Usage> {
 }
 
 /// Field names as llama-server's, so that its clients show them.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Serialize, JsonSchema)]
 pub(crate) struct TimingsBody {
     queue_ms: f64,
     prompt_n: u32,
@@ -89,7 +90,7 @@ pub(crate) struct TimingsBody {
 }
 
 /// The message at which the prompt parted from the longest cached one.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Serialize, JsonSchema)]
 struct CacheMissBody {
     message: u32,
     role: &'static str,

@@ -1,11 +1,12 @@
 //! Errors in Anthropic's envelope and with its statuses.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::parse::THREAD;
 use crate::{ErrorBody, sse};
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Envelope<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
@@ -13,7 +14,7 @@ struct Envelope<'a> {
     request_id: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Inner<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
@@ -23,7 +24,7 @@ struct Inner<'a> {
 }
 
 /// By which SDKs know that they have to go on without a thread.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Details {
     error_code: &'static str,
     unsupported: [&'static str; 1],
@@ -66,4 +67,9 @@ fn status_and_kind(error: &ErrorBody) -> (u16, &'static str) {
         status @ 400..=499 => (status, "invalid_request_error"),
         status => (status, "api_error"),
     }
+}
+
+/// The shape of a refusal.
+pub(crate) fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    generator.subschema_for::<Envelope<'static>>()
 }

@@ -40,3 +40,5 @@ pub(crate) fn usage_in(json: &[u8]) -> Option<dialog::Usage> {
     let find = |depth| crate::tally::usage_object(json, depth);
     types::read_usage(find(1).or_else(|| find(2))?)
 }
+pub(crate) use error::schema as error_schema;
+pub(crate) use types::schema;

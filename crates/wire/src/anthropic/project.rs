@@ -177,7 +177,7 @@ fn stop(answer: &Answer, reason: dialog::FinishReason) -> (&'static str, Option<
 fn opening(kind: &Kind) -> ContentBlock<'_> {
     match kind {
         Kind::Reasoning => ContentBlock::Thinking { thinking: "", signature: "" },
-        Kind::Text => ContentBlock::Text { text: "" },
+        Kind::Text => ContentBlock::Text { text: "".into() },
         Kind::Call { id, name } => {
             let input = RawValue::from_string("{}".to_owned()).expect("an empty object is JSON");
             ContentBlock::ToolUse { id, name, input }
@@ -188,11 +188,11 @@ fn opening(kind: &Kind) -> ContentBlock<'_> {
 fn whole<'a>(block: &'a Block, signature: &'a str) -> ContentBlock<'a> {
     match &block.kind {
         Kind::Reasoning => ContentBlock::Thinking { thinking: &block.text, signature },
-        Kind::Text => ContentBlock::Text { text: &block.text },
+        Kind::Text => ContentBlock::Text { text: block.text.as_str().into() },
         Kind::Call { id, name } => match object(&block.text) {
             Some(input) => ContentBlock::ToolUse { id, name, input },
             // Requirement 14
-            None => ContentBlock::CutCall { text: format!("{name} {}", block.text) },
+            None => ContentBlock::Text { text: format!("{name} {}", block.text).into() },
         },
     }
 }

@@ -1,11 +1,14 @@
 //! The shapes that go out. Clients validate them strictly: documented keys are never left out.
 
+use std::borrow::Cow;
+
 use dialog::{FinishReason, Usage};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 /// What is announced at the beginning of a stream and told as a whole otherwise.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Message<'a> {
     pub(super) id: &'a str,
     #[serde(rename = "type")]
@@ -18,26 +21,12 @@ pub(super) struct Message<'a> {
     pub(super) usage: UsageBody,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum ContentBlock<'a> {
-    Text {
-        text: &'a str,
-    },
-    Thinking {
-        thinking: &'a str,
-        signature: &'a str,
-    },
-    ToolUse {
-        id: &'a str,
-        name: &'a str,
-        input: Box<RawValue>,
-    },
-    /// A call that makes no `ToolUse`.
-    #[serde(rename = "text")]
-    CutCall {
-        text: String,
-    },
+    Text { text: Cow<'a, str> },
+    Thinking { thinking: &'a str, signature: &'a str },
+    ToolUse { id: &'a str, name: &'a str, input: Box<RawValue> },
 }
 
 /// Frames of a stream; the `type` is the event's name too.
@@ -85,7 +74,7 @@ pub(super) struct MessageDelta<'a> {
 }
 
 /// Here the tokens that a cache supplied are no part of `input_tokens`; the three add up.
-#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct UsageBody {
     input_tokens: u32,
@@ -97,7 +86,7 @@ pub(super) struct UsageBody {
     output_tokens_details: Option<OutputDetails>,
 }
 
-#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 struct OutputDetails {
     thinking_tokens: u32,
@@ -141,4 +130,9 @@ pub(super) fn stop_reason(reason: FinishReason, stop_text: Option<&str>) -> &'st
 /// The body of `POST /v1/messages/count_tokens`.
 pub fn token_count(input_tokens: u32) -> Vec<u8> {
     format!("{{\"input_tokens\":{input_tokens}}}").into_bytes()
+}
+
+/// The shape of a whole answer.
+pub(crate) fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    generator.subschema_for::<Message<'static>>()
 }

@@ -15,3 +15,4 @@ mod tests;
 
 pub use parse::{ReplyOptions, parse};
 pub use project::{Collector, Stream, shows_words};
+pub(crate) use types::schema;

@@ -1,6 +1,7 @@
 //! The shapes that go out. Clients validate them strictly: documented keys are never left out.
 
 use dialog::FinishReason;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::logprobs::ContentBody;
@@ -57,7 +58,7 @@ pub(super) struct FunctionDelta<'a> {
     pub(super) arguments: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Completion<'a> {
     pub(super) id: &'a str,
     pub(super) object: &'static str,
@@ -68,7 +69,7 @@ pub(super) struct Completion<'a> {
     pub(super) timings: TimingsBody,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Choice<'a> {
     pub(super) index: u32,
     pub(super) message: Message<'a>,
@@ -76,7 +77,7 @@ pub(super) struct Choice<'a> {
     pub(super) finish_reason: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Message<'a> {
     pub(super) role: &'static str,
     pub(super) content: Option<String>,
@@ -87,7 +88,7 @@ pub(super) struct Message<'a> {
     pub(super) tool_calls: Vec<Call<'a>>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Call<'a> {
     pub(super) id: &'a str,
     #[serde(rename = "type")]
@@ -95,7 +96,7 @@ pub(super) struct Call<'a> {
     pub(super) function: Function<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Function<'a> {
     pub(super) name: &'a str,
     pub(super) arguments: &'a str,
@@ -107,4 +108,9 @@ pub(super) fn finish_reason(reason: FinishReason) -> &'static str {
         FinishReason::Length => "length",
         FinishReason::ToolCalls => "tool_calls",
     }
+}
+
+/// The shape of a whole answer.
+pub(crate) fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    generator.subschema_for::<Completion<'static>>()
 }

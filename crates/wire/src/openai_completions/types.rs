@@ -1,13 +1,14 @@
 //! The shapes that go out. Clients validate them strictly: documented keys are never left out.
 
 use dialog::FinishReason;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::logprobs::ListsBody;
 use crate::usage::{TimingsBody, UsageBody};
 
 /// A chunk of a stream or a whole answer: this dialect has one shape for both.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Completion<'a> {
     pub(super) id: &'a str,
     pub(super) object: &'static str,
@@ -21,7 +22,7 @@ pub(super) struct Completion<'a> {
     pub(super) timings: Option<TimingsBody>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Choice<'a> {
     pub(super) text: &'a str,
     pub(super) index: u32,
@@ -35,4 +36,9 @@ pub(super) fn finish_reason(reason: FinishReason) -> &'static str {
         FinishReason::Stop | FinishReason::ToolCalls => "stop",
         FinishReason::Length => "length",
     }
+}
+
+/// The shape of a whole answer.
+pub(crate) fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    generator.subschema_for::<Completion<'static>>()
 }

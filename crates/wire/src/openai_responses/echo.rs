@@ -1,6 +1,7 @@
 //! What a response repeats of its request.
 
 use dialog::{GenerateRequest, Json, ToolChoice, ToolSpec};
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use crate::WireError;
 use crate::fields::{self, Object};
 
 /// The fields of a request that every response carries, as clients' types demand.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Echo {
     instructions: Option<String>,
     max_output_tokens: Option<u32>,
@@ -25,13 +26,13 @@ pub struct Echo {
     user: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 struct EchoedReasoning {
     effort: Option<String>,
     summary: Option<()>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 struct EchoedText {
     format: Value,
 }
@@ -42,7 +43,7 @@ impl Default for EchoedText {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 struct EchoedTool {
     #[serde(rename = "type")]
     kind: &'static str,

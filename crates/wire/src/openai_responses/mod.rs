@@ -37,3 +37,4 @@ pub(crate) fn usage_in(json: &[u8], at: crate::dialect::UsageAt) -> Option<dialo
     };
     types::read_usage(crate::tally::usage_object(json, depth)?)
 }
+pub(crate) use types::schema;

@@ -1,12 +1,13 @@
 //! The shapes that go out. Clients validate them strictly: documented keys are never left out.
 
 use dialog::{TokenLogprob, Usage};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Echo;
 use crate::logprobs::{TokenBody, tokens};
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Response<'a> {
     pub(super) id: &'a str,
     pub(super) object: &'static str,
@@ -24,19 +25,19 @@ pub(super) struct Response<'a> {
     pub(super) usage: Option<UsageBody>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Failure<'a> {
     /// One of the dialect's closed set.
     pub(super) code: &'static str,
     pub(super) message: &'a str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 pub(super) struct Incomplete {
     pub(super) reason: &'static str,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Item<'a> {
     Message {
@@ -61,7 +62,7 @@ pub(super) enum Item<'a> {
     },
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Part<'a> {
     OutputText { text: &'a str, annotations: [(); 0], logprobs: Vec<TokenBody<'a>> },
@@ -105,7 +106,7 @@ pub(super) struct Frame<'a> {
 }
 
 /// In this dialect the details are required even when they are zero.
-#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub(super) struct UsageBody {
     input_tokens: u32,
@@ -115,14 +116,14 @@ pub(super) struct UsageBody {
     total_tokens: u64,
 }
 
-#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 struct InputDetails {
     cached_tokens: u32,
     cache_write_tokens: u32,
 }
 
-#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 struct OutputDetails {
     reasoning_tokens: u32,
@@ -152,4 +153,9 @@ pub(super) fn read_usage(object: &[u8]) -> Option<Usage> {
         cached_tokens: body.input_tokens_details.cached_tokens,
         reasoning_tokens: body.output_tokens_details.reasoning_tokens,
     })
+}
+
+/// The shape of a whole answer.
+pub(crate) fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    generator.subschema_for::<Response<'static>>()
 }
