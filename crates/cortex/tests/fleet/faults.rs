@@ -275,8 +275,8 @@ fn streams(temperature: f64) -> [(&'static str, Value); 4] {
     ]
 }
 
-/// Faults are tried one after the other: each has a fleet of its own, and a machine of two cores that
-/// runs several at once is late for reasons that are not theirs.
+/// Faults are tried one after the other: each has a fleet of its own, and a machine of two cores
+/// that runs several at once is late for reasons that are not theirs.
 static ONE_FAULT: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A stream whose node breaks goes on at the twin as if nothing had happened.
