@@ -116,6 +116,7 @@ start vllm-router 18150 "$work/venv/bin/vllm-router" "${router[@]}" --port 18150
     --policy round_robin --prometheus-port 18151
 ready vllm-router 18150
 if [ -z "${WITHOUT_LITELLM:-}" ]; then
+    export LITELLM_DANGEROUSLY_PERMIT_WEAK_OR_UNSET_MASTER_KEY=true
     start litellm 18160 "$work/venv-litellm/bin/litellm" --config "$work/litellm.yaml" \
         --host 127.0.0.1 --port 18160 --num_workers 1
     ready litellm 18160

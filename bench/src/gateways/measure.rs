@@ -78,6 +78,9 @@ pub(super) async fn load(
     })
 }
 
+/// How far apart the first streams of two connections begin: in step, they would measure a queue.
+const APART: Duration = Duration::from_millis(5);
+
 /// Streams on `connections` at once for `part` and until the last has ended.
 pub(super) async fn streams(
     target: &Target,
@@ -86,15 +89,17 @@ pub(super) async fn streams(
     part: Duration,
 ) -> Result<Streamed> {
     let (before, begin) = (target.tree.cpu_us(), Instant::now());
-    let failures = AtomicU64::new(0);
-    let workers = (0..connections).map(|_| async {
+    let failed = AtomicU64::new(0);
+    let failures = &failed;
+    let workers = (0..connections as u32).map(|nth| async move {
         let mut all = Vec::new();
+        tokio::time::sleep(nth * APART).await;
         let mut connection = Connection::open(target.addr).await?;
         loop {
             match connection.ask(ask).await {
                 Ok(went) => all.push((went.first.as_secs_f64() * 1e3, f64::from(went.chunks))),
                 Err(error) => {
-                    note(&failures, &error);
+                    note(failures, &error);
                     connection = Connection::open(target.addr).await?;
                 }
             }
@@ -119,7 +124,7 @@ pub(super) async fn streams(
         ttft_p99_ms: share(&firsts, 0.99),
         chunks: chunks / count,
         cpu_us: cpu / count,
-        failures: failures.into_inner(),
+        failures: failed.into_inner(),
     })
 }
 

@@ -177,7 +177,9 @@ where
 {
     let service = service_fn(move |request| {
         let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(enter(app, door, request).await) }
+        // A connection keeps room for what its requests need: boxed, that is a pointer while none
+        // is being answered, or while an answer streams.
+        async move { Ok::<_, Infallible>(Box::pin(enter(app, door, request)).await) }
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
