@@ -304,6 +304,7 @@ async fn goes_on(fault: Fault, number: u8, temperature: f64) {
         assert_eq!(got, wanted, "{fault:?} {path}\n{text}");
         assert!(!text.contains(": tokens") && !text.contains(": lost"), "{text}");
         twins.heal(fault, place);
+        twins.fleet.until_says_ready("twin", place).await;
         until(async || twins.fleet.ready_on("twin").await.len() == 2).await;
         until(async || {
             let replicas = twins.fleet.explain("twin").await["replicas"].clone();

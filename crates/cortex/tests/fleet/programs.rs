@@ -253,6 +253,18 @@ impl Fleet {
         until(async || self.ready_on(model).await.contains(&node) == is_ready).await;
     }
 
+    /// Waits until a node itself says that a model is ready on it: of a node that was just started
+    /// anew, the gateway's picture may still be that of the one before.
+    pub(crate) async fn until_says_ready(&self, model: &str, place: usize) {
+        let addr = self.nodes[place].addr;
+        until(async || {
+            let models = try_get(addr, "/models").await.unwrap_or_default();
+            let models = models.as_array().cloned().unwrap_or_default();
+            models.iter().any(|it| it["id"] == model && it["status"] == "ready")
+        })
+        .await;
+    }
+
     /// What the gateway has written to its log.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("cortex.log")).unwrap_or_default()

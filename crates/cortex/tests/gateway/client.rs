@@ -30,14 +30,15 @@ impl TestGateway {
         gateway
     }
 
-    /// `more` goes into `[gateway]`; polls are fast where it does not say.
+    /// `more` goes into `[gateway]`, and may go on with tables of its own; polls are fast where it
+    /// does not say.
     pub(crate) async fn start(urls: &[String], more: &str) -> TestGateway {
-        let mut text = format!(
-            "[gateway]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n{more}\n"
-        );
+        let mut text =
+            "[gateway]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n".to_owned();
         if !more.contains("poll_interval_ms") {
             text += "poll_interval_ms = 50\n";
         }
+        text += &format!("{more}\n");
         for (place, url) in urls.iter().enumerate() {
             text += &format!("[[neurons]]\nname = \"n{place}\"\nendpoint = \"{url}\"\n");
         }

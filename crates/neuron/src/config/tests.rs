@@ -16,6 +16,10 @@ allow_open_listen = true
 model_dirs = ["/m"]
 body_limit_mb = 8
 
+[traces]
+endpoint = "http://c:1"
+share = 0.5
+
 [[default_models]]
 model_id = "a"
 harness = "native"
@@ -68,7 +72,8 @@ fn every_known_key_is_in_the_full_file_and_the_other_way_round() {
     let config: toml::Table = toml::Table::try_from(parse(FULL).unwrap()).unwrap();
     let native = config["harness"]["native"].as_table().unwrap();
     let model = config["default_models"][0].as_table().unwrap();
-    assert_eq!(config.len() + native.len() + model.len() + 1, known.len());
+    let traces = config["traces"].as_table().unwrap();
+    assert_eq!(config.len() + native.len() + model.len() + traces.len() + 1, known.len());
 }
 
 fn collect(table: &DeTable<'_>, prefix: &str, used: &mut Vec<String>) {
