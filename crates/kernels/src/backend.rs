@@ -73,8 +73,8 @@ pub struct KvShape {
 /// recorded, and then the operations are left out. A backend runs one model. Activations are
 /// [`Backend::Tensor`]s with room for the largest step; an operation touches the step's rows.
 /// A row's result depends on nothing else in the step but how it is rounded: on the CPU every
-/// operation computes a row by the same arithmetic, so batching and chunking change no bit; a card may
-/// take another kernel for many rows than for few.
+/// operation computes a row by the same arithmetic, so batching and chunking change no bit; a card
+/// may take another kernel for many rows than for few.
 pub trait Backend: Send + 'static {
     /// Activations `[max_rows, cols]`.
     type Tensor: Send;

@@ -2,9 +2,9 @@
 //!
 //! Weights are put in the order of the tensor cores once, at load (`cuda/unit.cuh`). Quantised ones
 //! are multiplied as whole numbers in halves, with activations rounded to halves; float ones with
-//! activations as sums of two bfloat16. Among steps that are multiplied the same way (up to 8 rows and
-//! 9 to 64 on Hopper, up to 64 elsewhere, more) a row's result is the same whatever else is in the
-//! step; from one way to another it is rounded anew.
+//! activations as sums of two bfloat16. Among steps that are multiplied the same way (up to 8 rows
+//! and 9 to 64 on Hopper, up to 64 elsewhere, more) a row's result is the same whatever else is in
+//! the step; from one way to another it is rounded anew.
 
 mod job;
 mod layout;
