@@ -264,12 +264,10 @@ impl Backend for Cuda {
     ) {
         let rows = self.rows();
         let input = Input { norm: Some(norm), ..Input::of(x) };
-        linear::cuda::linear(self, &input, rows, gate_up, products, Place::START);
-        if linear::cuda::makes_own(rows) {
-            // Every block would gate all of them.
-            self.swiglu(products, activated);
+        if linear::cuda::gate_up(self, &input, rows, gate_up, activated) {
             return self.project_add(activated, down, x);
         }
+        linear::cuda::linear(self, &input, rows, gate_up, products, Place::START);
         let place = Place { add: true, ..Place::START };
         linear::cuda::linear(self, &Input::gated(products), rows, from_ref(down), x, place);
     }

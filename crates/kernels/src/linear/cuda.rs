@@ -2,10 +2,11 @@
 //!
 //! Weights are put in the order of the tensor cores once, at load (`cuda/unit.cuh`). Quantised ones
 //! are multiplied as whole numbers in halves, with activations rounded to halves; float ones with
-//! activations as sums of two bfloat16. Among steps that are multiplied the same way (up to 8 rows
-//! and 9 to 64 on Hopper, up to 64 elsewhere, more) a row's result is the same whatever else is in
-//! the step; from one way to another it is rounded anew.
+//! activations as sums of two bfloat16. Among steps that are multiplied the same way (one or two
+//! rows; more, up to 8 on Hopper and to 64 elsewhere; 9 to 64 on Hopper; more) a row's result is the
+//! same whatever else is in the step; from one way to another it is rounded anew.
 
+mod few;
 mod job;
 mod layout;
 mod library;
@@ -15,6 +16,7 @@ mod wide;
 
 use std::sync::Arc;
 
+use few::{Few, Wanted};
 use job::{Job, MOST_PARTS, Needs, OWN_ROWS, OperandRow, Placed, Prepare, Room, Source};
 pub(crate) use layout::matrix_bytes;
 use library::{Float, Library, Shape};
@@ -104,6 +106,11 @@ impl Matrix {
     /// Columns with the zeros that fill the last units up.
     pub(crate) fn padded(&self) -> usize {
         layout::padded(self.cols)
+    }
+
+    /// Whether it has the shape and format of another.
+    fn is_like(&self, other: &Self) -> bool {
+        (self.rows, self.cols, self.format) == (other.rows, other.cols, other.format)
     }
 }
 
@@ -267,6 +274,16 @@ pub(crate) fn linear(
         placed
     };
     let placed: Vec<_> = parts.iter().map(place_next).collect();
+    if rows <= few::MOST_ROWS && !input.gated {
+        for parts in placed.chunks(MOST_PARTS) {
+            let (source, add) = (input.source(), place.add);
+            let wanted = Wanted { parts, pairs: false, rows, source, add };
+            if !multiply_one_or_two(cuda, input, &wanted, out) {
+                multiply_few(cuda, input, rows, parts, out, place, false);
+            }
+        }
+        return;
+    }
     let for_groups =
         !cuda.linear.wide.is_empty() && (wide::FEWEST_ROWS..=MOST_ROWS).contains(&rows);
     let (wide, others): (Vec<_>, Vec<_>) =
@@ -291,9 +308,40 @@ pub(crate) fn linear(
     }
 }
 
-/// Whether each block of a launch makes the operand of so many rows itself.
-pub(crate) fn makes_own(rows: usize) -> bool {
-    rows <= OWN_ROWS
+/// `out = silu(input · gateᵀ) * (input · upᵀ)` for one or two rows, in one launch. Says whether it
+/// did: the matrices must be alike.
+pub(crate) fn gate_up(
+    cuda: &Cuda,
+    input: &Input<'_>,
+    rows: usize,
+    matrices: &[Matrix; 2],
+    out: &mut Tensor,
+) -> bool {
+    assert_eq!(matrices[0].rows, out.cols, "columns of what is gated");
+    let parts = matrices.each_ref().map(|matrix| Placed { matrix, col: 0 });
+    let source = input.source();
+    let wanted = Wanted { parts: &parts, pairs: true, rows, source, add: false };
+    multiply_one_or_two(cuda, input, &wanted, out)
+}
+
+/// One or two rows, in one launch. Says whether it did: not every shape fits.
+fn multiply_one_or_two(
+    cuda: &Cuda,
+    input: &Input<'_>,
+    wanted: &Wanted<'_>,
+    out: &mut Tensor,
+) -> bool {
+    let generation = cuda.context.card().generation;
+    let Some(plan) = few::Plan::of(wanted, generation, room(cuda)) else { return false };
+    let mut job = Few::new(wanted, &plan);
+    job.x = input.x.at(0);
+    job.x_stride = input.stride() as i32;
+    job.rows_of_x = input.rows_of.unwrap_or(Address::NONE);
+    (job.norm, job.eps) = (input.norm(), input.eps());
+    job.out = out.values.at(0);
+    job.stride = out.cols as i32;
+    cuda.launch(plan.kernel, plan.grid).arg_by_value(&job).overlapping().run();
+    true
 }
 
 /// The same for a few parts; their operand may have been prepared.

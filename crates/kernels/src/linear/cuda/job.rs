@@ -139,9 +139,9 @@ pub(super) struct Placed<'a> {
 pub(super) struct Needs {
     pub(super) halves: bool,
     pub(super) floats: bool,
-    slot_bytes: usize,
+    pub(super) slot_bytes: usize,
     units: usize,
-    padded: usize,
+    pub(super) padded: usize,
 }
 
 impl Needs {

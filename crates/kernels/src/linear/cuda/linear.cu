@@ -150,7 +150,7 @@ __device__ __forceinline__ void copy_row(void* to, const void* from, int bytes) 
 
 // Puts the activations into shared memory.
 __device__ __forceinline__ void stage(
-    const Linear& job, const NormColumns& norm, const OperandRow& shared, int first_row, int rows,
+    const Linear& job, const Held<BLOCK>& norm, const OperandRow& shared, int first_row, int rows,
     float* sums) {
     const int padded = job.padded;
     for (int row = 0; row < rows; row++) {
@@ -298,8 +298,8 @@ __device__ __forceinline__ void linear(const Linear& job) {
     Asker asker = {nullptr, first, last, 0, 0, 0};
     if (first < last) asker.find(job);
     // Before the units, lest it wait for all of them.
-    NormColumns norm;
-    if (STAGED && job.source == NORMED_ROWS) norm.load(job.norm, job.cols);
+    Held<BLOCK> norm;
+    if (STAGED && job.source == NORMED_ROWS) norm.load(job.norm, 0, job.cols);
     for (int slot = 0; slot < job.early_slots; slot++) asker.ask(job, ring, slot, lane);
     let_successors_start();
     wait_for_predecessors();
@@ -392,8 +392,8 @@ struct Prepare {
 
 KERNEL __launch_bounds__(BLOCK) void linear_prepare(const __grid_constant__ Prepare job) {
     __shared__ float sums[32];
-    NormColumns columns;
-    if (job.source == NORMED_ROWS) columns.load(job.norm, job.cols);
+    Held<BLOCK> norm;
+    if (job.source == NORMED_ROWS) norm.load(job.norm, 0, job.cols);
     let_successors_start();
     wait_for_predecessors();
     const int row = blockIdx.x;
@@ -402,10 +402,10 @@ KERNEL __launch_bounds__(BLOCK) void linear_prepare(const __grid_constant__ Prep
     const OperandRow operand = row_of(job.operand, row, job.padded, job.padded / 16);
     if (job.wide == nullptr) {
         prepare_row(
-            job.source, x, job.norm, columns, job.eps, job.cols, job.padded, operand, sums);
+            job.source, x, job.norm, norm, job.eps, job.cols, job.padded, operand, sums);
         return;
     }
     const WideRow wide = {job.wide + row / 8 * 64 + row % 8 * 8, job.pieces};
     const BothRows both = {wide, operand};
-    prepare_row(job.source, x, job.norm, columns, job.eps, job.cols, job.padded, both, sums);
+    prepare_row(job.source, x, job.norm, norm, job.eps, job.cols, job.padded, both, sums);
 }

@@ -10,7 +10,7 @@
 
 #include "common.cuh"
 
-constexpr int BLOCK = 512;        // Threads that prepare a row; the sum of squares depends on it.
+constexpr int BLOCK = 512;        // Threads of a block that has a multiprocessor to itself.
 constexpr int PADDED_COLS = 256;
 
 enum Source : int { OPERAND = 0, ROWS, NORMED_ROWS, GATED_ROWS };
@@ -18,14 +18,18 @@ enum Source : int { OPERAND = 0, ROWS, NORMED_ROWS, GATED_ROWS };
 // Where a row goes; what is not wanted is null.
 struct OperandRow {
     __half* half;     // [padded]
-    __half* means;    // [padded / 16]
+    __half* means;    // [padded / 16], or null
     uint16_t* high;   // [padded]
     uint16_t* low;    // [padded]
 };
 
+// A number within the range of halves; what is not finite becomes NaN.
+__device__ __forceinline__ float saturating(float x) {
+    return fminf(fmaxf(x, -65504.0f), 65504.0f) + (x - x);
+}
+
 __device__ __forceinline__ __half saturating_half(float x) {
-    const float within = fminf(fmaxf(x, -65504.0f), 65504.0f);
-    return __float2half_rn(fabsf(x) <= 3.4028235e38f ? within : x);
+    return __float2half_rn(saturating(x));
 }
 
 // Eight neighbours; zeros from `cols` on.
@@ -45,29 +49,29 @@ __device__ __forceinline__ uint32_t pack(uint16_t first, uint16_t second) {
     return first | static_cast<uint32_t>(second) << 16;
 }
 
-// Eight neighbours as halves, and their sum.
+// Eight neighbours as halves.
 struct EightHalves {
     uint32_t pairs[4];
-    float sum;
 
     __device__ __forceinline__ explicit EightHalves(const float (&v)[8]) {
-        uint16_t h[8];
-        sum = 0.0f;
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
-            const __half rounded = saturating_half(v[i]);
-            h[i] = __half_as_ushort(rounded);
-            sum += __half2float(rounded);
+        for (int i = 0; i < 4; i++) {
+            const __half2 pair = __floats2half2_rn(saturating(v[2 * i]), saturating(v[2 * i + 1]));
+            pairs[i] = reinterpret_cast<const uint32_t&>(pair);
         }
-#pragma unroll
-        for (int i = 0; i < 4; i++) pairs[i] = pack(h[2 * i], h[2 * i + 1]);
     }
 
     // The mean of the 32 columns that four lanes have, and what its half leaves.
     __device__ __forceinline__ void mean(__half& main, __half& rest) const {
-        float all = sum + __shfl_xor_sync(0xffffffffu, sum, 1);
-        all += __shfl_xor_sync(0xffffffffu, all, 2);
-        const float mean = all / 32;
+        float sum = 0.0f;
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+            const uint32_t bits = pairs[i / 2] >> (16 * (i % 2));
+            sum += __half2float(__ushort_as_half(static_cast<uint16_t>(bits)));
+        }
+        sum += __shfl_xor_sync(0xffffffffu, sum, 1);
+        sum += __shfl_xor_sync(0xffffffffu, sum, 2);
+        const float mean = sum / 32;
         main = saturating_half(mean);
         rest = saturating_half(mean - __half2float(main));
     }
@@ -82,13 +86,12 @@ __device__ __forceinline__ void store_eight(const OperandRow& to, int at, const 
         const EightHalves h(v);
         *reinterpret_cast<uint2*>(to.half + place) = {h.pairs[0], h.pairs[1]};
         *reinterpret_cast<uint2*>(to.half + place + 8) = {h.pairs[2], h.pairs[3]};
-        __half main, rest;
-        h.mean(main, rest);
-        if (threadIdx.x % 4 == 0) {
+        if (to.means != nullptr) {
+            __half main, rest;
+            h.mean(main, rest);
             const int group = at / 32;
             __half* means = to.means + group / 8 * 16 + group % 8 / 2 * 4 + group % 2;
-            means[0] = main;
-            means[2] = rest;
+            if (threadIdx.x % 4 == 0) means[0] = main, means[2] = rest;
         }
     }
     if (to.high != nullptr) {
@@ -149,77 +152,118 @@ __device__ __forceinline__ void store_eight(const BothRows& to, int at, const fl
     store_eight(to.operand, at, v);
 }
 
-// What each thread has of a norm of up to 8192 columns. It is a weight: it can be read before the
-// step's predecessors have ended, so that nothing is waited for but the activations.
-struct NormColumns {
-    static constexpr int MOST = 2;
-    float weight[MOST][8];
+// Columns that the threads of a block hold at once, eight neighbours each.
+constexpr int HELD_COLS = 8192;
 
-    __device__ __forceinline__ void load(const float* norm, int cols) {
+// What a thread holds of HELD_COLS columns of a row, from `first` on.
+template <int THREADS>
+struct Held {
+    static constexpr int COUNT = HELD_COLS / (8 * THREADS);
+    float values[COUNT][8];
+
+    static __device__ __forceinline__ int at(int first, int i) {
+        return first + 8 * (static_cast<int>(threadIdx.x) + i * THREADS);
+    }
+
+    // All are asked for before any is waited for.
+    __device__ __forceinline__ void load(const float* row, int first, int cols) {
 #pragma unroll
-        for (int i = 0; i < MOST; i++) {
-            load_eight(norm, 8 * (threadIdx.x + i * BLOCK), cols, weight[i]);
+        for (int i = 0; i < COUNT; i++) load_eight(row, at(first, i), cols, values[i]);
+    }
+
+    // The same of rows of a multiple of eight columns: a fraction of the code.
+    __device__ __forceinline__ void load_eights(const float* row, int first, int cols) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            const float4* from = reinterpret_cast<const float4*>(row + at(first, i));
+            const bool there = at(first, i) < cols;
+            const float4 zero = {0, 0, 0, 0};
+            const float4 a = there ? from[0] : zero, b = there ? from[1] : zero;
+            float(&v)[8] = values[i];
+            v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w;
+            v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+        }
+    }
+
+    __device__ __forceinline__ float squares() const {
+        float sum = 0.0f;
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+#pragma unroll
+            for (int j = 0; j < 8; j++) sum = fmaf(values[i][j], values[i][j], sum);
+        }
+        return sum;
+    }
+
+    __device__ __forceinline__ void scale(float scale, const Held& weight) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+#pragma unroll
+            for (int j = 0; j < 8; j++) values[i][j] = values[i][j] * scale * weight.values[i][j];
+        }
+    }
+
+    __device__ __forceinline__ void gate(const Held& gates) {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+#pragma unroll
+            for (int j = 0; j < 8; j++) values[i][j] = silu(gates.values[i][j]) * values[i][j];
+        }
+    }
+
+    template <class To>
+    __device__ __forceinline__ void store(const To& to, int first, int padded) const {
+#pragma unroll
+        for (int i = 0; i < COUNT; i++) {
+            if (at(first, i) < padded) store_eight(to, at(first, i), values[i]);
         }
     }
 };
 
-// Prepares one normed row with all BLOCK threads. `shared` is room for 32 floats.
-template <class To>
+// Prepares one normed row with all THREADS threads, which hold the norm's first columns: they are
+// weights, and can be read before the step's predecessors have ended, so that nothing is waited for
+// but the activations. `shared` is room for 32 floats.
+template <int THREADS, class To>
 __device__ __forceinline__ void prepare_normed_row(
-    const float* x, const float* norm, const NormColumns& columns, float eps, int cols, int padded,
-    const To& to, float* shared) {
-    constexpr int MOST = NormColumns::MOST;
-    float v[MOST][8];
-    float squares = 0.0f;
-#pragma unroll
-    for (int i = 0; i < MOST; i++) {
-        load_eight(x, 8 * (threadIdx.x + i * BLOCK), cols, v[i]);
-#pragma unroll
-        for (int j = 0; j < 8; j++) squares = fmaf(v[i][j], v[i][j], squares);
-    }
-    for (int at = 8 * (threadIdx.x + MOST * BLOCK); at < cols; at += 8 * BLOCK) {
-        float more[8];
-        load_eight(x, at, cols, more);
-#pragma unroll
-        for (int j = 0; j < 8; j++) squares = fmaf(more[j], more[j], squares);
+    const float* x, const float* norm, const Held<THREADS>& held_norm, float eps, int cols,
+    int padded, const To& to, float* shared) {
+    Held<THREADS> held, more, weight;
+    held.load(x, 0, cols);
+    float squares = held.squares();
+    for (int first = HELD_COLS; first < cols; first += HELD_COLS) {
+        more.load(x, first, cols);
+        squares += more.squares();
     }
     const float scale = rsqrtf(block_sum(squares, shared) / cols + eps);
-#pragma unroll
-    for (int i = 0; i < MOST; i++) {
-        const int at = 8 * (threadIdx.x + i * BLOCK);
-        if (at >= padded) break;
-#pragma unroll
-        for (int j = 0; j < 8; j++) v[i][j] = v[i][j] * scale * columns.weight[i][j];
-        store_eight(to, at, v[i]);
-    }
-    for (int at = 8 * (threadIdx.x + MOST * BLOCK); at < padded; at += 8 * BLOCK) {
-        float more[8], weight[8];
-        load_eight(x, at, cols, more);
-        load_eight(norm, at, cols, weight);
-#pragma unroll
-        for (int j = 0; j < 8; j++) more[j] = more[j] * scale * weight[j];
-        store_eight(to, at, more);
+    held.scale(scale, held_norm);
+    held.store(to, 0, padded);
+    for (int first = HELD_COLS; first < padded; first += HELD_COLS) {
+        more.load(x, first, cols);
+        weight.load(norm, first, cols);
+        more.scale(scale, weight);
+        more.store(to, first, padded);
     }
 }
 
-// Prepares one row with all BLOCK threads. `x` has `cols` columns, or twice as many if gated:
+// Prepares one row with all THREADS threads. `x` has `cols` columns, or twice as many if gated:
 // gates, then what they gate. Ends without a barrier.
-template <class To>
+template <int THREADS, class To>
 __device__ __forceinline__ void prepare_row(
-    int source, const float* x, const float* norm, const NormColumns& columns, float eps, int cols,
-    int padded, const To& to, float* shared) {
+    int source, const float* x, const float* norm, const Held<THREADS>& held_norm, float eps,
+    int cols, int padded, const To& to, float* shared) {
     if (source == NORMED_ROWS) {
-        return prepare_normed_row(x, norm, columns, eps, cols, padded, to, shared);
+        return prepare_normed_row(x, norm, held_norm, eps, cols, padded, to, shared);
     }
-    for (int at = 8 * threadIdx.x; at < padded; at += 8 * BLOCK) {
-        float v[8];
-        load_eight(x, at, cols, v);
+    for (int first = 0; first < padded; first += HELD_COLS) {
+        Held<THREADS> held;
         if (source == GATED_ROWS) {
-            float up[8];
-            load_eight(x + cols, at, cols, up);
-#pragma unroll
-            for (int i = 0; i < 8; i++) v[i] = silu(v[i]) * up[i];
+            Held<THREADS> gates;
+            gates.load(x, first, cols);
+            held.load(x + cols, first, cols);
+            held.gate(gates);
+        } else {
+            held.load(x, first, cols);
         }
-        store_eight(to, at, v);
+        held.store(to, first, padded);
     }
 }

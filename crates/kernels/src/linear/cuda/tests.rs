@@ -9,7 +9,11 @@ use crate::quant::encoder;
 use crate::rms_norm;
 
 fn weight(ty: WeightType, rows: usize, cols: usize) -> Weight {
-    let values = Noise::new(14).values(rows * cols, 0.5);
+    seeded_weight(14, ty, rows, cols)
+}
+
+fn seeded_weight(seed: u64, ty: WeightType, rows: usize, cols: usize) -> Weight {
+    let values = Noise::new(seed).values(rows * cols, 0.5);
     let mut bytes = vec![0; rows * cols / ty.block_elements() * ty.block_bytes()];
     encoder(ty).expect("a format that can be written")(&values, &mut bytes);
     Weight::new(ty, rows, cols, bytes.into())
@@ -75,7 +79,9 @@ fn the_kernels_equal_the_reference_on_a_card() {
         (Q5_K, 5e-4),
         (Q6_K, 5e-4),
     ] {
-        for (rows, cols) in [(37, 256), (1000, 512), (64, 17408)] {
+        // Rows of 100 columns are not for every kernel.
+        let odd = (matches!(ty, F32 | F16 | BF16)).then_some((37, 100));
+        for (rows, cols) in [(37, 256), (1000, 512), (64, 17408)].into_iter().chain(odd) {
             let weight = weight(ty, rows, cols);
             let matrix = cuda.matrix(&weight);
             assert_eq!(cuda.ready(), Ok(()));
@@ -98,28 +104,65 @@ fn the_kernels_equal_the_reference_on_a_card() {
     }
 }
 
-/// E4 of this operation: among steps of up to 8 rows, and among those of 9 to 64, a row's result is
-/// the same bit for bit whoever else is in the step; from the one to the other it is rounded anew.
+/// E4 of this operation: among steps of one or two rows, among those of 3 to 8 and among those of 9
+/// to 64, a row's result is the same bit for bit whoever else is in the step; from one kind to another
+/// it is rounded anew.
 #[test]
 fn rows_do_not_depend_on_one_another_on_a_card() {
-    use WeightType::{BF16, Q4_K, Q6_K};
+    use WeightType::{BF16, Q4_K, Q5_K, Q6_K, Q8_0};
     let Some(mut cuda) = on_card::cuda() else { return };
-    for ty in [BF16, Q4_K, Q6_K] {
+    for ty in [BF16, Q4_K, Q5_K, Q6_K, Q8_0] {
         let matrix = cuda.matrix(&weight(ty, 700, 2304));
         let norm = cuda.vector(&Noise::new(3).values(2304, 1.0));
         assert_eq!(cuda.ready(), Ok(()));
         let x = Noise::new(16).values(40 * 2304, 1.0);
         for norm in [None, Some(&norm)] {
             let mut some = |rows| product(&mut cuda, from_ref(&matrix), &x[..rows * 2304], norm);
-            let [many, few] = [40, 8].map(&mut some);
+            let [many, few, two] = [40, 8, 2].map(&mut some);
             for rows in [9, 16, 17, 33] {
                 assert!(some(rows) == many[..rows * 700], "{ty}, {rows} rows");
             }
-            for rows in [1, 2, 5] {
+            for rows in [3, 5] {
                 assert!(some(rows) == few[..rows * 700], "{ty}, {rows} rows");
             }
+            assert!(some(1) == two[..700], "{ty}, one row");
             let error = error_ratio(&few, &widen(&many[..8 * 700]));
             assert!(error <= 7e-4, "{ty}: eight of 40 rows and eight alone differ by {error}");
+            let error = error_ratio(&two, &widen(&few[..2 * 700]));
+            assert!(error <= 1e-4, "{ty}: two of eight rows and two alone differ by {error}");
+        }
+    }
+}
+
+/// Gates and what they gate are multiplied in the launch that makes them, for one and two rows; more
+/// than a tile, fewer tiles than blocks, and more.
+#[test]
+fn gates_meet_what_they_gate_on_a_card() {
+    use WeightType::{BF16, Q4_K, Q6_K};
+    let Some(mut cuda) = on_card::cuda() else { return };
+    let shapes = [(Q4_K, 300, 768), (Q6_K, 6000, 1024), (BF16, 40, 256), (Q4_K, 9728, 512)];
+    for (ty, rows, cols) in shapes {
+        let weights = [14, 15].map(|seed| seeded_weight(seed, ty, rows, cols));
+        let matrices = weights.each_ref().map(|weight| cuda.matrix(weight));
+        let norm = Noise::new(5).values(cols, 1.5);
+        let norm_on_card = cuda.vector(&norm);
+        assert_eq!(cuda.ready(), Ok(()));
+        for tokens in [1, 2] {
+            let x = Noise::new(6).values(tokens * cols, 2.0);
+            let mut want = Vec::new();
+            for x in x.chunks_exact(cols) {
+                let eps = f64::from(1e-6_f32);
+                let x = rms_norm::reference::rms_norm(&widen(x), &widen(&norm), eps);
+                let [gate, up] = weights.each_ref().map(|weight| reference::linear(weight, &x));
+                let silu = |gate: f64| gate / (1.0 + (-gate).exp());
+                want.extend(gate.iter().zip(up).map(|(gate, up)| silu(*gate) * up));
+            }
+            let x = on_card::tensor(&cuda, cols, &x);
+            let mut out = on_card::poisoned(&cuda, tokens, rows);
+            let input = Input { norm: Some((&norm_on_card, 1e-6)), ..Input::of(&x) };
+            assert!(gate_up(&cuda, &input, tokens, &matrices, &mut out), "{ty}: it fits");
+            let error = error_ratio(&on_card::values(&cuda, &out), &want);
+            assert!(error <= 1e-3, "{ty} {rows}x{cols}, {tokens} rows: {error}");
         }
     }
 }
