@@ -348,7 +348,7 @@ __device__ __forceinline__ void few(const Few& job) {
         asker.ask(job, ring, slot, lane);
     }
     // The tile that this warp will add up.
-    const Tile last_tile = Tile::of(job, max(first, last - 1));
+    const Tile last_tile = Tile::of(job, min(max(first, last - 1), job.units - 1));
     const bool adds_up = first < last && last_tile.begin >= first && last_tile.end > last &&
                          lane < ROWS * TILE_ROWS;
     wait_for_predecessors();

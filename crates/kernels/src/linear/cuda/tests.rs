@@ -134,6 +134,25 @@ fn rows_do_not_depend_on_one_another_on_a_card() {
     }
 }
 
+/// Blocks take whole tiles, which are not alike: the last of these four finds none left.
+#[test]
+fn a_block_may_have_no_tile_on_a_card() {
+    use WeightType::{F32, Q8_0};
+    let Some(mut cuda) = on_card::cuda() else { return };
+    let weights = [weight(Q8_0, 16, 256), weight(F32, 48, 256)];
+    let matrices: Vec<Matrix> = weights.iter().map(|weight| cuda.matrix(weight)).collect();
+    assert_eq!(cuda.ready(), Ok(()));
+    for rows in [1, 2] {
+        let x = Noise::new(7).values(rows * 256, 2.0);
+        let mut want = Vec::new();
+        for x in x.chunks_exact(256) {
+            weights.iter().for_each(|weight| want.extend(reference::linear(weight, &widen(x))));
+        }
+        let error = error_ratio(&product(&mut cuda, &matrices, &x, None), &want);
+        assert!(error <= 5e-4, "{rows} rows: {error}");
+    }
+}
+
 /// Gates and what they gate are multiplied in the launch that makes them, for one and two rows; more
 /// than a tile, fewer tiles than blocks, and more.
 #[test]
