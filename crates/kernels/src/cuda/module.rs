@@ -62,7 +62,7 @@ impl Modules {
                 succeeded(sys::cuFuncGetName(&raw mut name, function))?;
                 CStr::from_ptr(name).to_string_lossy().into_owned()
             };
-            allow_shared(function, card)?;
+            prepare(function, card)?;
             let twin = self.functions.insert(name.clone(), function);
             assert!(twin.is_none(), "two kernels are named {name}");
         }
@@ -86,14 +86,19 @@ impl Modules {
 }
 
 /// Lets a kernel have all the shared memory that the card allows.
-fn allow_shared(function: sys::CUfunction, card: &Card) -> Result<(), sys::CUresult> {
+///
+/// Every kernel wants the first-level cache split the same way: a multiprocessor has to run empty
+/// before it is split anew, and no kernel would start there while another one runs.
+fn prepare(function: sys::CUfunction, card: &Card) -> Result<(), sys::CUresult> {
     let mut fixed = 0;
     // SAFETY: the handle is a loaded function's; the driver reads or writes one integer.
     unsafe {
         let own = Attribute::CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES;
         succeeded(sys::cuFuncGetAttribute(&raw mut fixed, own, function))?;
         let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-        succeeded(sys::cuFuncSetAttribute(function, most, card.shared_bytes as c_int - fixed))
+        succeeded(sys::cuFuncSetAttribute(function, most, card.shared_bytes as c_int - fixed))?;
+        let split = Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        succeeded(sys::cuFuncSetAttribute(function, split, 100))
     }
 }
 

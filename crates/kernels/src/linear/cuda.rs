@@ -263,6 +263,9 @@ pub(crate) fn linear(
     assert!(parts.iter().all(|part| part.cols == input.cols), "columns of a linear layer");
     let outputs: usize = parts.iter().map(|part| part.rows).sum();
     assert!(place.first_col + outputs <= out.cols, "outputs of a linear layer");
+    if rows == 0 {
+        return;
+    }
     let many = rows > MOST_ROWS && outputs * input.cols >= LIBRARY_WEIGHTS;
     if let (Some(library), true) = (&cuda.linear.library, many) {
         return multiply_many(cuda, library, input, rows, parts, out, place);

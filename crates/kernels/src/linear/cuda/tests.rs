@@ -134,6 +134,18 @@ fn rows_do_not_depend_on_one_another_on_a_card() {
     }
 }
 
+/// The head has no rows in a step that wants no logits.
+#[test]
+fn no_rows_are_left_alone_on_a_card() {
+    let Some(mut cuda) = on_card::cuda() else { return };
+    let matrix = cuda.matrix(&weight(WeightType::Q4_K, 16, 256));
+    assert_eq!(cuda.ready(), Ok(()));
+    let x = on_card::tensor(&cuda, 256, &[1.0; 256]);
+    let mut out = on_card::tensor(&cuda, 16, &[7.0; 16]);
+    linear(&cuda, &Input::of(&x), 0, from_ref(&matrix), &mut out, Place::START);
+    assert_eq!(on_card::values(&cuda, &out), [7.0; 16]);
+}
+
 /// Blocks take whole tiles, which are not alike: the last of these four finds none left.
 #[test]
 fn a_block_may_have_no_tile_on_a_card() {
