@@ -3,8 +3,8 @@
 //! Weights are put in the order of the tensor cores once, at load (`cuda/unit.cuh`). Quantised ones
 //! are multiplied as whole numbers in halves, with activations rounded to halves; float ones with
 //! activations as sums of two bfloat16. Among steps that are multiplied the same way (one or two
-//! rows; more, up to 8 on Hopper and to 64 elsewhere; 9 to 64 on Hopper; more) a row's result is the
-//! same whatever else is in the step; from one way to another it is rounded anew.
+//! rows; more, up to 8 on Hopper and to 64 elsewhere; 9 to 64 on Hopper; more) a row's result is
+//! the same whatever else is in the step; from one way to another it is rounded anew.
 
 mod few;
 mod job;

@@ -8,8 +8,8 @@
 // units on their way into shared memory: while it multiplies one, the others arrive. Until the
 // predecessors have ended it asks for one unit at a time: more would keep their activations waiting
 // behind weights. A tile that lies within a run is written at once. Of a tile that runs share, each
-// warp leaves its part in shared memory, and once, at the end, the warp that has the tile's beginning
-// adds the parts up in order.
+// warp leaves its part in shared memory, and once, at the end, the warp that has the tile's
+// beginning adds the parts up in order.
 //
 // A gate and what it gates are tiles that follow each other, in one block, which multiplies them.
 //

@@ -105,8 +105,8 @@ fn the_kernels_equal_the_reference_on_a_card() {
 }
 
 /// E4 of this operation: among steps of one or two rows, among those of 3 to 8 and among those of 9
-/// to 64, a row's result is the same bit for bit whoever else is in the step; from one kind to another
-/// it is rounded anew.
+/// to 64, a row's result is the same bit for bit whoever else is in the step; from one kind to
+/// another it is rounded anew.
 #[test]
 fn rows_do_not_depend_on_one_another_on_a_card() {
     use WeightType::{BF16, Q4_K, Q5_K, Q6_K, Q8_0};
@@ -165,8 +165,8 @@ fn a_block_may_have_no_tile_on_a_card() {
     }
 }
 
-/// Gates and what they gate are multiplied in the launch that makes them, for one and two rows; more
-/// than a tile, fewer tiles than blocks, and more.
+/// Gates and what they gate are multiplied in the launch that makes them, for one and two rows;
+/// more than a tile, fewer tiles than blocks, and more.
 #[test]
 fn gates_meet_what_they_gate_on_a_card() {
     use WeightType::{BF16, Q4_K, Q6_K};
