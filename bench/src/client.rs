@@ -136,13 +136,14 @@ impl Client {
     }
 }
 
-async fn limited<F: Future>(url: &str, work: F) -> Result<F::Output> {
+/// Work that has to show a sign of life; a server that shows none is an error.
+pub(crate) async fn limited<F: Future>(url: &str, work: F) -> Result<F::Output> {
     let limited = tokio::time::timeout(SILENCE_LIMIT, work).await;
     limited.with_context(|| format!("{url} was silent for {} s", SILENCE_LIMIT.as_secs()))
 }
 
 /// An event's JSON; an error event ends the measure.
-fn chunk(data: &str) -> Result<Value> {
+pub(crate) fn chunk(data: &str) -> Result<Value> {
     let chunk: Value =
         serde_json::from_str(data).with_context(|| format!("a chunk is no JSON: {data}"))?;
     if let Some(error) = chunk.get("error") {

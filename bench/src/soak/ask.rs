@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use crate::client::{Client, chat_url};
+use crate::client::{Client, chat_url, chunk, limited};
 use crate::sse::Lines;
 
 /// How a request ended.
@@ -43,9 +43,10 @@ impl Asker {
             let text = answer["choices"][0]["message"]["content"].as_str();
             return Ok(Answer::Whole(text.context("an answer without text")?.to_owned()));
         }
-        let mut incoming = self.client.send(&self.url, &body).await?.into_body();
+        let sent = limited(&self.url, self.client.send(&self.url, &body)).await?;
+        let mut incoming = sent?.into_body();
         let (mut lines, mut text, mut chunks) = (Lines::default(), String::new(), 0);
-        while let Some(frame) = incoming.frame().await {
+        while let Some(frame) = limited(&self.url, incoming.frame()).await? {
             let frame = frame.context("the stream broke off")?;
             for data in lines.take(frame.data_ref().map_or(&[], |data| &data[..]))? {
                 if data == "[DONE]" {
@@ -63,10 +64,5 @@ impl Asker {
 }
 
 fn content(data: &str) -> Result<String> {
-    let chunk: Value =
-        serde_json::from_str(data).with_context(|| format!("a chunk is no JSON: {data}"))?;
-    if let Some(error) = chunk.get("error") {
-        bail!("the stream ended with an error: {error}");
-    }
-    Ok(chunk["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned())
+    Ok(chunk(data)?["choices"][0]["delta"]["content"].as_str().unwrap_or_default().to_owned())
 }

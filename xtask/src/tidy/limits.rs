@@ -11,7 +11,7 @@ const FUNCTION_LINES: usize = 70;
 const LINE_COLUMNS: usize = 100;
 
 /// The languages that people write here; data and prose have no limits.
-const SOURCE: [&str; 6] = [".rs", ".cu", ".cuh", ".py", ".sh", ".ts"];
+const SOURCE: [&str; 7] = [".rs", ".cu", ".cuh", ".py", ".sh", ".ts", ".mjs"];
 
 pub(super) fn check(tree: &Tree) -> Vec<Finding> {
     tree.files.iter().filter(|file| is_source(file)).flat_map(in_file).collect()

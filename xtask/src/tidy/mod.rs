@@ -4,6 +4,7 @@
 mod allow;
 mod graph;
 mod limits;
+mod links;
 mod names;
 mod placement;
 mod purity;
@@ -66,8 +67,15 @@ pub(crate) fn check(root: &Path) -> Result<String> {
 }
 
 fn findings(tree: &Tree) -> Vec<Finding> {
-    let rules =
-        [graph::check, placement::check, purity::check, limits::check, allow::check, names::check];
+    let rules = [
+        graph::check,
+        placement::check,
+        purity::check,
+        limits::check,
+        allow::check,
+        names::check,
+        links::check,
+    ];
     let mut findings: Vec<_> = rules.iter().flat_map(|rule| rule(tree)).collect();
     findings.sort_by(|a, b| (a.rule, &a.path, a.line).cmp(&(b.rule, &b.path, b.line)));
     findings

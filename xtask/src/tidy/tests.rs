@@ -173,6 +173,18 @@ fn empty_names_are_caught() {
 }
 
 #[test]
+fn links_that_lead_nowhere_are_caught() {
+    let at = |path: &str, text: &str| {
+        caught(&tree(&[(path, text), ("docs/a.md", ""), ("docs/cuda/b.md", "")]))
+    };
+    assert_eq!(at("docs/c.md", "\nsee [it](d.md)\n"), ["links docs/c.md:2"]);
+    for link in ["a.md", "a.md#part", "cuda", "../docs/cuda/b.md", "#here", "https://a.b/c.md"] {
+        assert!(at("docs/c.md", &format!("[it]({link})")).is_empty(), "{link}");
+    }
+    assert!(at("README.md", "[it](docs/a.md)").is_empty());
+}
+
+#[test]
 fn paths_of_one_machine_are_caught_in_every_file() {
     let path = |text: &str| caught(&tree(&[("docs/a.md", text)])).len();
     assert_eq!(path(&["see ", "work", "a"].join("/")), 1);
