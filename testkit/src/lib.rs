@@ -5,12 +5,14 @@
 pub mod fake_neuron;
 mod model_dir;
 mod must_fail;
+mod program;
 mod random_model;
 mod scene;
 mod scripted;
 
 pub use model_dir::{END_OF_TURN, byte_token, byte_tokens, vocabulary, write_model_dir};
 pub use must_fail::must_fail_bodies;
+pub use program::Program;
 pub use random_model::write_random_model;
 pub use scene::Scene;
 pub use scripted::{FailedLoad, Script, ScriptedEngine};

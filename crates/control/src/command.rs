@@ -38,7 +38,7 @@ pub struct LoadRequest {
 /// The answer to a load.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LoadReply {
-    /// `loaded`, or `loading` when the caller did not wait.
+    /// `loaded`, `loading` when the caller did not wait, or `planned` when nothing was to be done.
     pub status: String,
     /// What the load takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -68,7 +68,7 @@ pub struct ModelReport {
     /// Base URL of its inference routes, when it can answer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
-    /// What callers may rely on: `chat`, `tools`, `reasoning`.
+    /// What callers may rely on: `chat`, `tools`, `reasoning`, `embeddings`.
     #[serde(default)]
     pub capabilities: Vec<String>,
     /// See [`Limit`].

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use engine::{EngineSpec, TokenEngine};
-use neuron::link::{LoadCode, LoadFailure};
+use neuron::child::link::{LoadCode, LoadFailure};
 use testkit::{Script, ScriptedEngine};
 
 fn main() -> ExitCode {

@@ -39,7 +39,10 @@ pub(crate) async fn read(
     let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());
     let announced = length.and_then(|length| length.parse::<u64>().ok()).unwrap_or(0);
     if announced > limit as u64 {
-        discard(body, limit).await;
+        // A client that asks first has sent nothing yet; to read would be to tell it to begin.
+        if !headers.contains_key(header::EXPECT) {
+            discard(body, limit).await;
+        }
         return Err(BodyError::TooLarge);
     }
     let read = tokio::time::timeout(BODY_TIMEOUT, collect(body, limit)).await;
@@ -90,4 +93,39 @@ async fn discard(mut body: Body, limit: usize) {
         }
     };
     let _ = tokio::time::timeout(DISCARD_TIMEOUT, drained).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures_util::stream;
+    use http::HeaderValue;
+
+    use super::*;
+
+    /// Whether a body of 9 bytes, over a limit of 8, is read before it is refused.
+    async fn is_read(headers: &HeaderMap) -> bool {
+        let read_from = Arc::new(AtomicBool::new(false));
+        let reads = Arc::clone(&read_from);
+        let pieces = stream::once(async move {
+            reads.store(true, Ordering::Relaxed);
+            Ok::<_, Infallible>("123456789")
+        });
+        let refused = read(headers, Body::from_stream(pieces), 8).await;
+        assert_eq!(refused, Err(BodyError::TooLarge));
+        read_from.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn a_client_that_asks_first_is_refused_before_it_sends() {
+        // Requirement 116.
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(9));
+        assert!(is_read(&headers).await, "else it would find its connection reset");
+        headers.insert(header::EXPECT, HeaderValue::from_static("100-continue"));
+        assert!(!is_read(&headers).await);
+    }
 }

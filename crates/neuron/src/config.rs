@@ -1,58 +1,22 @@
 //! `neuron.toml`, then the environment.
 
-use std::collections::HashSet;
+mod check;
+mod keys;
+
 use std::fs;
 use std::net::SocketAddr;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use control::LoadRequest;
 use figment::Figment;
 use figment::providers::{Env, Serialized};
 use serde::{Deserialize, Serialize};
-use toml::Spanned;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
-use crate::spelling::edit_distance;
+use keys::{check_keys, is_known, nearest};
 
 /// Where the configuration is looked for when no other place is named.
 pub const DEFAULT_PATH: &str = "/etc/neuron/neuron.toml";
-
-/// Every key that a file may have; `default_models` is a list of tables.
-const KEYS: [&str; 32] = [
-    "listen",
-    "api_key_file",
-    "advertise_url",
-    "allow_open_listen",
-    "model_dirs",
-    "body_limit_mb",
-    "traces",
-    "traces.endpoint",
-    "traces.share",
-    "default_models",
-    "default_models.model_id",
-    "default_models.harness",
-    "default_models.quant",
-    "default_models.tensor_parallel",
-    "default_models.devices",
-    "default_models.context",
-    "default_models.max_running",
-    "default_models.source",
-    "harness",
-    "harness.native",
-    "harness.candle",
-    "harness.*.max_running",
-    "harness.*.token_budget",
-    "harness.*.stall_ms",
-    "harness.*.threads",
-    "harness.*.device",
-    "harness.*.prefix_cache",
-    "harness.*.memory_mb",
-    "harness.*.host_cache_mb",
-    "harness.*.cache_isolation",
-    "harness.*.step_timeout_secs",
-    "harness.*.engine_command",
-];
 
 /// All settings of a neuron.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -127,7 +91,8 @@ pub struct Native {
     pub host_cache_mb: u32,
     /// Which requests share what was computed for them.
     pub cache_isolation: CacheIsolation,
-    /// An engine with work that reports no step for this long is killed and started again.
+    /// An engine that loads without progress, or has work and reports no step, for this long is
+    /// killed and started again.
     pub step_timeout_secs: u64,
     /// Another program to run as the engine child, with its arguments.
     pub engine_command: Option<Vec<String>>,
@@ -227,7 +192,7 @@ pub enum ConfigError {
         /// Its value.
         value: String,
         /// What is wrong, and what to do.
-        problem: &'static str,
+        problem: String,
     },
 }
 
@@ -274,109 +239,9 @@ impl Config {
         }
         let both = Figment::from(Serialized::defaults(file)).merge(environment);
         let config: Self = both.extract().map_err(Box::new)?;
-        config.check()?;
+        check::check(&config)?;
         Ok(config)
     }
-
-    fn check(&self) -> Result<(), ConfigError> {
-        let native = &self.harness.native;
-        let refuse = |key, value: String, problem| Err(ConfigError::Value { key, value, problem });
-        let budget = native.token_budget.unwrap_or(1);
-        let limits: [(&'static str, u64, Range<u64>); 5] = [
-            ("body_limit_mb", self.body_limit_mb.into(), 1..1025),
-            ("harness.native.max_running", native.max_running.into(), 1..4097),
-            ("harness.native.token_budget", budget.into(), 1..1_048_577),
-            ("harness.native.stall_ms", native.stall_ms.into(), 1..60_001),
-            ("harness.native.step_timeout_secs", native.step_timeout_secs, 1..86_401),
-        ];
-        for (key, value, range) in limits {
-            if !range.contains(&value) {
-                return refuse(key, value.to_string(), "out of range");
-            }
-        }
-        if native.memory_mb == Some(0) {
-            return refuse("harness.native.memory_mb", "0".into(), "must be at least 1");
-        }
-        if native.threads == Some(0) {
-            return refuse("harness.native.threads", "0".into(), "must be at least 1");
-        }
-        if native.engine_command.as_ref().is_some_and(Vec::is_empty) {
-            return refuse("harness.native.engine_command", "[]".into(), "names no program");
-        }
-        let mut ids = HashSet::new();
-        for model in &self.default_models {
-            if !ids.insert(&model.model_id) {
-                return refuse("default_models.model_id", model.model_id.clone(), "named twice");
-            }
-            if !crate::source::is_model_id(&model.model_id) {
-                let problem = "must be names of letters, digits and ._-+:@ between slashes";
-                return refuse("default_models.model_id", model.model_id.clone(), problem);
-            }
-        }
-        if !self.listen.ip().is_loopback() && self.api_key_file.is_none() && !self.allow_open_listen
-        {
-            let problem = "other machines could use this node without a key: set `api_key_file`, \
-                           or `allow_open_listen = true` if the network is trusted";
-            return refuse("listen", self.listen.to_string(), problem);
-        }
-        Ok(())
-    }
-}
-
-fn is_known(key: &str) -> bool {
-    KEYS.iter().any(|known| *known == key || *known == generic(key))
-}
-
-/// `harness.native.threads` and `harness.candle.threads` are one key.
-fn generic(key: &str) -> String {
-    match key.strip_prefix("harness.native.").or_else(|| key.strip_prefix("harness.candle.")) {
-        Some(rest) => format!("harness.*.{rest}"),
-        None => key.to_owned(),
-    }
-}
-
-fn check_keys(
-    text: &str,
-    path: &str,
-    table: &DeTable<'_>,
-    prefix: &str,
-) -> Result<(), ConfigError> {
-    for (name, value) in table {
-        let key = format!("{prefix}{}", name.get_ref());
-        if !is_known(&key) {
-            let (line, column) = position(text, name.span().start);
-            let place = format!("{path}:{line}:{column}");
-            return Err(ConfigError::UnknownKey { place, nearest: nearest(&key), key });
-        }
-        for table in tables_of(value) {
-            check_keys(text, path, table, &format!("{key}."))?;
-        }
-    }
-    Ok(())
-}
-
-fn tables_of<'a, 'i>(value: &'a Spanned<DeValue<'i>>) -> Vec<&'a DeTable<'i>> {
-    match value.get_ref() {
-        DeValue::Table(table) => vec![table],
-        DeValue::Array(array) => array.iter().flat_map(tables_of).collect(),
-        _ => vec![],
-    }
-}
-
-/// Line and column, both from 1.
-fn position(text: &str, at: usize) -> (usize, usize) {
-    let before = &text[..at];
-    let line_start = before.rfind('\n').map_or(0, |end| end + 1);
-    (before.matches('\n').count() + 1, text[line_start..at].chars().count() + 1)
-}
-
-/// The known key with the smallest edit distance, if it is near at all.
-fn nearest(key: &str) -> Option<String> {
-    let wanted = generic(key);
-    let scored = KEYS.iter().map(|known| (edit_distance(&wanted, known), *known));
-    let (distance, known) = scored.min()?;
-    let near = distance <= 2 + wanted.len() / 4;
-    near.then(|| known.replace("harness.*", "harness.native"))
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
-use crate::lifecycle::Refused;
-use crate::link::{LoadCode, LoadDetails, LoadFailure};
+use crate::child::link::{LoadCode, LoadDetails, LoadFailure};
+use crate::models::lifecycle::Refused;
+use crate::models::supervisor::LoadRefused;
 use crate::source::clip;
-use crate::supervisor::LoadRefused;
 
 /// A refusal with what a caller can decide by.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -98,6 +98,9 @@ impl From<LoadRefused> for ControlError {
 
 impl IntoResponse for ControlError {
     fn into_response(self) -> Response {
+        // Requirement 94: each refusal is logged once. What a caller wrote is clipped in it.
+        let (status, code, model) = (self.status.as_u16(), self.code, self.model_id.as_deref());
+        tracing::info!(status, code, model, reason = self.message, "control request refused");
         let mut error = json!({"code": self.code, "message": self.message});
         if let Some(id) = self.model_id {
             error["model_id"] = id.into();

@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::body::{self, BodyError};
-use crate::cards;
 use crate::control_error::ControlError;
 use crate::source::clip;
 
@@ -34,10 +33,13 @@ pub(crate) async fn discovery(State(app): State<Arc<App>>) -> Json<Discovery> {
 
 /// `GET /version`
 pub(crate) async fn version() -> Json<Value> {
+    let features = if kernels::cuda::BUILT_IN { vec!["cuda"] } else { vec![] };
     Json(json!({
+        "name": "neuron",
         "version": env!("CARGO_PKG_VERSION"),
-        "features": [],
-        "cuda_archs": [],
+        // Packages are built with it.
+        "git_sha": option_env!("GIT_SHA"),
+        "features": features,
         "debug": cfg!(debug_assertions),
     }))
 }
@@ -51,7 +53,7 @@ pub(crate) async fn health(State(app): State<Arc<App>>) -> Response {
     let health = Health {
         uptime_secs: app.started.elapsed().as_secs(),
         status: if stopping { HealthStatus::Unavailable } else { HealthStatus::Ok },
-        devices: cards::health(),
+        devices: app.cards.now().await,
         host_memory: app.models.host_memory(),
         models: models
             .iter()
@@ -98,8 +100,9 @@ pub(crate) async fn load(
     headers: HeaderMap,
     body: Body,
 ) -> Result<(StatusCode, Json<LoadReply>), ControlError> {
+    let is_dry_run = is_dry_run(query.as_deref().unwrap_or_default())?;
     let request: LoadRequest = read_json(&app, &headers, body).await?;
-    if query.is_some_and(|query| query.split('&').any(|part| part == "dry_run=1")) {
+    if is_dry_run {
         let plan = Some(app.models.dry_run(&request).await?);
         let reply = LoadReply { status: "planned".into(), plan, load_ms: None };
         return Ok((StatusCode::OK, Json(reply)));
@@ -109,6 +112,24 @@ pub(crate) async fn load(
     let reply = task.await.map_err(|_| ControlError::shutting_down())??;
     let status = if reply.status == "loading" { StatusCode::ACCEPTED } else { StatusCode::OK };
     Ok((status, Json(reply)))
+}
+
+/// Whether only the plan of a load is wanted. What cannot be read is refused: a load that nobody
+/// wanted takes a card's memory.
+fn is_dry_run(query: &str) -> Result<bool, ControlError> {
+    let mut is_dry_run = false;
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        is_dry_run = match part.split_once('=').unwrap_or((part, "1")) {
+            ("dry_run", "1" | "true") => true,
+            ("dry_run", "0" | "false") => false,
+            _ => {
+                let part = clip(part);
+                let message = format!("`{part}` is no option of a load: it takes dry_run=1");
+                return Err(ControlError::bad_request(message));
+            }
+        };
+    }
+    Ok(is_dry_run)
 }
 
 /// `POST /models/unload`
@@ -154,4 +175,22 @@ async fn read_json<T: DeserializeOwned>(
     }
     serde_json::from_slice(&bytes)
         .map_err(|error| ControlError::bad_request(clip(&format!("body: {error}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_that_is_asked_for_in_other_words_is_never_a_load() {
+        for (query, wanted) in [("", false), ("dry_run=1", true), ("dry_run=true", true)] {
+            assert_eq!(is_dry_run(query), Ok(wanted), "{query}");
+        }
+        assert_eq!(is_dry_run("dry_run"), Ok(true));
+        assert_eq!(is_dry_run("dry_run=0&dry_run=false"), Ok(false));
+        for query in ["dry_run=yes", "dryrun=1", "dry_run=1&x"] {
+            let error = is_dry_run(query).unwrap_err();
+            assert_eq!(error.status, StatusCode::BAD_REQUEST, "{query}");
+        }
+    }
 }

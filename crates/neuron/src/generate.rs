@@ -26,9 +26,10 @@ use wire::{Dialect, ErrorBody, EventStream, Projector, Stamp, models as wire_mod
 pub(crate) use count::{count_tokens, detokenize, tokenize};
 pub(crate) use embed::embed;
 
-use crate::app::{App, Asker};
+use crate::app::App;
+use crate::asker::Asker;
 use crate::body::{self, BodyError};
-use crate::served::Served;
+use crate::models::served::Served;
 use admit::Admitted;
 use answer::{Answer, Happening};
 use marks::Marks;

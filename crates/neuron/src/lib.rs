@@ -2,42 +2,31 @@
 //! own, and answers for them over HTTP.
 //!
 //! ```text
-//! server ─► app ─► generate ─► live ══ link ══► child ─► TokenEngine
-//!            └──► control_routes ─► models ─► supervisor ─► lifecycle (pure) · process
+//! server ─► app ─► generate ─► models/live ══ child/link ══► child ─► TokenEngine
+//!            └──► control_routes ─► models ─► supervisor ─► lifecycle (pure) · child/process
 //! ```
 //!
-//! A request holds a `live::Ticket`; dropping it anywhere on its way aborts the work.
+//! `models` is what the node knows of each model, `child` both ends of an engine's process,
+//! `source` the files that a model comes from, `host` the machine. A request holds a
+//! `models::live::Ticket`; dropping it anywhere on its way aborts the work.
 #![forbid(unsafe_code)]
 
 mod app;
-mod assets;
+mod asker;
 mod auth;
 mod body;
-pub mod cards;
 pub mod child;
 pub mod config;
 mod control_error;
 mod control_routes;
-mod device;
-pub mod discover;
-mod gauges;
 mod generate;
-mod gguf_text;
+pub mod host;
 mod isolation;
-pub mod lifecycle;
-pub mod link;
-mod live;
-mod load_failure;
 pub mod logging;
-mod memory;
 mod metrics;
-mod models;
-pub mod native;
-pub mod process;
+pub mod models;
 pub mod serve;
-mod served;
 mod server;
 mod source;
 mod spelling;
 mod story;
-mod supervisor;

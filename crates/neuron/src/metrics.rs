@@ -10,7 +10,7 @@ use engine::{ByTier, CacheCounts};
 use http::header;
 
 use crate::app::App;
-use crate::served::{Served, View};
+use crate::models::served::{Served, View};
 
 /// One metric with a value per model. Label values are ids of models on this node, never what a
 /// caller made up.

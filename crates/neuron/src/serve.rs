@@ -5,16 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use control::{LoadPlan, LoadRequest};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use traces::{Service, Traces};
 
 use crate::app::{self, App};
 use crate::auth::{ApiKey, KeyError};
+use crate::child::process::EngineProgram;
 use crate::config::{self, Config};
-use crate::lifecycle::RestartPolicy;
 use crate::models::Models;
-use crate::process::EngineProgram;
+use crate::models::lifecycle::RestartPolicy;
 use crate::server;
 
 /// How long running requests may go on after the daemon was told to end.
@@ -40,6 +41,28 @@ pub enum ServeError {
     /// Traces cannot be sent.
     #[error(transparent)]
     Traces(#[from] traces::BuildError),
+    /// What a load would take cannot be said.
+    #[error("{0}")]
+    Plan(String),
+}
+
+/// What `serve` would refuse before it listens, beyond what the configuration itself says.
+pub fn check(config: &Config) -> Result<(), ServeError> {
+    config.api_key_file.as_deref().map(ApiKey::read).transpose()?;
+    Ok(())
+}
+
+/// What a load would take of this host, by the same way as `POST /models/load?dry_run=1`. Needs a
+/// Tokio runtime.
+pub async fn plan(
+    config: &Config,
+    own_engine: EngineProgram,
+    request: LoadRequest,
+) -> Result<LoadPlan, ServeError> {
+    // The operator may name any place, as in the configuration.
+    let config = Config { default_models: vec![request.clone()], ..config.clone() };
+    let models = Models::new(&config, own_engine, RestartPolicy::default());
+    models.dry_run(&request).await.map_err(|error| ServeError::Plan(error.to_string()))
 }
 
 /// A daemon that listens.
@@ -85,8 +108,9 @@ impl Daemon {
         app.models.shut_down(SHUTDOWN_DRAIN).await;
         let _ = close.send(true);
         let _ = server.await;
-        if let Some(traces) = &app.traces {
-            traces.stop();
+        if let Some(traces) = app.traces.clone() {
+            // It waits for the collector, which no thread of the runtime may.
+            let _ = tokio::task::spawn_blocking(move || traces.stop()).await;
         }
         tracing::info!("all engines and connections ended");
     }

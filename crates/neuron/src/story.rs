@@ -7,8 +7,8 @@ use dialog::{CacheMiss, FailureKind, FinishReason, Timings, Usage};
 use text::Turn;
 use traces::Span;
 
-use crate::live::Times;
-use crate::served::Served;
+use crate::models::live::Times;
+use crate::models::served::Served;
 
 /// How an answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,3 +1,4 @@
+use super::keys::{KEYS, generic, tables_of};
 use super::*;
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -133,6 +134,19 @@ fn values_out_of_range_are_refused() {
             "default_models.model_id = a: named twice",
         ),
         ("[[default_models]]\nmodel_id = \"../x\"", "default_models.model_id = ../x"),
+        (
+            "[[default_models]]\nmodel_id = \"a\"\ncontext = 0",
+            "default_models.model_id = a: context must be at least 1, got 0",
+        ),
+        (
+            "[[default_models]]\nmodel_id = \"a\"\nharness = \"x\"",
+            "default_models.model_id = a: harness is `x`, this node has: native",
+        ),
+        ("body_limit_mb = 2000", "body_limit_mb = 2000: must be from 1 to 1024"),
+        ("traces.share = 1.5", "traces.share = 1.5: must be from 0 to 1"),
+        ("traces.share = nan", "traces.share = NaN"),
+        ("traces.endpoint = \"collector\"", "traces.endpoint = collector: must be a URL"),
+        ("advertise_url = \"10.0.0.5:13131\"", "advertise_url = 10.0.0.5:13131"),
     ] {
         let message = refusal(text);
         assert!(message.starts_with(key), "{message}");

@@ -13,9 +13,11 @@ use wire::{Dialect, ErrorBody, Reply};
 use super::answer::{Answer, Rest};
 use super::marks::{SoFar, Stamp};
 use super::prompt::{self, Read, unavailable};
-use crate::app::{App, Asker, unix_secs};
-use crate::live::{Batch, Ending, NotTaken, Ticket, Times};
-use crate::served::Served;
+use crate::app::{App, unix_secs};
+use crate::asker::Asker;
+use crate::models::live::{Ending, NotTaken, Times};
+use crate::models::served::Served;
+use crate::models::ticket::{Batch, Ticket};
 use crate::story::{Outcome, Story};
 
 /// Cap on generated tokens where the request names none (requirement 25).

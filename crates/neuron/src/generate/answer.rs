@@ -8,7 +8,8 @@ use engine::{End, TokenRequest};
 use futures_util::future::select_all;
 use text::{Scores, StreamOptions, TextModel, TextStream};
 
-use crate::live::{Batch, Ending, NotTaken, Ticket, Times};
+use crate::models::live::{Ending, NotTaken, Times};
+use crate::models::ticket::{Batch, Ticket};
 use crate::story::{Outcome, Story};
 
 /// Something that happens to one of the answers.

@@ -10,7 +10,8 @@ use text::{TextError, TextModel};
 use wire::{ErrorBody, anthropic, tokenize};
 
 use super::{json, prompt, read_body};
-use crate::app::{App, Asker};
+use crate::app::App;
+use crate::asker::Asker;
 
 /// `POST /v1/messages/count_tokens`
 pub(crate) async fn count_tokens(

@@ -18,9 +18,10 @@ use wire::embeddings::{self, EmbeddingRequest};
 use super::admit::{refuse_ending, refuse_not_taken};
 use super::prompt::{LIGHT_BODY_BYTES, find, off_thread, refuse_text};
 use super::{json, log_refusal, read_body};
-use crate::app::{App, Asker};
-use crate::live::{Ending, Times};
-use crate::served::Served;
+use crate::app::App;
+use crate::asker::Asker;
+use crate::models::live::{Ending, Times};
+use crate::models::served::Served;
 use crate::story::{Outcome, Story};
 
 /// Inputs of one request that are in the engine's line at once: a long list must not fill it.

@@ -10,7 +10,7 @@ use text::{Prepared, TextError, TextModel};
 use wire::{ErrorBody, WireError};
 
 use crate::app::App;
-use crate::served::Served;
+use crate::models::served::Served;
 
 /// Bodies up to here are worked on where they arrive; a larger one would hold up its neighbours.
 pub(super) const LIGHT_BODY_BYTES: usize = 16 << 10;

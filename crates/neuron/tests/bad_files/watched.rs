@@ -1,15 +1,14 @@
 //! The program under limits.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testkit::Program;
 
 use crate::client::{self, Answer};
 use crate::{Bad, sprout};
@@ -23,19 +22,12 @@ const SECONDS: f64 = 5.0;
 /// `neuron serve` with the sample model loaded, and since then under limits, which its children
 /// inherit.
 pub struct Watched {
-    child: Child,
+    program: Program,
     address: SocketAddr,
     dir: TempDir,
     /// What the model says before anything bad was loaded.
     answer: Value,
     engine: u64,
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Watched {
@@ -48,29 +40,16 @@ impl Watched {
         });
         let file = dir.path().join("neuron.toml");
         fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_neuron"))
-            .args(["serve", "--config"])
-            .arg(&file)
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let address = loop {
-            let mut line = String::new();
-            assert_ne!(log.read_line(&mut line).unwrap(), 0, "neuron ended");
-            if let Some((_, rest)) = line.split_once("listen=") {
-                break rest.split_whitespace().next().unwrap().parse().unwrap();
-            }
-        };
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        let mut watched = Self { child, address, dir, answer: Value::Null, engine: 0 };
+        let program = Program::serve(Path::new(env!("CARGO_BIN_EXE_neuron")), &file);
+        let address = program.address;
+        let mut watched = Self { program, address, dir, answer: Value::Null, engine: 0 };
         while watched.report().await["status"] != "ready" {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         watched.engine = watched.report().await["pid"].as_u64().unwrap();
         watched.answer = watched.ask().await;
         let limit = Rlimit { current: Some(MEMORY_BYTES), maximum: Some(MEMORY_BYTES) };
-        prlimit(Some(Pid::from_child(&watched.child)), Resource::Data, limit).unwrap();
+        prlimit(Some(Pid::from_child(&watched.program.child)), Resource::Data, limit).unwrap();
         watched
     }
 
@@ -164,7 +143,7 @@ impl Watched {
 
     /// Processor time of the daemon and of those of its children that have ended.
     fn seconds(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.program.child.id())).unwrap();
         let fields: Vec<&str> = stat.rsplit_once(") ").unwrap().1.split(' ').collect();
         // The 14th to the 17th of the line, in ticks of a hundredth.
         fields[11..15].iter().map(|ticks| ticks.parse::<f64>().unwrap()).sum::<f64>() / 100.0

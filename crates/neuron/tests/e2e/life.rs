@@ -81,6 +81,23 @@ async fn an_engine_that_hangs_is_killed_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_load_that_makes_no_progress_is_not_waited_for_for_ever() {
+    let mut config = Config::default();
+    config.harness.native.step_timeout_secs = 1;
+    let node = Node::start(config).await;
+    // It tells of its progress every two minutes.
+    node.add(MODEL, &Script { load_ms: 600_000, ..Script::default() });
+    let answer = node.load(MODEL).await;
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &json!("engine_failed")));
+    let message = answer.json()["error"]["message"].to_string();
+    assert!(message.contains("the load made no progress for 1 s"), "{message}");
+    assert!(node.loads(MODEL).into_iter().all(|pid| !is_alive(pid)));
+    node.add(MODEL, &Script::default());
+    assert_eq!(node.load(MODEL).await.status, 200);
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn one_load_serves_all_who_ask_for_it() {
     // Requirement 60.
     let node = Node::empty().await;

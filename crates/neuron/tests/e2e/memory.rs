@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use engine::{EngineInfo, EngineSpec, Grammar, TokenRequest, Vocabulary};
 use model::gguf::write::{Header, NewValue};
-use neuron::link::{self, FromChild, LoadCode, LoadDetails, LoadFailure, ToChild};
+use neuron::child::link::{self, FromChild, LoadCode, LoadDetails, LoadFailure, ToChild};
 use serde_json::{Map, json};
 
 const LAYERS: usize = 8;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use control::{Health, LoadRequest, ModelHealth, ModelReport};
+use neuron::child::process::EngineProgram;
 use neuron::config::Config;
-use neuron::lifecycle::RestartPolicy;
-use neuron::process::EngineProgram;
+use neuron::models::lifecycle::RestartPolicy;
 use neuron::serve::Daemon;
 use serde_json::{Value, json};
 use tempfile::TempDir;

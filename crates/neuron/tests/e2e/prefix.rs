@@ -4,10 +4,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use testkit::Program;
 
 use crate::client;
 use crate::node::MODEL;
-use crate::program::{Program, ready_pid, serve_loaded};
+use crate::program::{ready_pid, serve_loaded};
 
 pub async fn sprout(load: Value, native: Value) -> (Program, TempDir) {
     let dir = tempfile::tempdir().unwrap();

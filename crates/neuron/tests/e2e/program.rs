@@ -1,27 +1,14 @@
 //! The real program.
 
-use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use serde_json::{Value, json};
-use testkit::Script;
+use testkit::{Program, Script};
 
 use crate::client;
 use crate::node::{MODEL, chat_body, is_alive, says, scripted_engine, signal, wait_for};
-
-pub struct Program {
-    child: Child,
-    pub address: SocketAddr,
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Runs `neuron serve` with one scripted model.
 fn serve_script(dir: &Path, script: &Script) -> Program {
@@ -47,23 +34,7 @@ pub fn serve_loaded(dir: &Path, load: Value, native: Value) -> Program {
     });
     let file = dir.join("neuron.toml");
     std::fs::write(&file, toml::to_string(&config).unwrap()).unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_neuron"))
-        .args(["serve", "--config"])
-        .arg(&file)
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut log = BufReader::new(child.stderr.take().unwrap());
-    let address = loop {
-        let mut line = String::new();
-        assert_ne!(log.read_line(&mut line).unwrap(), 0, "neuron ended");
-        if let Some((_, rest)) = line.split_once("listen=") {
-            break rest.split_whitespace().next().unwrap().parse().unwrap();
-        }
-    };
-    // Someone must read on, or the program would stand still with a full pipe.
-    std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-    Program { child, address }
+    Program::serve(Path::new(env!("CARGO_BIN_EXE_neuron")), &file)
 }
 
 /// The engine's process once the model is ready. Both come from one report: an engine that has just
@@ -188,6 +159,67 @@ fn what_cannot_be_served_is_said_and_ends_with_status_1() {
     let (status, out, _) = run(&["check-config", "--print-config", "--config", path]);
     assert_eq!(status, Some(0));
     assert!(out.contains(&format!("listen = \"{address}\"")), "{out}");
+}
+
+#[test]
+fn a_plan_says_what_a_model_takes_and_fails_where_it_does_not_fit() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("neuron.toml");
+    let sprout = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/sprout");
+    let of = |settings: &str, more: &[&str]| {
+        std::fs::write(&file, settings).unwrap();
+        let source = sprout.to_str().unwrap();
+        run(&[&["plan", source, "--config", file.to_str().unwrap()], more].concat())
+    };
+    let (status, out, errors) = of("", &["--context", "512", "--max-running", "2"]);
+    assert_eq!(status, Some(0), "{errors}");
+    assert!(out.contains("2 requests at once, 512 tokens of context"), "{out}");
+    let (_, json, _) = of("", &["--json"]);
+    let plan: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&plan["fits"], &plan["is_on_host"]), (&json!(true), &json!(true)));
+    let (status, out, errors) = of("harness.native.memory_mb = 1", &[]);
+    assert_eq!(status, Some(1));
+    assert!(out.contains("needs") && errors.contains("does not fit"), "{out}{errors}");
+    let (status, _, errors) = of("", &["--quant", "Q9"]);
+    assert_eq!(status, Some(1));
+    assert!(errors.contains("Q9") && errors.contains("Q8_0"), "{errors}");
+}
+
+/// Requirement 115.
+#[test]
+fn the_packaged_configuration_starts() {
+    let packaged = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/neuron/neuron.toml");
+    let text = std::fs::read_to_string(&packaged).unwrap();
+    let (status, out, errors) = run(&["check-config", "--config", packaged.to_str().unwrap()]);
+    assert_eq!((status, out.as_str()), (Some(0), "the configuration is fine\n"), "{errors}");
+    // What is only suggested is right as well.
+    let suggested = text.replace("# [[", "[[").lines().map(uncommented).collect::<String>();
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("neuron.toml");
+    let key = dir.path().join("api-key");
+    std::fs::write(&key, "k").unwrap();
+    std::fs::write(&file, suggested.replace("/etc/neuron/api-key", key.to_str().unwrap())).unwrap();
+    let (status, _, errors) = run(&["check-config", "--config", file.to_str().unwrap()]);
+    assert_eq!(status, Some(0), "{errors}{suggested}");
+    assert!(suggested.contains("\nmodel_id"), "{suggested}");
+}
+
+/// A line of an example without the sign that makes its setting a suggestion.
+fn uncommented(line: &str) -> String {
+    let setting = line.strip_prefix("# ").filter(|rest| rest.contains(" = "));
+    format!("{}\n", setting.unwrap_or(line))
+}
+
+#[test]
+fn a_key_that_cannot_be_read_is_found_before_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("neuron.toml");
+    std::fs::write(&file, "api_key_file = \"/nowhere/key\"\n").unwrap();
+    for command in ["serve", "check-config"] {
+        let (status, _, errors) = run(&[command, "--config", file.to_str().unwrap()]);
+        assert_eq!(status, Some(1));
+        assert!(errors.starts_with("neuron: api_key_file /nowhere/key: "), "{errors}");
+    }
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! How long the sample model thinks, in every dialect that can say so.
 
 use serde_json::{Value, json};
+use testkit::Program;
 
 use crate::client;
 use crate::node::MODEL;
 use crate::prefix::sprout;
-use crate::program::Program;
 
 async fn post(program: &Program, path: &str, more: Value) -> Value {
     let mut body = json!({"model": MODEL, "temperature": 0});

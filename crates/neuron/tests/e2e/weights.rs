@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
+use testkit::Program;
 
 use crate::client::{self, Answer};
 use crate::node::{MODEL, chat_body};
-use crate::program::{Program, ready_pid, serve};
+use crate::program::{ready_pid, serve};
 
 fn sprout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models/sprout")

@@ -5,12 +5,15 @@
 //! is followed. A model id is a key to look up and becomes a path only when each of its parts is
 //! an ordinary name, and then only under `model_dirs`.
 
+pub(crate) mod assets;
+pub(crate) mod gguf_text;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use model::{Recipe, gguf};
 
-use crate::link::{LoadCode, LoadDetails, LoadFailure};
+use crate::child::link::{LoadCode, LoadDetails, LoadFailure};
 use crate::spelling;
 
 /// Characters that an id may have.

@@ -2,7 +2,7 @@ use dialog::{GenerateRequest, Message, Prompt, Role};
 use model::gguf::write::{Header, NewValue};
 
 use super::*;
-use crate::link::LoadCode;
+use crate::child::link::LoadCode;
 
 const TEMPLATE: &str = "\
 {%- for message in messages -%}

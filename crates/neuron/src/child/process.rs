@@ -4,8 +4,8 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use std::{io, os::unix::process::ExitStatusExt};
 
 use engine::{EngineInfo, EngineSpec, Refusal, Vocabulary};
@@ -15,9 +15,9 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::{Notify, mpsc};
 
-use crate::link::{self, FromChild, LinkError, LoadFailure, ToChild};
-use crate::live::{OUTBOX_FRAMES, Outbox};
-use crate::served::Served;
+use crate::child::link::{self, FromChild, LinkError, LoadFailure, ToChild};
+use crate::models::live::{OUTBOX_FRAMES, Outbox};
+use crate::models::served::Served;
 
 /// A line of a child's log is cut here.
 const MAX_LOG_LINE_BYTES: u64 = 16 << 10;
@@ -29,7 +29,7 @@ pub struct EngineProgram {
     pub path: PathBuf,
     /// Its arguments.
     pub args: Vec<OsString>,
-    /// A child that has work and says nothing for this long is killed.
+    /// A child that loads, or has work, and says nothing for this long is killed.
     pub step_timeout: Duration,
 }
 
@@ -159,10 +159,15 @@ async fn watch(
     listener: &Listener,
 ) -> String {
     let mut fault = None;
+    let load = Load::begun();
     let read = async {
         while let Some(frame) = link::read_frame_async(&mut socket).await? {
+            load.shows_life();
             match frame {
-                FromChild::Ready(info) => listener.tell(ChildEvent::Ready(info)).await,
+                FromChild::Ready(info) => {
+                    load.ends();
+                    listener.tell(ChildEvent::Ready(info)).await;
+                }
                 FromChild::LoadFailed(failure) => {
                     listener.tell(ChildEvent::LoadFailed(failure)).await;
                 }
@@ -186,8 +191,8 @@ async fn watch(
     let words = tokio::select! {
         read = read => read.err().map(|error| error.to_string()),
         () = kill.notified() => Some("killed by the daemon".to_owned()),
-        () = stall(served, step_timeout) => {
-            Some(format!("no step was reported for {} s", step_timeout.as_secs()))
+        what = stall(served, &load, step_timeout) => {
+            Some(format!("{what} for {} s", step_timeout.as_secs()))
         }
     };
     // A child that closed its link is on its way out, and cannot be killed more than dead.
@@ -202,11 +207,45 @@ async fn watch(
     }
 }
 
-/// Returns when the engine has had work for too long without a sign of life (requirement 82).
-async fn stall(served: &Served, step_timeout: Duration) {
-    let mut ticks = tokio::time::interval((step_timeout / 4).max(Duration::from_millis(10)));
-    while served.live.stalled_for() < step_timeout {
+/// Returns when the engine has had work for too long without a sign of life, be it steps
+/// (requirement 82) or its load, which a driver or a disk can hold up for ever; says which.
+async fn stall(served: &Served, load: &Load, limit: Duration) -> &'static str {
+    let mut ticks = tokio::time::interval((limit / 4).max(Duration::from_millis(10)));
+    loop {
+        if served.live.stalled_for() >= limit {
+            return "no step was reported";
+        }
+        if load.silent_for() >= limit {
+            return "the load made no progress";
+        }
         ticks.tick().await;
+    }
+}
+
+/// A load, until it is done: when it last showed a sign of life.
+struct Load(Mutex<Option<Instant>>);
+
+impl Load {
+    fn begun() -> Self {
+        Self(Mutex::new(Some(Instant::now())))
+    }
+
+    fn shows_life(&self) {
+        if let Some(last) = self.last().as_mut() {
+            *last = Instant::now();
+        }
+    }
+
+    fn ends(&self) {
+        *self.last() = None;
+    }
+
+    fn silent_for(&self) -> Duration {
+        self.last().map_or(Duration::ZERO, |last| last.elapsed())
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -7,10 +7,10 @@ use std::time::Instant;
 use control::{Limit, LoadPlan, LoadRequest, ModelHealth, ModelReport, ModelStatus, Progress};
 use engine::{Device, EngineInfo};
 
-use crate::assets::Assets;
-use crate::gauges::{RequestCounts, StepCounts};
-use crate::live::Live;
-use crate::native;
+use crate::child::native;
+use crate::models::gauges::{RequestCounts, StepCounts};
+use crate::models::live::Live;
+use crate::source::assets::Assets;
 
 /// The name of the harness that runs models in engine children.
 pub(crate) const NATIVE: &str = "native";
@@ -31,6 +31,15 @@ pub(crate) struct Served {
 const PREFIXES: usize = 128;
 /// Of one prompt so many, the longest: the next turn of its conversation begins like one of them.
 const PREFIXES_OF_ONE: usize = 4;
+
+/// Memory that a load will take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    /// Where.
+    pub(crate) device: Device,
+    /// How much of it.
+    pub(crate) bytes: u64,
+}
 
 /// The published part of a model's state; the supervisor writes, everybody reads.
 #[derive(Debug)]
@@ -55,8 +64,8 @@ pub(crate) struct View {
     pub(crate) error: Option<String>,
     /// How it was asked for.
     pub(crate) request: LoadRequest,
-    /// Main memory that a load was granted, until it is known what it took.
-    pub(crate) granted_bytes: u64,
+    /// What a load was granted, until it is known what it took.
+    pub(crate) granted: Option<Grant>,
 }
 
 impl Served {
@@ -77,7 +86,7 @@ impl Served {
                 pid: None,
                 error: None,
                 request,
-                granted_bytes: 0,
+                granted: None,
             }),
         }
     }
@@ -99,12 +108,14 @@ impl Served {
         prefixes.drain(..over);
     }
 
-    /// Digests of what the prefix cache may hold; a new engine holds nothing.
-    fn prefix_digests(&self, is_ready: bool) -> Vec<u64> {
-        let mut prefixes = self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
-        if !is_ready {
-            prefixes.clear();
-        }
+    /// The engine that computed them is gone, and the next one holds nothing.
+    pub(crate) fn forget(&self) {
+        self.prefixes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Digests of what the prefix cache may hold.
+    fn prefix_digests(&self) -> Vec<u64> {
+        let prefixes = self.prefixes.lock().unwrap_or_else(PoisonError::into_inner);
         prefixes.iter().copied().collect()
     }
 
@@ -126,7 +137,7 @@ impl Served {
             quant: info.map(|info| info.quant.clone()).or_else(|| view.request.quant.clone()),
             vram_used_mb: info.filter(|_| card.is_some()).map_or(0, native::bytes) >> 20,
             host_used_mb: if card.is_none() { view.held_mb() } else { 0 },
-            prefix_digests: self.prefix_digests(ready),
+            prefix_digests: self.prefix_digests(),
             endpoint: ready.then(|| base_url.to_owned()),
             capabilities: view.assets.as_ref().map_or_else(Vec::new, |a| a.capabilities()),
             limit: Limit { context: info.map_or(0, |info| info.context), output: None },
@@ -179,7 +190,18 @@ impl View {
         match &self.info {
             Some(info) if info.device == Device::Cpu => native::bytes(info),
             Some(_) => 0,
-            None => self.granted_bytes,
+            None => self.granted.filter(|it| it.device == Device::Cpu).map_or(0, |it| it.bytes),
+        }
+    }
+
+    /// The card that it is on its way to, and what it will take there. Of one that answers or
+    /// drains the driver knows, and counts it itself.
+    pub(crate) fn promised_of_card(&self) -> Option<(u32, u64)> {
+        let loaded = self.info.as_ref().map(|info| (info.device, native::bytes(info)));
+        let granted = self.granted.map(|it| (it.device, it.bytes));
+        match (self.status, loaded.or(granted)?) {
+            (ModelStatus::Ready | ModelStatus::Draining, _) | (_, (Device::Cpu, _)) => None,
+            (_, (Device::Cuda(card), bytes)) => Some((card, bytes)),
         }
     }
 
@@ -187,5 +209,45 @@ impl View {
     pub(crate) fn held_mb(&self) -> u64 {
         let bytes = self.info.as_ref().map_or(0, native::bytes);
         bytes.div_ceil(1 << 20)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn served() -> Served {
+        Served::new(LoadRequest { model_id: "a".into(), ..LoadRequest::default() })
+    }
+
+    #[test]
+    fn what_an_engine_computed_dies_with_it() {
+        let served = served();
+        let digests: Vec<_> = (0..6).map(|digest| (digest, 0)).collect();
+        served.remember(&digests);
+        assert_eq!(served.report("http://n").prefix_digests, [2, 3, 4, 5], "the longest four");
+        served.remember(&digests[..3]);
+        assert_eq!(served.report("http://n").prefix_digests, [3, 4, 5, 0, 1, 2]);
+        served.forget();
+        assert!(served.report("http://n").prefix_digests.is_empty());
+    }
+
+    #[test]
+    fn a_card_is_promised_until_the_driver_counts_it() {
+        let served = served();
+        let promised = |status| {
+            let mut view = served.view();
+            view.status = status;
+            view.promised_of_card()
+        };
+        assert_eq!(promised(ModelStatus::Loading), None);
+        served.view().granted = Some(Grant { device: Device::Cuda(1), bytes: 7 });
+        assert_eq!(promised(ModelStatus::Absent), Some((1, 7)));
+        assert_eq!(promised(ModelStatus::Loading), Some((1, 7)));
+        assert_eq!(promised(ModelStatus::Ready), None);
+        assert_eq!(served.view().host_bytes(), 0);
+        served.view().granted = Some(Grant { device: Device::Cpu, bytes: 7 });
+        assert_eq!(promised(ModelStatus::Loading), None);
+        assert_eq!(served.view().host_bytes(), 7);
     }
 }

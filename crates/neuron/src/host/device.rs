@@ -1,27 +1,35 @@
 //! What a model is to run on.
 
+use std::collections::HashMap;
+
 use engine::Device;
 
-use crate::cards;
+use crate::child::link::{LoadCode, LoadFailure};
 use crate::config::DevicePolicy;
-use crate::link::{LoadCode, LoadFailure};
+use crate::host::cards;
 
 /// Tokens of a step where the configuration does not say: a card needs many rows at once to be
 /// busy.
 const BUDGET_OF_CPU: u32 = 512;
 const BUDGET_OF_CARD: u32 = 2048;
 
-/// The device of a load that asks for these cards (none means that it does not care).
+/// The device of a load that asks for these cards (none means that it does not care), with what is
+/// `promised` of each card to models on their way there.
 pub(crate) fn choose(
     policy: DevicePolicy,
     asked: &[u32],
     ranks: u32,
+    promised: &HashMap<u32, u64>,
 ) -> Result<Device, LoadFailure> {
     let refuse = |code, message: String| Err(LoadFailure::new(code, message));
+    if let (DevicePolicy::Auto, [], 1, Some(reason)) = (policy, asked, ranks, cards::are_broken()) {
+        let message = format!("{reason}; mend it, or set `device = \"cpu\"`");
+        return refuse(LoadCode::CudaUnavailable, message);
+    }
     match asked {
         [] if policy == DevicePolicy::Cpu || ranks > 1 => Ok(Device::Cpu),
-        [] => Ok(cards::best().map_or(Device::Cpu, Device::Cuda)),
-        _ if cards::best().is_none() => {
+        [] => Ok(cards::best(promised).map_or(Device::Cpu, Device::Cuda)),
+        _ if !cards::are_driven() => {
             let reason = cards::look().unused_because;
             refuse(LoadCode::CudaUnavailable, reason.unwrap_or_else(|| "no card".to_owned()))
         }
@@ -50,15 +58,15 @@ mod tests {
 
     #[test]
     fn the_cpu_can_be_insisted_on() {
-        assert_eq!(choose(DevicePolicy::Cpu, &[], 1).unwrap(), Device::Cpu);
-        assert_eq!(choose(DevicePolicy::Auto, &[], 2).unwrap(), Device::Cpu);
+        assert_eq!(choose(DevicePolicy::Cpu, &[], 1, &HashMap::new()).unwrap(), Device::Cpu);
+        assert_eq!(choose(DevicePolicy::Auto, &[], 2, &HashMap::new()).unwrap(), Device::Cpu);
         assert_eq!(token_budget(Device::Cpu, None), 512);
         assert_eq!(token_budget(Device::Cuda(0), Some(64)), 64);
     }
 
     #[test]
     fn a_card_that_is_not_there_is_refused_in_words() {
-        let failure = choose(DevicePolicy::Cpu, &[77], 1).unwrap_err();
+        let failure = choose(DevicePolicy::Cpu, &[77], 1, &HashMap::new()).unwrap_err();
         assert_eq!(failure.code, LoadCode::CudaUnavailable);
         assert!(!failure.message.is_empty());
     }

@@ -6,9 +6,9 @@ use control::{FastPath, LoadPlan, RankPlan};
 use engine::{Device, EngineInfo, EngineSpec, LoadError, PrefixCacheInfo, RankBytes, TokenEngine};
 use kernels::DeviceFault;
 
-use crate::cards;
-use crate::link::{LoadCode, LoadDetails, LoadFailure};
-use crate::memory;
+use crate::child::link::{LoadCode, LoadDetails, LoadFailure};
+use crate::host::cards;
+use crate::host::memory;
 
 const MIB: u64 = 1 << 20;
 

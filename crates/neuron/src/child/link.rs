@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-pub use crate::load_failure::{LoadCode, LoadDetails, LoadFailure};
+pub use crate::child::load_failure::{LoadCode, LoadDetails, LoadFailure};
 
 /// Bytes that the body of a frame may have.
 pub const MAX_FRAME_BYTES: usize = 32 << 20;

@@ -8,9 +8,9 @@ use std::{fs, str};
 use engine::Vocabulary;
 use text::{HuggingFaceFiles, TextError, TextModel};
 
-use crate::gguf_text;
-use crate::link::{LoadCode, LoadDetails, LoadFailure};
+use crate::child::link::{LoadCode, LoadDetails, LoadFailure};
 use crate::source;
+use crate::source::gguf_text;
 
 /// No text file of a model is larger than this; the largest tokenizers have 30 MiB.
 const MAX_FILE_BYTES: u64 = 256 << 20;

@@ -9,9 +9,9 @@ use text::{
     Vocabulary,
 };
 
-use crate::assets::unusable;
-use crate::link::LoadFailure;
-use crate::native;
+use crate::child::link::LoadFailure;
+use crate::child::native;
+use crate::source::assets::unusable;
 
 /// Metadata keys that name a token which ends an answer.
 const END_KEYS: [&str; 3] =

@@ -3,6 +3,7 @@
 //! The library is opened at run time; a host without it has no cards, and that is no error. Asking
 //! it opens no device, so the daemon never holds a card.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::sync::LazyLock;
 
@@ -54,8 +55,9 @@ pub fn look() -> Cards {
     }
 }
 
-/// The cards' gauges.
-pub fn health() -> Vec<DeviceHealth> {
+/// The cards' gauges. The driver is asked, which may take its time or never answer: not for a
+/// thread that others wait for.
+pub(crate) fn health() -> Vec<DeviceHealth> {
     let Ok(nvml) = &*NVML else { return Vec::new() };
     indices(nvml).filter_map(|index| gauges(nvml, index).ok()).collect()
 }
@@ -66,18 +68,44 @@ pub fn free_bytes(index: u32) -> Option<u64> {
     Some(device.memory_info().ok()?.free)
 }
 
-/// The card with most free memory that this program can use.
-pub fn best() -> Option<u32> {
-    if !kernels::cuda::BUILT_IN {
+/// Whether models can run on a card of this host at all; asked of the driver once.
+pub fn are_driven() -> bool {
+    static DRIVEN: LazyLock<bool> = LazyLock::new(|| {
+        kernels::cuda::BUILT_IN && NVML.as_ref().is_ok_and(|nvml| !indices(nvml).is_empty())
+    });
+    *DRIVEN
+}
+
+/// Why the cards of this host cannot be used though it has some: a driver of another version than
+/// its library, for example (requirement 89). A model must not end on the CPU unnoticed.
+pub fn are_broken() -> Option<String> {
+    let error = NVML.as_ref().err().filter(|_| kernels::cuda::BUILT_IN)?;
+    is_breakage(error).then(|| format!("the NVIDIA driver cannot be used: {error}"))
+}
+
+/// Whether an error is more than the absence of cards, or of their driver.
+fn is_breakage(error: &NvmlError) -> bool {
+    use NvmlError as E;
+    !matches!(error, E::LibloadingError(_) | E::FailedToLoadSymbol(_) | E::DriverNotLoaded)
+}
+
+/// The card with most free memory that this program can use. What is `promised` of a card to
+/// models on their way there is not free any more, though the driver does not know of it yet.
+pub fn best(promised: &HashMap<u32, u64>) -> Option<u32> {
+    if !are_driven() {
         return None;
     }
     let nvml = NVML.as_ref().ok()?;
-    indices(nvml).filter_map(|at| Some((free_bytes(at)?, at))).max_by_key(by_room).map(|it| it.1)
+    roomiest(indices(nvml).filter_map(|card| Some((card, free_bytes(card)?))), promised)
 }
 
-/// Most room first, and of equals the first card.
-fn by_room(&(free, index): &(u64, u32)) -> (u64, std::cmp::Reverse<u32>) {
-    (free, std::cmp::Reverse(index))
+/// Of cards with their free bytes the one with most room, and of equals the first.
+fn roomiest(cards: impl Iterator<Item = (u32, u64)>, promised: &HashMap<u32, u64>) -> Option<u32> {
+    let room = |(card, free): (u32, u64)| {
+        let left = free.saturating_sub(promised.get(&card).copied().unwrap_or(0));
+        (left, std::cmp::Reverse(card))
+    };
+    cards.map(room).max().map(|(_, std::cmp::Reverse(card))| card)
 }
 
 fn indices(nvml: &Nvml) -> std::ops::Range<u32> {
@@ -118,13 +146,25 @@ mod tests {
 
     #[test]
     fn the_card_with_most_room_is_taken_and_the_first_of_equals() {
-        let best = |cards: [(u64, u32); 3]| cards.into_iter().max_by_key(by_room).unwrap().1;
-        assert_eq!(best([(5, 0), (9, 1), (9, 2)]), 1);
+        let cards = || [(0, 5), (1, 9), (2, 9)].into_iter();
+        assert_eq!(roomiest(cards(), &HashMap::new()), Some(1));
+        // Two models that are loaded at once must not both find the same room.
+        assert_eq!(roomiest(cards(), &HashMap::from([(1, 7)])), Some(2));
+        assert_eq!(roomiest(cards(), &HashMap::from([(1, 7), (2, 20)])), Some(0));
+        assert_eq!(roomiest([].into_iter(), &HashMap::new()), None);
+    }
+
+    #[test]
+    fn a_driver_that_does_not_fit_is_no_host_without_cards() {
+        assert!(is_breakage(&NvmlError::LibRmVersionMismatch));
+        assert!(is_breakage(&NvmlError::GpuLost));
+        assert!(!is_breakage(&NvmlError::DriverNotLoaded));
     }
 
     #[test]
     fn cards_that_are_not_used_have_a_reason() {
         let cards = look();
-        assert_eq!(cards.unused_because.is_some(), best().is_none());
+        assert_eq!(cards.unused_because.is_some(), best(&HashMap::new()).is_none());
+        assert_eq!(cards.unused_because.is_none(), are_driven());
     }
 }

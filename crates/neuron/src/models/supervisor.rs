@@ -4,18 +4,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use control::LoadRequest;
+use control::{LoadRequest, ModelStatus, RankPlan};
 use dialog::FailureKind;
 use engine::{EngineInfo, EngineSpec};
-use model::Recipe;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::assets::Assets;
-use crate::lifecycle::{Command, Event, Lifecycle, Refused, RestartPolicy, State};
-use crate::link::{LoadCode, LoadDetails, LoadFailure, ToChild};
-use crate::process::{self, ChildEvent, EngineProcess, EngineProgram};
-use crate::served::Served;
-use crate::source;
+use crate::child::link::{LoadCode, LoadFailure, ToChild};
+use crate::child::native;
+use crate::child::process::{self, ChildEvent, EngineProcess, EngineProgram};
+use crate::models::fit::{difference, too_many_tokens, wrong_format};
+use crate::models::lifecycle::{Command, Event, Lifecycle, Refused, RestartPolicy, State};
+use crate::models::served::Served;
+use crate::source::assets::Assets;
 
 /// What somebody wants of a model.
 #[derive(Debug)]
@@ -178,6 +178,7 @@ impl Supervisor {
                     let model = &self.served.id;
                     tracing::warn!(model, reason, "the prefix cache was asked for and is off");
                 }
+                log_room(&self.served.id, &info);
                 view.info = Some(info);
                 Event::Ready
             }
@@ -199,6 +200,7 @@ impl Supervisor {
         self.publish();
         let after = self.life.status();
         if before != after {
+            self.forget(after);
             tracing::info!(model = self.served.id, ?before, ?after, event = words, "model");
         }
         let mut raised = None;
@@ -221,9 +223,19 @@ impl Supervisor {
         if matches!(self.life.state(), State::Absent | State::Failed(_)) {
             view.progress = None;
             view.info = None;
-            view.granted_bytes = 0;
             view.assets = None;
             view.steps.gauges = engine::Gauges::default();
+        }
+    }
+
+    /// What a model leaves behind with its state. A grant goes once, and not again with each later
+    /// event: by then it may be that of the next load.
+    fn forget(&self, status: ModelStatus) {
+        if status != ModelStatus::Ready && status != ModelStatus::Draining {
+            self.served.forget();
+        }
+        if matches!(status, ModelStatus::Absent | ModelStatus::Failed) {
+            self.served.view().granted = None;
         }
     }
 
@@ -244,8 +256,7 @@ impl Supervisor {
                 live.fail_all(FailureKind::Draining, "the model is being unloaded");
             }
             Command::FailBroken => {
-                let message = "the engine died while it worked on this request; it is being \
-                               started again";
+                let message = "the engine died while it worked on this request";
                 live.fail_all(FailureKind::EngineFailed, message);
                 self.served.view().steps.gauges = engine::Gauges::default();
             }
@@ -314,65 +325,34 @@ impl Supervisor {
     }
 }
 
+/// What the limits of a model follow from (requirement 95).
+fn log_room(model: &str, info: &EngineInfo) {
+    let plan = native::load_plan(info, true);
+    let mib = |part: fn(&RankPlan) -> u64| plan.ranks.iter().map(part).sum::<u64>() >> 20;
+    tracing::info!(
+        model,
+        device = ?info.device,
+        quant = info.quant,
+        context = info.context,
+        max_running = info.max_running,
+        kv_blocks = info.kv_blocks,
+        block_size = info.block_size,
+        state_slots = info.state_slots,
+        weights_mib = mib(|rank| rank.weight_bytes),
+        kv_mib = mib(|rank| rank.kv_bytes),
+        state_mib = mib(|rank| rank.state_bytes),
+        workspace_mib = mib(|rank| rank.workspace_bytes),
+        host_cache_mib = plan.host_cache_bytes >> 20,
+        "model loaded"
+    );
+}
+
 async fn read_assets(source: PathBuf) -> Result<Assets, LoadFailure> {
     let read = tokio::task::spawn_blocking(move || Assets::read(&source)).await;
     read.unwrap_or_else(|_| {
         let message = "the tokenizer or template made its reader panic; see the daemon's log";
         Err(LoadFailure::new(LoadCode::BadModelFile, message))
     })
-}
-
-/// What a directory's weights are is known only now. (A GGUF file was chosen by its name.)
-fn wrong_format(
-    spec: &EngineSpec,
-    request: &LoadRequest,
-    info: &EngineInfo,
-) -> Option<LoadFailure> {
-    let wanted = request.quant.as_deref()?;
-    let base = |name| Recipe::from_name(name).map(Recipe::base);
-    let same = base(wanted).is_some_and(|wanted| base(&info.quant) == Some(wanted));
-    if !spec.source.is_dir() || same || info.quant.eq_ignore_ascii_case(wanted) {
-        return None;
-    }
-    let message = format!("the source holds `{}`, not `{}`", info.quant, source::clip(wanted));
-    let (available, nearest) = (vec![info.quant.clone()], Some(info.quant.clone()));
-    let details = LoadDetails::Quant { available, nearest };
-    Some(LoadFailure::new(LoadCode::QuantNotFound, message).with(details))
-}
-
-/// A tokenizer that knows more tokens than the model has rows for (bad file 123).
-fn too_many_tokens(assets: &Assets, info: &EngineInfo) -> Option<LoadFailure> {
-    let (tokens, rows) = (assets.text.tokenizer.vocab_size(), info.vocab_size);
-    if tokens <= rows {
-        return None;
-    }
-    let reason = format!("has ids up to {}, and the model has {rows} rows", tokens - 1);
-    let (file, item) = ("tokenizer.json".to_owned(), "vocabulary".to_owned());
-    let message = format!("{file}: {item}: {reason}");
-    let details = LoadDetails::File { file, item, reason };
-    Some(LoadFailure::new(LoadCode::BadModelFile, message).with(details))
-}
-
-/// The first setting that a caller states and that is not the one in force.
-fn difference(
-    current: &EngineSpec,
-    asked: &EngineSpec,
-    request: &LoadRequest,
-) -> Option<&'static str> {
-    if request.source.is_some() && current.source != asked.source {
-        return Some("source");
-    }
-    if request.context.is_some() && current.context != asked.context {
-        return Some("context");
-    }
-    if request.max_running.is_some() && current.max_running != asked.max_running {
-        return Some("max_running");
-    }
-    if request.tensor_parallel.is_some() && current.world_size != asked.world_size {
-        return Some("tensor_parallel");
-    }
-    let same = (&current.source, &current.quant) == (&asked.source, &asked.quant);
-    (request.quant.is_some() && !same).then_some("quant")
 }
 
 async fn sleep_until(alarm: Option<tokio::time::Instant>) {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::discover;
+use crate::host::discover;
 
 /// Where control groups are mounted.
 const GROUPS: &str = "/sys/fs/cgroup";

@@ -12,10 +12,11 @@ use engine::{
     Embedding, End, Refusal, RequestId, StepReport, TokenLogprobs, TokenRequest, TokenUpdate,
 };
 use tokio::sync::Notify;
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::mpsc::{self, OwnedPermit};
 
-use crate::link::ToChild;
+use super::ticket::Ticket;
+use crate::child::link::ToChild;
 
 /// Sends to an engine child.
 pub(crate) type Outbox = mpsc::Sender<ToChild>;
@@ -54,19 +55,19 @@ struct Table {
 
 /// What has come for a request and was not read yet.
 #[derive(Debug, Default)]
-struct Queue {
+pub(super) struct Queue {
     news: Mutex<News>,
-    wake: Notify,
+    pub(super) wake: Notify,
 }
 
 #[derive(Debug, Default)]
-struct News {
-    accepted: bool,
-    tokens: Vec<u32>,
-    logprobs: Vec<TokenLogprobs>,
-    embedding: Option<Vec<f32>>,
-    ending: Option<Ending>,
-    times: Times,
+pub(super) struct News {
+    pub(super) accepted: bool,
+    pub(super) tokens: Vec<u32>,
+    pub(super) logprobs: Vec<TokenLogprobs>,
+    pub(super) embedding: Option<Vec<f32>>,
+    pub(super) ending: Option<Ending>,
+    pub(super) times: Times,
 }
 
 /// When a request passed its milestones.
@@ -82,17 +83,6 @@ pub(crate) struct Times {
     pub(crate) cached_tokens: u32,
     /// Where its prompt parts from the longest cached one.
     pub(crate) diverged_at: Option<u32>,
-}
-
-/// What [`Ticket::next`] brings.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Batch {
-    /// Everything since the last call, in order.
-    pub(crate) tokens: Vec<u32>,
-    /// One for each token, or none where they are not asked for.
-    pub(crate) logprobs: Vec<TokenLogprobs>,
-    /// Set once, with the last tokens.
-    pub(crate) ending: Option<Ending>,
 }
 
 /// Why no request is taken at the moment.
@@ -165,7 +155,7 @@ impl Live {
         let queue = Arc::new(Queue::default());
         table.requests.insert(id, Arc::clone(&queue));
         drop(table);
-        Ok(Ticket { id, queue, abort: Some(abort), live: Arc::clone(self) })
+        Ok(Ticket::new(id, queue, abort, Arc::clone(self)))
     }
 
     /// The engine took a request into its line.
@@ -226,7 +216,7 @@ impl Live {
         }
     }
 
-    fn take(&self, id: RequestId) -> Option<Arc<Queue>> {
+    pub(super) fn take(&self, id: RequestId) -> Option<Arc<Queue>> {
         let mut table = self.table();
         let queue = table.requests.remove(&id);
         if table.requests.is_empty() && table.outbox.is_none() {
@@ -248,7 +238,7 @@ fn not_taken<T>(error: &TrySendError<T>) -> NotTaken {
 }
 
 impl Queue {
-    fn news(&self) -> MutexGuard<'_, News> {
+    pub(super) fn news(&self) -> MutexGuard<'_, News> {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -271,187 +261,5 @@ impl Queue {
     }
 }
 
-/// A live request. Dropping it while the engine still works on it aborts it, so that a client
-/// that leaves at any point gives back its blocks and its place.
-#[derive(Debug)]
-pub(crate) struct Ticket {
-    id: RequestId,
-    queue: Arc<Queue>,
-    abort: Option<OwnedPermit<ToChild>>,
-    live: Arc<Live>,
-}
-
-impl Ticket {
-    /// Returns once no check of the engine can refuse the request any more.
-    pub(crate) async fn accepted(&self) -> Result<(), Ending> {
-        loop {
-            {
-                let news = self.queue.news();
-                match &news.ending {
-                    // It was taken and is already over; its tokens tell the rest.
-                    Some(Ending::Done(_)) => return Ok(()),
-                    _ if news.accepted => return Ok(()),
-                    Some(ending) => return Err(ending.clone()),
-                    None => {}
-                }
-            }
-            self.queue.wake.notified().await;
-        }
-    }
-
-    /// The next tokens, the ending, or both; after the ending it must not be called again.
-    ///
-    /// Cancel-safe: what a dropped call would have brought, the next call brings.
-    pub(crate) async fn next(&self) -> Batch {
-        loop {
-            {
-                let mut news = self.queue.news();
-                if !news.tokens.is_empty() || news.ending.is_some() {
-                    let tokens = std::mem::take(&mut news.tokens);
-                    let logprobs = std::mem::take(&mut news.logprobs);
-                    return Batch { tokens, logprobs, ending: news.ending.clone() };
-                }
-            }
-            self.queue.wake.notified().await;
-        }
-    }
-
-    /// The embedding of the prompt, once the request is over.
-    pub(crate) async fn embedding(&self) -> Result<Vec<f32>, Ending> {
-        loop {
-            {
-                let mut news = self.queue.news();
-                if let Some(ending) = &news.ending {
-                    let ending = ending.clone();
-                    return news.embedding.take().ok_or(ending);
-                }
-            }
-            self.queue.wake.notified().await;
-        }
-    }
-
-    /// See [`Times`].
-    pub(crate) fn times(&self) -> Times {
-        self.queue.news().times
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if self.live.take(self.id).is_some()
-            && let Some(place) = self.abort.take()
-        {
-            place.send(ToChild::Abort(self.id));
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use engine::Started;
-
-    use super::*;
-
-    fn request() -> TokenRequest {
-        TokenRequest::new(0, vec![1], 4)
-    }
-
-    fn report(id: RequestId, tokens: &[u32], end: Option<End>) -> StepReport {
-        let updates = vec![TokenUpdate { id, tokens: tokens.to_vec(), logprobs: vec![], end }];
-        StepReport {
-            started: vec![Started { id, cached_tokens: 3, diverged_at: Some(5) }],
-            updates,
-            ..StepReport::default()
-        }
-    }
-
-    fn open() -> (Arc<Live>, mpsc::Receiver<ToChild>) {
-        let live = Arc::new(Live::default());
-        let (outbox, inbox) = mpsc::channel(6);
-        live.open(outbox);
-        (live, inbox)
-    }
-
-    #[tokio::test]
-    async fn tokens_wait_for_their_reader_and_end_once() {
-        let (live, _inbox) = open();
-        let ticket = live.submit(request()).unwrap();
-        live.accepted(ticket.id);
-        assert_eq!(ticket.accepted().await, Ok(()));
-        live.apply(&report(ticket.id, &[5], None));
-        live.apply(&report(ticket.id, &[6], Some(End::Length)));
-        let batch = ticket.next().await;
-        assert_eq!(batch.tokens, [5, 6]);
-        assert_eq!(batch.ending, Some(Ending::Done(End::Length)));
-        assert_eq!(live.count(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_dropped_ticket_aborts_unless_it_ended() {
-        // Requirements 73 and 109.
-        let (live, mut inbox) = open();
-        let (left, done) = (live.submit(request()).unwrap(), live.submit(request()).unwrap());
-        let left_id = left.id;
-        live.apply(&report(done.id, &[5], Some(End::Stop)));
-        drop((left, done));
-        let mut aborted = Vec::new();
-        while let Ok(message) = inbox.try_recv() {
-            if let ToChild::Abort(id) = message {
-                aborted.push(id);
-            }
-        }
-        assert_eq!(aborted, [left_id]);
-    }
-
-    #[tokio::test]
-    async fn a_dead_engine_fails_everyone_and_takes_nobody() {
-        let (live, _inbox) = open();
-        let (early, late) = (live.submit(request()).unwrap(), live.submit(request()).unwrap());
-        live.accepted(late.id);
-        live.fail_all(FailureKind::EngineFailed, "gone");
-        let failed =
-            Ending::Failed(Failure { kind: FailureKind::EngineFailed, message: "gone".into() });
-        assert_eq!(early.accepted().await, Err(failed.clone()));
-        assert_eq!(late.accepted().await, Ok(()));
-        assert_eq!(late.next().await.ending, Some(failed));
-        assert_eq!(live.submit(request()).err(), Some(NotTaken::Closed));
-    }
-
-    #[tokio::test]
-    async fn a_drain_is_over_when_the_last_request_is() {
-        let (live, _inbox) = open();
-        let ticket = live.submit(request()).unwrap();
-        live.close();
-        assert!(live.submit(request()).is_err());
-        let waited = tokio::time::timeout(Duration::from_millis(20), live.idle()).await;
-        assert!(waited.is_err(), "idle with a request inside");
-        live.apply(&report(ticket.id, &[5], Some(End::Stop)));
-        live.idle().await;
-        assert_eq!(live.count(), 0);
-    }
-
-    #[test]
-    fn every_request_has_a_place_for_its_abort() {
-        let (live, mut inbox) = open();
-        let tickets: Vec<_> = (0..3).map(|_| live.submit(request()).unwrap()).collect();
-        assert_eq!(live.submit(request()).err(), Some(NotTaken::Full));
-        drop(tickets);
-        let mut frames = Vec::new();
-        while let Ok(frame) = inbox.try_recv() {
-            frames.push(frame);
-        }
-        assert_eq!(frames.len(), 6);
-        assert_eq!(live.count(), 0);
-        assert!(live.submit(request()).is_ok());
-    }
-
-    #[test]
-    fn an_engine_without_work_does_not_stall() {
-        let (live, _inbox) = open();
-        let ticket = live.submit(request()).unwrap();
-        std::thread::sleep(Duration::from_millis(5));
-        assert!(live.stalled_for() >= Duration::from_millis(5));
-        drop(ticket);
-        assert_eq!(live.stalled_for(), Duration::ZERO);
-    }
-}
+mod tests;

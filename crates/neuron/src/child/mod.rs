@@ -1,18 +1,27 @@
-//! The engine child: `neuron engine`, one process per loaded model.
+//! The engine child: `neuron engine`, one process per loaded model. This file is what runs in it;
+//! `process` is how the daemon sees it, and `link` what the two say to each other.
 //!
 //! A reader thread feeds an inbox; this thread owns the engine. It empties the inbox between
 //! steps, sleeps in it when there is nothing to compute, and writes one frame per step.
 
+mod inbox;
+pub mod link;
+mod load_failure;
+pub mod native;
+pub mod process;
+
+use std::convert::Infallible;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
-use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
 use engine::{Admission, EngineSpec, TokenEngine};
+use inbox::Inbox;
 
-use crate::link::{self, FromChild, LinkError, LoadFailure, ToChild};
+use link::{FromChild, LinkError, LoadFailure, ToChild};
 
 /// Progress frames are no closer together than this.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
@@ -37,13 +46,9 @@ pub fn run(load: impl Loader) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match serve(socket, load) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("engine ends: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let Err(error) = serve(socket, load);
+    tracing::error!("engine ends: {error}");
+    ExitCode::FAILURE
 }
 
 /// Why the child ends other than by being told to.
@@ -59,13 +64,9 @@ enum Ending {
     NoSpec,
 }
 
-fn serve(mut socket: UnixStream, load: impl Loader) -> Result<(), Ending> {
+fn serve(mut socket: UnixStream, load: impl Loader) -> Result<Infallible, Ending> {
     let inbox = spawn_reader(socket.try_clone().map_err(LinkError::Io)?);
-    let spec = match inbox.recv() {
-        Ok(ToChild::Load(spec)) => spec,
-        Ok(_) => return Err(Ending::NoSpec),
-        Err(_) => return Ok(()),
-    };
+    let ToChild::Load(spec) = inbox.wait() else { return Err(Ending::NoSpec) };
     let mut engine = match load_with_progress(&mut socket, &spec, load) {
         Ok(engine) => engine,
         Err(failure) => {
@@ -74,7 +75,8 @@ fn serve(mut socket: UnixStream, load: impl Loader) -> Result<(), Ending> {
         }
     };
     link::write_frame(&mut socket, &FromChild::Ready(engine.info().clone()))?;
-    while take_messages(&inbox, engine.as_mut(), &mut socket)? {
+    loop {
+        take_messages(&inbox, engine.as_mut(), &mut socket)?;
         let began = Instant::now();
         match engine.step() {
             Ok(mut report) => {
@@ -90,22 +92,19 @@ fn serve(mut socket: UnixStream, load: impl Loader) -> Result<(), Ending> {
             }
         }
     }
-    Ok(())
 }
 
 /// Reads frames into the inbox. The process ends with its daemon or at its word, at once, whatever
 /// the engine's thread is doing: neither a long load nor a step that hangs in a driver holds it up.
-fn spawn_reader(mut socket: UnixStream) -> Receiver<ToChild> {
-    let (sender, inbox) = mpsc::channel();
+fn spawn_reader(mut socket: UnixStream) -> Arc<Inbox> {
+    let inbox = Arc::new(Inbox::default());
+    let filled = Arc::clone(&inbox);
     thread::spawn(move || {
+        let _end = EndsWithReader;
         loop {
             match link::read_frame(&mut socket) {
                 Ok(None | Some(ToChild::Shutdown)) => std::process::exit(0),
-                Ok(Some(message)) => {
-                    if sender.send(message).is_err() {
-                        return;
-                    }
-                }
+                Ok(Some(message)) => filled.put(message),
                 Err(error) => {
                     tracing::error!("{error}");
                     std::process::exit(1);
@@ -114,6 +113,16 @@ fn spawn_reader(mut socket: UnixStream) -> Receiver<ToChild> {
         }
     });
     inbox
+}
+
+/// A reader that panics takes the process with it: without one, nobody would hear that the daemon
+/// is gone.
+struct EndsWithReader;
+
+impl Drop for EndsWithReader {
+    fn drop(&mut self) {
+        std::process::exit(1);
+    }
 }
 
 fn load_with_progress(
@@ -134,20 +143,15 @@ fn load_with_progress(
 }
 
 /// Empties the inbox into the engine, and waits in it while the engine has nothing to do.
-/// False when the child was told to end.
 fn take_messages(
-    inbox: &Receiver<ToChild>,
+    inbox: &Inbox,
     engine: &mut dyn TokenEngine,
     socket: &mut UnixStream,
-) -> Result<bool, LinkError> {
+) -> Result<(), LinkError> {
     loop {
-        let message = if engine.is_idle() {
-            inbox.recv().map_err(|_| TryRecvError::Disconnected)
-        } else {
-            inbox.try_recv()
-        };
+        let message = if engine.is_idle() { Some(inbox.wait()) } else { inbox.take() };
         match message {
-            Ok(ToChild::Submit(request)) => {
+            Some(ToChild::Submit(request)) => {
                 let id = request.id;
                 let answer = match engine.submit(request) {
                     Ok(Admission::Accepted) => FromChild::Accepted(id),
@@ -157,14 +161,15 @@ fn take_messages(
                 };
                 link::write_frame(socket, &answer)?;
             }
-            Ok(ToChild::Abort(id)) => {
+            Some(ToChild::Abort(id)) => {
                 engine.abort(id);
                 report_abort(engine, socket)?;
             }
-            Ok(ToChild::Vocabulary(vocabulary)) => engine.set_vocabulary(vocabulary),
-            Ok(ToChild::Load(_)) => tracing::error!("a second load was asked for; ignored"),
-            Ok(ToChild::Shutdown) | Err(TryRecvError::Disconnected) => return Ok(false),
-            Err(TryRecvError::Empty) => return Ok(true),
+            Some(ToChild::Vocabulary(vocabulary)) => engine.set_vocabulary(vocabulary),
+            // The reader does so itself, before the word comes here.
+            Some(ToChild::Shutdown) => std::process::exit(0),
+            Some(ToChild::Load(_)) => tracing::error!("a second load was asked for; ignored"),
+            None => return Ok(()),
         }
     }
 }

@@ -1,7 +1,15 @@
 //! All models of this node: their registry, loads and unloads.
 
+mod fit;
+pub(crate) mod gauges;
+pub mod lifecycle;
+pub(crate) mod live;
+pub(crate) mod served;
+pub(crate) mod spec;
+pub(crate) mod supervisor;
+pub(crate) mod ticket;
+
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -9,22 +17,20 @@ use control::{
     Activation, ActivationState, HostMemory, LoadPlan, LoadReply, LoadRequest, ModelStatus,
     UnloadReply, UnloadRequest,
 };
-use engine::EngineSpec;
+use engine::{Device, EngineSpec};
 use futures_util::future::join_all;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::cards;
+use crate::child::native;
+use crate::child::process::EngineProgram;
 use crate::config::{Config, DevicePolicy, Native};
 use crate::control_error::ControlError;
-use crate::device;
-use crate::lifecycle::RestartPolicy;
-use crate::link::LoadFailure;
-use crate::memory;
-use crate::native;
-use crate::process::EngineProgram;
-use crate::served::{NATIVE, Served};
-use crate::source::{self, Allowed, Chosen};
-use crate::supervisor::{self, Ask};
+use crate::host::{cards, memory};
+use crate::source::Allowed;
+use lifecycle::RestartPolicy;
+use served::{Grant, Served};
+use spec::planned;
+use supervisor::Ask;
 
 /// How long running requests may go on when an unload does not say.
 const DEFAULT_DRAIN: Duration = Duration::from_secs(30);
@@ -43,6 +49,8 @@ pub(crate) struct Models {
     capacity_bytes: u64,
     configured: BTreeMap<String, LoadRequest>,
     table: Mutex<Table>,
+    /// Held from the choice of a card until it is counted.
+    placing: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +90,7 @@ impl Models {
             capacity_bytes: capacity(&config.harness.native),
             configured,
             table: Mutex::default(),
+            placing: <_>::default(),
         };
         for request in models.configured.values() {
             models.entry(request);
@@ -94,8 +103,8 @@ impl Models {
         self.table().entries.get(id).map(|entry| &entry.served).filter(|s| self.shows(s)).cloned()
     }
 
-    /// An entry once made is kept, since a load may hold it at any time; there are no more of
-    /// them than models on this host. One that was unloaded is no longer shown.
+    /// An entry once made is kept, since a load may hold it at any time; each is an id that the
+    /// operator's side has loaded once. One that was unloaded is no longer shown.
     fn shows(&self, served: &Served) -> bool {
         let absent = served.view().status == ModelStatus::Absent;
         !absent || self.configured.contains_key(&served.id)
@@ -130,9 +139,11 @@ impl Models {
         let wait = request.wait.unwrap_or(true);
         let id = request.model_id.clone();
         let about = |error: ControlError| error.about(&id);
+        let turn = if cards::are_driven() { Some(self.placing.lock().await) } else { None };
         let spec = self.plan(&request).await.map_err(about)?;
         let entry = self.open_entry(&request)?;
         self.grant(&entry, &spec).await.map_err(about)?;
+        drop(turn);
         let (reply, mut answer) = oneshot::channel();
         let (taken, begun) = oneshot::channel();
         let ask = Ask::Load { request: Box::new(request), spec, reply, taken };
@@ -164,26 +175,38 @@ impl Models {
         Ok(plan)
     }
 
-    /// Grants a load its main memory, where the configuration bounds that: two loads at once must
-    /// not both find the same room. A model that is there or on its way has its grant.
+    /// Grants a load its memory: two loads at once must not both find the same room. Main memory is
+    /// counted where the configuration bounds it; what a card has, the engine itself asks it. A
+    /// model that is there or on its way has its grant.
     async fn grant(&self, entry: &Entry, spec: &EngineSpec) -> Result<(), ControlError> {
         let is_new = |status| matches!(status, ModelStatus::Absent | ModelStatus::Failed);
-        let is_bounded = self.native.memory_mb.is_some() && spec.device == engine::Device::Cpu;
-        if !is_bounded || !is_new(entry.served.view().status) {
+        let is_counted = spec.device != Device::Cpu || self.native.memory_mb.is_some();
+        if !is_counted || !is_new(entry.served.view().status) {
             return Ok(());
         }
-        let needed = planned(spec.clone()).await?.needed_bytes;
+        let bytes = planned(spec.clone()).await?.needed_bytes;
         let table = self.table();
         let free = self.free_bytes(&table, Some(&entry.served.id));
         let mut view = entry.served.view();
-        if !is_new(view.status) || view.granted_bytes > 0 {
+        if !is_new(view.status) || view.granted.is_some() {
             return Ok(());
         }
-        if needed > free {
-            return Err(native::does_not_fit(needed, free).into());
+        if spec.device == Device::Cpu && bytes > free {
+            return Err(native::does_not_fit(bytes, free).into());
         }
-        view.granted_bytes = needed;
+        view.granted = Some(Grant { device: spec.device, bytes });
         Ok(())
+    }
+
+    /// What models that are on their way to cards will take of each.
+    fn promised_of_cards(&self) -> HashMap<u32, u64> {
+        let mut promised = HashMap::new();
+        for entry in self.table().entries.values() {
+            if let Some((card, bytes)) = entry.served.view().promised_of_card() {
+                *promised.entry(card).or_default() += bytes;
+            }
+        }
+        promised
     }
 
     /// Main memory that models on the CPU could have, without counting what one of them has.
@@ -195,7 +218,7 @@ impl Models {
 
     /// Main memory for models; said where they run on the CPU.
     pub(crate) fn host_memory(&self) -> Option<HostMemory> {
-        let on_cpu = self.native.device == DevicePolicy::Cpu || cards::best().is_none();
+        let on_cpu = self.native.device == DevicePolicy::Cpu || !cards::are_driven();
         on_cpu.then(|| {
             let free = self.free_bytes(&self.table(), None);
             let free = memory::available_bytes().map_or(free, |available| available.min(free));
@@ -249,43 +272,6 @@ impl Models {
         activation
     }
 
-    /// What the engine is told for this request. What it does not say, the configuration of that
-    /// id says, so that both ways to a load agree (requirement 42).
-    async fn plan(&self, request: &LoadRequest) -> Result<EngineSpec, ControlError> {
-        let configured = self.configured.get(&request.model_id);
-        let native = &self.native;
-        check(request)?;
-        let source = request.source.clone().map(PathBuf::from);
-        let own = configured.and_then(|model| model.source.clone()).map(PathBuf::from);
-        let quant = request.quant.clone().or_else(|| configured.and_then(|m| m.quant.clone()));
-        let (allowed, id) = (self.allowed.clone(), request.model_id.clone());
-        let find = move || find_source(&allowed, &id, source, own, quant.as_deref());
-        let chosen = tokio::task::spawn_blocking(find).await.map_err(|_| {
-            ControlError::bad_request("the source could not be looked at; see the daemon's log")
-        })??;
-        let of_config = |field: fn(&LoadRequest) -> Option<u32>| configured.and_then(field);
-        let max_running = request.max_running.or_else(|| of_config(|m| m.max_running));
-        let ranks = request.tensor_parallel.or_else(|| of_config(|m| m.tensor_parallel));
-        let ranks = ranks.unwrap_or(1);
-        let devices = request.devices.as_ref();
-        let devices = devices.or_else(|| configured.and_then(|model| model.devices.as_ref()));
-        let devices = devices.map_or(&[][..], Vec::as_slice);
-        let device = device::choose(native.device, devices, ranks)?;
-        Ok(EngineSpec {
-            device,
-            context: request.context.or_else(|| of_config(|m| m.context)),
-            max_running: max_running.unwrap_or(native.max_running),
-            token_budget: device::token_budget(device, native.token_budget),
-            stall_ms: native.stall_ms,
-            world_size: ranks,
-            threads: native.threads,
-            prefix_cache: native.prefix_cache,
-            host_cache_bytes: u64::from(native.host_cache_mb) << 20,
-            quant: chosen.quant,
-            ..EngineSpec::new(chosen.path)
-        })
-    }
-
     fn open_entry(&self, request: &LoadRequest) -> Result<Entry, ControlError> {
         if self.table().closed {
             return Err(ControlError::shutting_down());
@@ -314,56 +300,8 @@ fn capacity(native: &Native) -> u64 {
     configured.or_else(memory::available_bytes).unwrap_or(u64::MAX)
 }
 
-async fn planned(spec: EngineSpec) -> Result<LoadPlan, ControlError> {
-    let planned = tokio::task::spawn_blocking(move || native::plan(&spec)).await;
-    let planned = planned.map_err(|_| {
-        ControlError::bad_request("the model made its reader panic; see the daemon's log")
-    })?;
-    planned.map_err(ControlError::from)
-}
-
 async fn unload(entry: &Entry, drain: Duration) -> Option<u64> {
     let (reply, answer) = oneshot::channel();
     entry.asks.send(Ask::Unload { drain, reply }).await.ok()?;
     answer.await.ok()
-}
-
-fn check(request: &LoadRequest) -> Result<(), ControlError> {
-    if !source::is_model_id(&request.model_id) {
-        let message = "model_id must be names of letters, digits and ._-+:@ between slashes";
-        return Err(ControlError::bad_request(message));
-    }
-    if let Some(harness) = request.harness.as_deref()
-        && ![NATIVE, "candle"].contains(&harness)
-    {
-        let harness = source::clip(harness);
-        let message = format!("harness is `{harness}`, this node has: {NATIVE}");
-        return Err(ControlError::bad_request(message));
-    }
-    for (field, value) in [
-        ("context", request.context),
-        ("max_running", request.max_running),
-        ("tensor_parallel", request.tensor_parallel),
-    ] {
-        if value == Some(0) {
-            return Err(ControlError::bad_request(format!("{field} must be at least 1, got 0")));
-        }
-    }
-    Ok(())
-}
-
-fn find_source(
-    allowed: &Allowed,
-    id: &str,
-    asked: Option<PathBuf>,
-    configured: Option<PathBuf>,
-    quant: Option<&str>,
-) -> Result<Chosen, LoadFailure> {
-    let source = match (asked, configured) {
-        (Some(asked), Some(own)) if asked == own => own,
-        (Some(asked), _) => allowed.check(&asked)?,
-        (None, Some(own)) => own,
-        (None, None) => allowed.look_up(id)?,
-    };
-    source::choose(&source, quant)
 }

@@ -5,9 +5,9 @@ use std::thread;
 
 use control::{Cpu, Discovery};
 
-use crate::cards::{self, Cards};
+use crate::host::cards::{self, Cards};
 
-use crate::served::NATIVE;
+use crate::models::served::NATIVE;
 
 /// Reads the host's own files; nothing here can fail, and what is not known is left empty.
 pub fn discover() -> Discovery {
