@@ -88,7 +88,8 @@ async fn a_load_that_makes_no_progress_is_not_waited_for_for_ever() {
     // It tells of its progress every two minutes.
     node.add(MODEL, &Script { load_ms: 600_000, ..Script::default() });
     let answer = node.load(MODEL).await;
-    assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &json!("engine_failed")));
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert_eq!(answer.json()["error"]["code"], "engine_failed");
     let message = answer.json()["error"]["message"].to_string();
     assert!(message.contains("the load made no progress for 1 s"), "{message}");
     assert!(node.loads(MODEL).into_iter().all(|pid| !is_alive(pid)));

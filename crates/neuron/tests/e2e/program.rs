@@ -169,7 +169,7 @@ fn a_plan_says_what_a_model_takes_and_fails_where_it_does_not_fit() {
     let of = |settings: &str, more: &[&str]| {
         std::fs::write(&file, settings).unwrap();
         let source = sprout.to_str().unwrap();
-        run(&[&["plan", source, "--config", file.to_str().unwrap()], more].concat())
+        run(&[&["plan", source, "--config", file.to_str().unwrap()][..], more].concat())
     };
     let (status, out, errors) = of("", &["--context", "512", "--max-running", "2"]);
     assert_eq!(status, Some(0), "{errors}");
