@@ -223,7 +223,8 @@ fn plan_in_words(plan: &LoadPlan) -> String {
     let free = plan.free_bytes.map_or_else(|| "unknown".to_owned(), |free| mib(free).to_string());
     format!(
         "format   {quant}\nserves   {} requests at once, {} tokens of context\n\
-         needs    {} MiB: weights {}, keys and values {}, states {}, activations {}, host cache {}\n\
+         needs    {} MiB: weights {}, keys and values {}, states {}, activations {}, \
+         host cache {}\n\
          free     {free} MiB {place}\n",
         plan.max_running,
         plan.context,

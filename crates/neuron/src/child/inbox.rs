@@ -21,8 +21,8 @@ impl Inbox {
     pub(super) fn put(&self, message: ToChild) {
         let mut messages = self.messages();
         if let ToChild::Abort(id) = &message {
-            let is_it = |waiting: &ToChild| matches!(waiting, ToChild::Submit(request) if request.id == *id);
-            if let Some(at) = messages.iter().position(is_it) {
+            let of = |it: &ToChild| matches!(it, ToChild::Submit(request) if request.id == *id);
+            if let Some(at) = messages.iter().position(of) {
                 messages.remove(at);
                 return;
             }
