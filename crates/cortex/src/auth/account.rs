@@ -2,15 +2,14 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use fleet::Tick;
-use fleet::budget::{Account, Budget, Claims, Grant, Hold, Limits, Rate, Spent};
+use fleet::budget::{Account, Budget, Claims, Hold, Limits, Rate, Spent};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::sync::oneshot;
 use wire::ErrorBody;
 
 use super::{Clock, refusal};
 use crate::config::{Key, Scope, Scopes};
-use crate::ledger::{Ledger, NotHeld};
+use crate::ledger::{Ledger, NotHeld, Share};
 
 /// A request's key.
 #[derive(Clone)]
@@ -91,27 +90,27 @@ impl Caller {
             let hold = state.account.reserve(bound, likely, now).map_err(refusal::denied)?;
             (hold, state.budget)
         };
-        let (purse, name) = (Arc::clone(&self.purse), Arc::clone(&self.name));
-        let mut seat = Seat { purse, name, hold: Some(hold), shared: None, budget };
+        let purse = Arc::clone(&self.purse);
+        let mut seat = Seat { purse, hold: Some(hold), shared: None, budget };
         if let Some(budget) = budget.filter(|_| self.purse.ledger.is_shared()) {
-            seat.shared = Some(self.share(budget, bound, now).await?);
+            seat.shared = Some(self.share(budget, bound).await?);
         }
         Ok(seat)
     }
 
     /// Reserves in the database. The work goes on when the client leaves, so that what it then
     /// brings can be given back.
-    async fn share(&self, budget: Budget, want: u64, now: Tick) -> Result<Grant, ErrorBody> {
+    async fn share(&self, budget: Budget, want: u64) -> Result<Share, ErrorBody> {
         let (told, answer) = oneshot::channel();
         let (ledger, name) = (self.purse.ledger.clone(), Arc::clone(&self.name));
-        tokio::spawn(async move {
-            let held = ledger.hold(&name, budget, want, now).await;
-            if let Err(Ok(grant)) = told.send(held) {
-                ledger.release(&name, grant).await;
+        self.purse.ledger.run(async move {
+            let held = ledger.hold(&name, budget, want).await;
+            if let Err(Ok(share)) = told.send(held) {
+                ledger.give_back(share);
             }
         });
         match answer.await {
-            Ok(Ok(grant)) => Ok(grant),
+            Ok(Ok(share)) => Ok(share),
             Ok(Err(NotHeld::Denied(denied))) => Err(refusal::denied(denied)),
             Ok(Err(NotHeld::Unknown)) | Err(_) => Err(refusal::unknowable()),
         }
@@ -162,17 +161,16 @@ fn tell(headers: &mut HeaderMap, names: &[HeaderName; 3], rate: Rate) {
 /// A reservation. Dropped before it is settled, it gives everything back.
 pub(crate) struct Seat {
     purse: Arc<Purse>,
-    name: Arc<str>,
     hold: Option<Hold>,
     /// What is held of a budget in the database.
-    shared: Option<Grant>,
+    shared: Option<Share>,
     budget: Option<Budget>,
 }
 
 impl Seat {
     /// Gives back what was held and pays what was used. What the ledger has to know of it comes
     /// back: the budget, and what was held of it in the database.
-    pub(crate) fn settle(mut self, used: u64) -> Option<(Budget, Option<Grant>)> {
+    pub(crate) fn settle(mut self, used: u64) -> Option<(Budget, Option<Share>)> {
         self.give_back(used);
         self.budget.map(|budget| (budget, self.shared.take()))
     }
@@ -188,11 +186,8 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.give_back(0);
-        let Some(grant) = self.shared.take() else { return };
-        let (ledger, name) = (self.purse.ledger.clone(), Arc::clone(&self.name));
-        // Without a runtime the process ends, and what it holds lapses.
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move { ledger.release(&name, grant).await });
+        if let Some(share) = self.shared.take() {
+            self.purse.ledger.give_back(share);
         }
     }
 }

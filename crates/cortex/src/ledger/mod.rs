@@ -20,6 +20,7 @@ use std::time::Duration;
 use dialog::Usage;
 use fleet::Tick;
 use fleet::budget::{Budget, Denied, Grant, Spent};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -53,7 +54,14 @@ pub(crate) struct Entry {
     pub is_estimate: bool,
     pub took_ms: u64,
     /// The budget that pays, and what of it was held elsewhere than in this process.
-    pub budget: Option<(Budget, Option<Grant>)>,
+    pub budget: Option<(Budget, Option<Share>)>,
+}
+
+/// A part of a budget that is reserved in the database, for one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Share {
+    pub id: String,
+    pub grant: Grant,
 }
 
 impl Entry {
@@ -79,6 +87,8 @@ pub(crate) struct Ledger {
 
 struct Open {
     store: Store,
+    /// Connections to the database live where they were made, and that must last.
+    runtime: Handle,
     queue: mpsc::Sender<Message>,
     dropped: AtomicU64,
 }
@@ -94,7 +104,8 @@ impl Ledger {
         let store = Store::open(&url).await.map_err(failed)?;
         let (queue, waiting) = mpsc::channel(QUEUE);
         tokio::spawn(writer::write(store.clone(), waiting, settings.keep_days));
-        let open = Open { store, queue, dropped: AtomicU64::new(0) };
+        let runtime = Handle::current();
+        let open = Open { store, runtime, queue, dropped: AtomicU64::new(0) };
         Ok(Ledger { open: Some(Arc::new(open)) })
     }
 
@@ -110,7 +121,7 @@ impl Ledger {
         // Writing to a String does not fail.
         let _ = writeln!(
             out,
-            "# HELP {name} Requests that never came into the ledger, which was away for long.\n\
+            "# HELP {name} What never came into the ledger, which was away for long.\n\
              # TYPE {name} counter\n{name} {dropped}"
         );
     }
@@ -118,9 +129,7 @@ impl Ledger {
     /// Writes an entry down, later.
     pub(crate) fn write(&self, entry: impl FnOnce() -> Entry) {
         let Some(open) = &self.open else { return };
-        if open.queue.try_send(Message::Entry(Box::new(entry()))).is_err() {
-            open.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        open.enqueue(Message::Entry(Box::new(entry())));
     }
 
     /// What a key had spent of a budget when the ledger was written last.
@@ -142,26 +151,31 @@ impl Ledger {
         key: &str,
         budget: Budget,
         want: u64,
-        now: Tick,
-    ) -> Result<Grant, NotHeld> {
+    ) -> Result<Share, NotHeld> {
         let Some(open) = &self.open else { return Err(NotHeld::Unknown) };
-        let first = open.try_hold(key, budget, want, now).await?;
+        let first = open.try_hold(key, budget, want).await?;
         match first {
-            Ok(grant) if !grant.is_clipped => return Ok(grant),
-            // What this process has settled may not be written yet.
-            _ => self.flush().await,
+            Ok(share) if !share.grant.is_clipped => return Ok(share),
+            Ok(share) => open.give_back(share.id),
+            Err(_) => {}
         }
-        if let Ok(grant) = first {
-            open.store.release(key, grant).await.map_err(|error| unknown(&error))?;
-        }
-        open.try_hold(key, budget, want, now).await?.map_err(NotHeld::Denied)
+        // What this process has settled or given back may not be written yet.
+        self.flush().await;
+        open.try_hold(key, budget, want).await?.map_err(NotHeld::Denied)
     }
 
-    /// Gives back what [`Ledger::hold`] reserved for a request that was then not sent.
-    pub(crate) async fn release(&self, key: &str, grant: Grant) {
-        let Some(open) = &self.open else { return };
-        if let Err(error) = open.store.release(key, grant).await {
-            tracing::warn!(key, %error, "a part of a budget was not given back; it lapses");
+    /// Runs work on the database; where there is none, nothing is to be done.
+    pub(crate) fn run(&self, work: impl Future<Output = ()> + Send + 'static) {
+        if let Some(open) = &self.open {
+            open.runtime.spawn(work);
+        }
+    }
+
+    /// Gives back what [`Ledger::hold`] reserved for a request that was then not sent; later, like
+    /// everything that is written.
+    pub(crate) fn give_back(&self, share: Share) {
+        if let Some(open) = &self.open {
+            open.give_back(share.id);
         }
     }
 
@@ -169,9 +183,13 @@ impl Ledger {
     pub(crate) async fn flush(&self) {
         let Some(open) = &self.open else { return };
         let (mark, written) = oneshot::channel();
-        if open.queue.send(Message::Mark(mark)).await.is_ok() {
-            let _ = timeout(LAST_BATCH, written).await;
-        }
+        let _ = timeout(LAST_BATCH, async {
+            if open.queue.send(Message::Mark(mark)).await.is_ok() {
+                // It is dropped, unsent, once all before it is written.
+                let _ = written.await;
+            }
+        })
+        .await;
     }
 
     /// The entries that a query asks for, oldest first.
@@ -190,18 +208,31 @@ impl Open {
         key: &str,
         budget: Budget,
         want: u64,
-        now: Tick,
-    ) -> Result<Result<Grant, Denied>, NotHeld> {
-        match timeout(HOLD_LIMIT, self.store.hold(key, budget, want, now)).await {
-            Ok(held) => held.map_err(|error| unknown(&error)),
-            Err(_) => Err(NotHeld::Unknown),
+    ) -> Result<Result<Share, Denied>, NotHeld> {
+        let id = uuid::Uuid::new_v4().to_string();
+        let asked = self.store.hold(&id, key, budget, want, writer::now());
+        let held = timeout(HOLD_LIMIT, asked).await;
+        let failed = match held {
+            Ok(Ok(held)) => return Ok(held),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {} s", HOLD_LIMIT.as_secs()),
+        };
+        tracing::warn!(key, why = failed, "a shared budget cannot be looked up");
+        // It may have been reserved all the same.
+        self.give_back(id);
+        Err(NotHeld::Unknown)
+    }
+
+    /// Where the queue is full a share is held for as long as this process lives.
+    fn give_back(&self, id: String) {
+        self.enqueue(Message::GiveBack(id));
+    }
+
+    fn enqueue(&self, message: Message) {
+        if self.queue.try_send(message).is_err() {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
-}
-
-fn unknown(error: &sqlx::Error) -> NotHeld {
-    tracing::warn!(%error, "a shared budget cannot be looked up");
-    NotHeld::Unknown
 }
 
 #[cfg(test)]

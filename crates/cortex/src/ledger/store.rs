@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use fleet::Tick;
-use fleet::budget::{Budget, Claims, Denied, Grant, Spent, grant, slice_of};
+use fleet::budget::{Budget, Claims, Denied, Spent, grant, slice_of};
 use sqlx::any::AnyPoolOptions;
 use sqlx::{AnyConnection, AnyPool, Connection, Executor, Row as _};
 
-use super::Entry;
 use super::export::{Query, Row};
+use super::{Entry, Share};
 
 /// A gateway that has not renewed what it holds for this long is taken for dead.
 const LAPSE_MS: u64 = 60_000;
@@ -17,7 +17,7 @@ const LAPSE_MS: u64 = 60_000;
 const PRAGMAS: [&str; 3] =
     ["PRAGMA busy_timeout = 5000", "PRAGMA journal_mode = WAL", "PRAGMA synchronous = NORMAL"];
 
-const SCHEMA: [&str; 5] = [
+const SCHEMA: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS usage_entries (
         id TEXT PRIMARY KEY, ended_ms BIGINT NOT NULL, request_id TEXT NOT NULL,
         key_name TEXT NOT NULL, model TEXT NOT NULL, node TEXT NOT NULL, route TEXT NOT NULL,
@@ -28,9 +28,11 @@ const SCHEMA: [&str; 5] = [
     "CREATE TABLE IF NOT EXISTS budget_spent (
         key_name TEXT NOT NULL, window_ms BIGINT NOT NULL, slice BIGINT NOT NULL,
         tokens BIGINT NOT NULL, PRIMARY KEY (key_name, window_ms, slice))",
-    "CREATE TABLE IF NOT EXISTS budget_held (
-        key_name TEXT NOT NULL, replica TEXT NOT NULL, tokens BIGINT NOT NULL,
-        clipped BIGINT NOT NULL, renewed_ms BIGINT NOT NULL, PRIMARY KEY (key_name, replica))",
+    // A row for each request that runs, so that giving back twice gives back once.
+    "CREATE TABLE IF NOT EXISTS budget_shares (
+        id TEXT PRIMARY KEY, key_name TEXT NOT NULL, replica TEXT NOT NULL,
+        tokens BIGINT NOT NULL, clipped BIGINT NOT NULL, renewed_ms BIGINT NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS shares_by_key ON budget_shares (key_name)",
     // A row to lock: who has it may look at a key's budget and change it.
     "CREATE TABLE IF NOT EXISTS budget_locks (key_name TEXT PRIMARY KEY, turns BIGINT NOT NULL)",
 ];
@@ -38,7 +40,7 @@ const SCHEMA: [&str; 5] = [
 /// The database.
 #[derive(Clone)]
 pub(super) struct Store {
-    pool: AnyPool,
+    pub(super) pool: AnyPool,
     is_shared: bool,
     /// This process among those that share the database.
     replica: String,
@@ -84,44 +86,40 @@ impl Store {
         budget: Budget,
         now: Tick,
     ) -> Result<Spent, sqlx::Error> {
-        let rows = sqlx::query(
-            "SELECT slice, tokens FROM budget_spent
-             WHERE key_name = $1 AND window_ms = $2 AND slice >= $3",
-        )
-        .bind(key.to_owned())
-        .bind(window(budget))
-        .bind(signed(Spent::oldest(budget.window_ms, now)))
-        .fetch_all(&self.pool)
-        .await?;
-        let slice = |row: &sqlx::any::AnyRow| {
-            Ok::<_, sqlx::Error>((unsigned(row.try_get(0)?), unsigned(row.try_get(1)?)))
-        };
-        Ok(Spent::from_slices(rows.iter().map(slice).collect::<Result<Vec<_>, _>>()?))
+        spent(&mut *self.pool.acquire().await?, key, budget, now).await
     }
 
-    /// Reserves tokens of a shared budget.
+    /// Reserves tokens of a shared budget, under a name by which they are given back.
     pub(super) async fn hold(
         &self,
+        id: &str,
         key: &str,
         budget: Budget,
         want: u64,
         now: Tick,
-    ) -> Result<Result<Grant, Denied>, sqlx::Error> {
+    ) -> Result<Result<Share, Denied>, sqlx::Error> {
         let mut conn = self.pool.acquire().await?;
         let mut step = conn.begin().await?;
         lock(&mut step, key).await?;
         let claims = claims(&mut step, key, budget, now).await?;
-        let granted = grant(budget.tokens, claims, want);
-        if let Ok(grant) = granted {
-            self.change_held(&mut step, key, Held::of(grant), now).await?;
-            step.commit().await?;
-            return Ok(granted);
+        match grant(budget.tokens, claims, want) {
+            Ok(grant) => {
+                let share = Share { id: id.to_owned(), grant };
+                self.insert_share(&mut step, key, &share, now).await?;
+                step.commit().await?;
+                Ok(Ok(share))
+            }
+            Err(Denied::Spent { .. }) => {
+                let spent = spent(&mut step, key, budget, now).await?;
+                step.rollback().await?;
+                let after_ms = spent.frees_after_ms(budget.window_ms, now);
+                Ok(Err(Denied::Spent { after_ms }))
+            }
+            Err(other) => {
+                step.rollback().await?;
+                Ok(Err(other))
+            }
         }
-        step.rollback().await?;
-        let Err(Denied::Spent { .. }) = granted else { return Ok(granted) };
-        let spent = self.spent(key, budget, now).await?;
-        let after_ms = spent.frees_after_ms(budget.window_ms, now);
-        Ok(Err(Denied::Spent { after_ms }))
     }
 
     #[cfg(test)]
@@ -134,17 +132,13 @@ impl Store {
         claims(&mut *self.pool.acquire().await?, key, budget, now).await
     }
 
-    /// Gives back what was reserved.
-    pub(super) async fn release(&self, key: &str, grant: Grant) -> Result<(), sqlx::Error> {
-        let mut conn = self.pool.acquire().await?;
-        let mut step = conn.begin().await?;
-        lock(&mut step, key).await?;
-        self.change_held(&mut step, key, Held::of(grant).negative(), Tick(0)).await?;
-        step.commit().await
-    }
-
-    /// Writes a batch, all of it or nothing. An entry that is there already changes nothing.
-    pub(super) async fn write(&self, batch: &[Entry]) -> Result<(), sqlx::Error> {
+    /// Writes a batch and gives back shares, all of it or nothing. An entry that is there already
+    /// changes nothing.
+    pub(super) async fn write(
+        &self,
+        batch: &[Entry],
+        given_back: &[String],
+    ) -> Result<(), sqlx::Error> {
         let mut conn = self.pool.acquire().await?;
         let mut step = conn.begin().await?;
         // In one order, so that two batches never wait for each other.
@@ -159,54 +153,31 @@ impl Store {
         }
         for entry in batch {
             if insert(&mut step, entry).await? {
-                self.settle(&mut step, entry).await?;
+                settle(&mut step, entry).await?;
             }
+        }
+        for id in given_back {
+            delete_share(&mut step, id).await?;
         }
         step.commit().await
     }
 
-    async fn settle(&self, conn: &mut AnyConnection, entry: &Entry) -> Result<(), sqlx::Error> {
-        let Some((budget, held)) = entry.budget else { return Ok(()) };
-        sqlx::query(
-            "INSERT INTO budget_spent (key_name, window_ms, slice, tokens) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (key_name, window_ms, slice)
-             DO UPDATE SET tokens = budget_spent.tokens + excluded.tokens",
-        )
-        .bind(entry.key.clone())
-        .bind(window(budget))
-        .bind(signed(slice_of(budget.window_ms, entry.ended)))
-        .bind(signed(entry.tokens()))
-        .execute(&mut *conn)
-        .await?;
-        match held {
-            Some(grant) => {
-                let change = Held::of(grant).negative();
-                self.change_held(conn, &entry.key, change, Tick(0)).await
-            }
-            None => Ok(()),
-        }
-    }
-
-    async fn change_held(
+    async fn insert_share(
         &self,
         conn: &mut AnyConnection,
         key: &str,
-        change: Held,
+        share: &Share,
         now: Tick,
     ) -> Result<(), sqlx::Error> {
         sqlx::query(
-            "INSERT INTO budget_held (key_name, replica, tokens, clipped, renewed_ms)
-             VALUES ($1, $2, $3, $4, $5)
-             ON CONFLICT (key_name, replica)
-             DO UPDATE SET tokens = budget_held.tokens + excluded.tokens,
-                           clipped = budget_held.clipped + excluded.clipped,
-                           renewed_ms = CASE WHEN budget_held.renewed_ms > excluded.renewed_ms
-                               THEN budget_held.renewed_ms ELSE excluded.renewed_ms END",
+            "INSERT INTO budget_shares (id, key_name, replica, tokens, clipped, renewed_ms)
+             VALUES ($1, $2, $3, $4, $5, $6)",
         )
+        .bind(share.id.clone())
         .bind(key.to_owned())
         .bind(self.replica.clone())
-        .bind(change.tokens)
-        .bind(change.clipped)
+        .bind(signed(share.grant.tokens))
+        .bind(i64::from(share.grant.is_clipped))
         .bind(signed(now.0))
         .execute(conn)
         .await?;
@@ -216,16 +187,24 @@ impl Store {
     /// Says that this process lives, forgets those that do not, and what nobody needs any more.
     pub(super) async fn tidy(&self, now: Tick, keep_days: u32) -> Result<(), sqlx::Error> {
         if self.is_shared {
-            sqlx::query("UPDATE budget_held SET renewed_ms = $1 WHERE replica = $2")
+            sqlx::query("UPDATE budget_shares SET renewed_ms = $1 WHERE replica = $2")
                 .bind(signed(now.0))
                 .bind(self.replica.clone())
                 .execute(&self.pool)
                 .await?;
-            sqlx::query("DELETE FROM budget_held WHERE renewed_ms < $1")
+            sqlx::query("DELETE FROM budget_shares WHERE renewed_ms < $1")
                 .bind(signed(now.0.saturating_sub(2 * LAPSE_MS)))
                 .execute(&self.pool)
                 .await?;
         }
+        // What has left its window twice over; a balance stays.
+        sqlx::query(
+            "DELETE FROM budget_spent WHERE window_ms > 0
+             AND slice < $1 / ((window_ms + 59) / 60) - 120",
+        )
+        .bind(signed(now.0))
+        .execute(&self.pool)
+        .await?;
         if keep_days > 0 {
             let kept_ms = u64::from(keep_days) * 24 * 3_600_000;
             sqlx::query("DELETE FROM usage_entries WHERE ended_ms < $1")
@@ -255,20 +234,50 @@ impl Store {
     }
 }
 
-/// What a process holds of a budget, or a change of it.
-struct Held {
-    tokens: i64,
-    clipped: i64,
+async fn settle(conn: &mut AnyConnection, entry: &Entry) -> Result<(), sqlx::Error> {
+    let Some((budget, share)) = &entry.budget else { return Ok(()) };
+    sqlx::query(
+        "INSERT INTO budget_spent (key_name, window_ms, slice, tokens) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (key_name, window_ms, slice)
+         DO UPDATE SET tokens = budget_spent.tokens + excluded.tokens",
+    )
+    .bind(entry.key.clone())
+    .bind(window(*budget))
+    .bind(signed(slice_of(budget.window_ms, entry.ended)))
+    .bind(signed(entry.tokens()))
+    .execute(&mut *conn)
+    .await?;
+    match share {
+        Some(share) => delete_share(conn, &share.id).await,
+        None => Ok(()),
+    }
 }
 
-impl Held {
-    fn of(grant: Grant) -> Held {
-        Held { tokens: signed(grant.tokens), clipped: i64::from(grant.is_clipped) }
-    }
+async fn delete_share(conn: &mut AnyConnection, id: &str) -> Result<(), sqlx::Error> {
+    let delete = sqlx::query("DELETE FROM budget_shares WHERE id = $1").bind(id.to_owned());
+    delete.execute(conn).await?;
+    Ok(())
+}
 
-    fn negative(self) -> Held {
-        Held { tokens: -self.tokens, clipped: -self.clipped }
-    }
+async fn spent(
+    conn: &mut AnyConnection,
+    key: &str,
+    budget: Budget,
+    now: Tick,
+) -> Result<Spent, sqlx::Error> {
+    let rows = sqlx::query(
+        "SELECT slice, tokens FROM budget_spent
+         WHERE key_name = $1 AND window_ms = $2 AND slice >= $3",
+    )
+    .bind(key.to_owned())
+    .bind(window(budget))
+    .bind(signed(Spent::oldest(budget.window_ms, now)))
+    .fetch_all(conn)
+    .await?;
+    let slice = |row: &sqlx::any::AnyRow| {
+        Ok::<_, sqlx::Error>((unsigned(row.try_get(0)?), unsigned(row.try_get(1)?)))
+    };
+    Ok(Spent::from_slices(rows.iter().map(slice).collect::<Result<Vec<_>, _>>()?))
 }
 
 /// Waits for the turn to look at a key's budget; it ends with the transaction.
@@ -293,9 +302,9 @@ async fn claims(
         "SELECT
            (SELECT CAST(COALESCE(SUM(tokens), 0) AS BIGINT) FROM budget_spent
             WHERE key_name = $1 AND window_ms = $2 AND slice >= $3),
-           (SELECT CAST(COALESCE(SUM(tokens), 0) AS BIGINT) FROM budget_held
+           (SELECT CAST(COALESCE(SUM(tokens), 0) AS BIGINT) FROM budget_shares
             WHERE key_name = $1 AND renewed_ms >= $4),
-           (SELECT CAST(COALESCE(SUM(clipped), 0) AS BIGINT) FROM budget_held
+           (SELECT CAST(COALESCE(SUM(clipped), 0) AS BIGINT) FROM budget_shares
             WHERE key_name = $1 AND renewed_ms >= $4)",
     )
     .bind(key.to_owned())

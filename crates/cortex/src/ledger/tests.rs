@@ -77,10 +77,16 @@ async fn an_entry_that_is_written_twice_counts_once() {
     let store = Store::open(&place.url).await.expect("it opens");
     let twice = entry("ann", 1_000, 1);
     for _ in 0..2 {
-        store.write(std::slice::from_ref(&twice)).await.expect("written");
+        store.write(std::slice::from_ref(&twice), &[]).await.expect("written");
     }
     let spent = store.spent("ann", BUDGET, Tick(1)).await.expect("readable");
     assert_eq!(spent.within(None, Tick(1)), 1_000);
+}
+
+/// Asks for a part of ann's budget.
+async fn hold(store: &Store, want: u64, now: Tick) -> Result<Share, Denied> {
+    let id = uuid::Uuid::new_v4().to_string();
+    store.hold(&id, "ann", BUDGET, want, now).await.expect("the database answers")
 }
 
 /// Two stores on one database are two gateways.
@@ -90,27 +96,45 @@ async fn gateways_that_share_a_budget_see_each_others_holds() {
     let one = Store::open(&place.url).await.expect("it opens");
     let other = Store::open(&place.url).await.expect("it opens");
     let now = Tick(1_000_000);
-    let first = one.hold("ann", BUDGET, 4_000, now).await.expect("asked").expect("free");
-    assert_eq!((first.tokens, first.is_clipped), (4_000, false));
-    let second = other.hold("ann", BUDGET, 4_000, now).await.expect("asked").expect("some");
-    assert_eq!((second.tokens, second.is_clipped), (2_000, true));
-    let third = one.hold("ann", BUDGET, 1, now).await.expect("asked");
-    assert_eq!(third, Err(Denied::Held));
+    let first = hold(&one, 4_000, now).await.expect("free");
+    assert_eq!((first.grant.tokens, first.grant.is_clipped), (4_000, false));
+    let second = hold(&other, 4_000, now).await.expect("some");
+    assert_eq!((second.grant.tokens, second.grant.is_clipped), (2_000, true));
+    assert_eq!(hold(&one, 1, now).await, Err(Denied::Held));
     // The first used a thousand of its four.
     let mut ended = entry("ann", 1_000, now.0);
     ended.budget = Some((BUDGET, Some(first)));
-    one.write(&[ended]).await.expect("written");
-    let third = other.hold("ann", BUDGET, 3_000, now).await.expect("asked").expect("free again");
-    assert_eq!((third.tokens, third.is_clipped), (3_000, false));
-    other.release("ann", second).await.expect("given back");
-    other.release("ann", third).await.expect("given back");
-    // What a gateway that died held lapses.
-    let _lost = one.hold("ann", BUDGET, 5_000, now).await.expect("asked").expect("free");
-    let later = Tick(now.0 + 61_000);
-    let all = other.hold("ann", BUDGET, 5_000, later).await.expect("asked").expect("lapsed");
-    assert_eq!(all.tokens, 5_000);
-    let claims = Claims { spent: 1_000, held: 5_000, has_clipped: false };
+    one.write(&[ended], &[]).await.expect("written");
+    let third = hold(&other, 3_000, now).await.expect("free again");
+    assert_eq!((third.grant.tokens, third.grant.is_clipped), (3_000, false));
+    other.write(&[], &[second.id, third.id]).await.expect("given back");
+    let nothing = Claims { spent: 1_000, held: 0, has_clipped: false };
+    assert_eq!(one.claims("ann", BUDGET, now).await.expect("readable"), nothing);
+}
+
+#[tokio::test]
+async fn a_gateway_that_was_away_for_long_gives_back_no_more_than_it_holds() {
+    let place = place();
+    let one = Store::open(&place.url).await.expect("it opens");
+    let other = Store::open(&place.url).await.expect("it opens");
+    let now = Tick(1_000_000);
+    let lost = hold(&one, 5_000, now).await.expect("free");
+    // It lapses, is forgotten, and comes back all the same.
+    let later = Tick(now.0 + 200_000);
+    let taken = hold(&other, 5_000, later).await.expect("lapsed");
+    assert_eq!(taken.grant.tokens, 5_000);
+    sqlx::query("DELETE FROM budget_shares WHERE id = $1")
+        .bind(lost.id.clone())
+        .execute(&one.pool)
+        .await
+        .expect("as the other's tidying does");
+    let mut ended = entry("ann", 700, later.0);
+    ended.budget = Some((BUDGET, Some(lost.clone())));
+    one.write(&[ended], &[lost.id]).await.expect("written");
+    let claims = Claims { spent: 700, held: 5_000, has_clipped: false };
     assert_eq!(other.claims("ann", BUDGET, later).await.expect("readable"), claims);
+    let rest = hold(&one, 1_000, later).await.expect("some are left");
+    assert_eq!(rest.grant.tokens, 300);
 }
 
 #[tokio::test]
@@ -123,11 +147,26 @@ async fn many_at_once_never_hold_more_than_there_is() {
     let mut asks = tokio::task::JoinSet::new();
     for n in 0..24 {
         let store = stores[n % 2].clone();
-        asks.spawn(async move { store.hold("ann", BUDGET, 1_000, Tick(5)).await });
+        asks.spawn(async move { hold(&store, 1_000, Tick(5)).await });
     }
-    let held = asks.join_all().await;
-    let granted = held.into_iter().filter_map(|held| held.expect("asked").ok());
-    assert_eq!(granted.map(|grant| grant.tokens).sum::<u64>(), 6_000);
+    let granted = asks.join_all().await.into_iter().flatten();
+    assert_eq!(granted.map(|share| share.grant.tokens).sum::<u64>(), 6_000);
+}
+
+/// There are fewer connections than askers, and none may wait for a second one.
+#[tokio::test]
+async fn a_spent_budget_is_refused_to_many_at_once() {
+    let place = place();
+    let store = Store::open(&place.url).await.expect("it opens");
+    store.write(&[entry("ann", 6_000, 1)], &[]).await.expect("written");
+    let mut asks = tokio::task::JoinSet::new();
+    for _ in 0..16 {
+        let store = store.clone();
+        asks.spawn(async move { hold(&store, 10, Tick(5)).await });
+    }
+    let asked = timeout(Duration::from_secs(10), asks.join_all()).await;
+    let spent = Err(Denied::Spent { after_ms: None });
+    assert!(asked.expect("nobody waits for ever").into_iter().all(|held| held == spent));
 }
 
 #[tokio::test]
@@ -135,9 +174,16 @@ async fn old_entries_are_let_go() {
     let place = place();
     let store = Store::open(&place.url).await.expect("it opens");
     let day = 24 * 3_600_000;
-    store.write(&[entry("ann", 100, 1), entry("ann", 100, 9 * day)]).await.expect("written");
+    let hourly = Budget { tokens: 6_000, window_ms: Some(3_600_000) };
+    let mut windowed = entry("ann", 100, 1);
+    windowed.budget = Some((hourly, None));
+    let batch = [entry("ann", 100, 1), entry("ann", 100, 9 * day), windowed];
+    store.write(&batch, &[]).await.expect("written");
     store.tidy(Tick(10 * day), 5).await.expect("tidied");
     assert_eq!(store.rows(&all()).await.expect("readable").len(), 1);
+    let slices = sqlx::query("SELECT slice FROM budget_spent WHERE window_ms > 0");
+    let slices = slices.fetch_all(&store.pool).await.expect("readable");
+    assert!(slices.is_empty(), "what no window holds any more is forgotten");
     let spent = store.spent("ann", BUDGET, Tick(10 * day)).await.expect("readable");
     assert_eq!(spent.within(None, Tick(0)), 200, "a balance is not an entry");
 }

@@ -20,6 +20,8 @@ const TIDY: Duration = Duration::from_secs(15);
 
 pub(super) enum Message {
     Entry(Box<Entry>),
+    /// A share that was not used is given back, by its id.
+    GiveBack(String),
     /// Answered once everything before it is written, or could not be.
     Mark(oneshot::Sender<()>),
 }
@@ -37,14 +39,16 @@ pub(super) async fn write(store: Store, mut waiting: mpsc::Receiver<Message>, ke
                 if !store.is_shared() {
                     gather(&mut waiting, &mut messages).await;
                 }
-                write_batch(&store, &mut messages).await;
+                write_batch(&store, &mut messages, keep_days).await;
             }
-            _ = pace.tick() => {
-                if let Err(error) = store.tidy(now(), keep_days).await {
-                    tracing::warn!(%error, "the ledger could not be tidied");
-                }
-            }
+            _ = pace.tick() => tidy(&store, keep_days).await,
         }
+    }
+}
+
+async fn tidy(store: &Store, keep_days: u32) {
+    if let Err(error) = store.tidy(now(), keep_days).await {
+        tracing::warn!(%error, "the ledger could not be tidied");
     }
 }
 
@@ -62,19 +66,20 @@ async fn gather(waiting: &mut mpsc::Receiver<Message>, messages: &mut Vec<Messag
     }
 }
 
-async fn write_batch(store: &Store, messages: &mut Vec<Message>) {
-    let (mut entries, mut marks) = (Vec::new(), Vec::new());
+async fn write_batch(store: &Store, messages: &mut Vec<Message>, keep_days: u32) {
+    let (mut entries, mut given_back, mut marks) = (Vec::new(), Vec::new(), Vec::new());
     for message in messages.drain(..) {
         match message {
             Message::Entry(entry) => entries.push(*entry),
+            Message::GiveBack(id) => given_back.push(id),
             Message::Mark(mark) => marks.push(mark),
         }
     }
-    if entries.is_empty() {
+    if entries.is_empty() && given_back.is_empty() {
         return;
     }
     let mut is_away = false;
-    while let Err(error) = store.write(&entries).await {
+    while let Err(error) = store.write(&entries, &given_back).await {
         if !is_away {
             let entries = entries.len();
             tracing::warn!(%error, entries, "the ledger cannot be written; retrying");
@@ -85,11 +90,14 @@ async fn write_batch(store: &Store, messages: &mut Vec<Message>) {
         sleep(RETRY).await;
     }
     if is_away {
+        // Others take what is not renewed for that of a gateway that died.
+        tidy(store, keep_days).await;
         tracing::info!(entries = entries.len(), "the ledger is written again");
     }
 }
 
-fn now() -> Tick {
+/// The wall clock, which gateways that share a database have in common.
+pub(super) fn now() -> Tick {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Tick(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }

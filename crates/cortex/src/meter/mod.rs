@@ -4,11 +4,12 @@ mod estimate;
 
 use dialog::Usage;
 use fleet::Snapshot;
-use fleet::budget::{Budget, Grant};
+use fleet::budget::Budget;
 use wire::{ErrorBody, Peek, Tally};
 
 use crate::app::App;
 use crate::auth::{Caller, Seat};
+use crate::ledger::Share;
 use crate::surface::Surface;
 use estimate::Estimate;
 
@@ -22,7 +23,7 @@ pub(crate) struct Meter {
 }
 
 /// A budget, and what of it is held in the database.
-pub(crate) type Paying = (Budget, Option<Grant>);
+pub(crate) type Paying = (Budget, Option<Share>);
 
 /// What a request used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -74,11 +74,6 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// The same hold with a part of a budget that is kept elsewhere.
-    pub fn with_grant(self, grant: Grant) -> Hold {
-        Hold { budget: Some(grant), ..self }
-    }
-
     /// The part of a budget that is reserved.
     #[must_use]
     pub fn grant(&self) -> Option<Grant> {
@@ -128,6 +123,8 @@ pub struct Account {
     tokens: Option<Bucket>,
     open: u32,
     spent: Spent,
+    /// The window in whose slices that is counted.
+    window_ms: Option<u64>,
     held: u64,
     has_clipped: bool,
 }
@@ -140,6 +137,7 @@ impl Account {
         Account {
             requests: bucket(limits.requests_per_minute),
             tokens: bucket(limits.tokens_per_minute),
+            window_ms: limits.budget.and_then(|budget| budget.window_ms),
             limits,
             open: 0,
             spent,
@@ -160,6 +158,15 @@ impl Account {
         };
         self.requests = keep(self.requests.take(), fresh.requests);
         self.tokens = keep(self.tokens.take(), fresh.tokens);
+        if let Some(Budget { window_ms, .. }) = limits.budget
+            && window_ms != self.window_ms
+        {
+            // Slices of another length mean other times: what counts now counts as of now.
+            let spent = self.spent.within(self.window_ms, now);
+            self.spent = Spent::default();
+            self.spent.add(window_ms, spent, now);
+            self.window_ms = window_ms;
+        }
         self.limits = limits;
     }
 

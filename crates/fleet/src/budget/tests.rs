@@ -52,6 +52,21 @@ fn requests_at_once_hold_what_they_may_use() {
 }
 
 #[test]
+fn what_was_spent_goes_over_into_another_window() {
+    let (hour, day) = (3_600_000, 24 * 3_600_000);
+    let begun = 1_000 * day;
+    for (from, to) in [(hour, day), (day, hour)] {
+        let mut account = Account::new(budget(100, Some(from)), Spent::default(), Tick(begun));
+        let hold = account.reserve(60, 60, Tick(begun)).expect("unused");
+        account.settle(hold, 60, Tick(begun));
+        account.relimit(budget(100, Some(to)), Tick(begun + 1));
+        assert_eq!(account.claims(Tick(begun + 1)).spent, 60, "{from} to {to}");
+        let long_after = Tick(begun + 2 * to);
+        assert_eq!(account.claims(long_after).spent, 0, "{from} to {to}");
+    }
+}
+
+#[test]
 fn a_window_rolls() {
     let hour = 3_600_000;
     let mut account = account(budget(100, Some(hour)));
