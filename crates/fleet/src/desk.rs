@@ -10,17 +10,19 @@ use control::LoadPlan;
 
 use crate::memory::Pool;
 use crate::place::{SETTLED_AFTER_MS, Verdict};
-use crate::{Profile, Tick};
+use crate::{Link, Profile, Tick};
 
 mod arrival;
 mod command;
 mod next;
 mod plans;
+mod prompts;
 
 pub use arrival::{Arrival, Stage};
 pub use command::{Command, LoadCause, Outcome, UnloadCause};
 pub use plans::Unplanned;
 pub(crate) use plans::{Plans, Size};
+pub(crate) use prompts::Prompts;
 
 /// First pause after a failed load; it doubles with each failure in a row.
 const BACKOFF_MS: u64 = 2_000;
@@ -45,7 +47,8 @@ pub struct Desk {
     pub(crate) unwanted: Vec<Spot>,
     /// Residents that the operator has sent away; they are nobody's until somebody asks for them.
     pub(crate) dismissed: BTreeSet<String>,
-    uses: BTreeMap<Spot, Use>,
+    /// By place and model; asked at every request, without making a key for it.
+    uses: BTreeMap<usize, BTreeMap<String, Use>>,
     failures: BTreeMap<Spot, Failure>,
     drained: BTreeSet<usize>,
 }
@@ -71,6 +74,7 @@ struct Use {
     last: Option<Tick>,
     ready: Option<Tick>,
     latency_ms: Option<u32>,
+    prompts: Prompts,
 }
 
 #[derive(Clone, Debug)]
@@ -112,28 +116,50 @@ impl Desk {
         &self.arrivals
     }
 
-    /// A request was sent to a model on a node.
-    pub fn began(&mut self, place: usize, model: &str, now: Tick) {
-        let used = self.uses.entry((place, model.to_owned())).or_default();
-        used.open += 1;
-        used.last = Some(now);
+    /// A request was sent to a model on a node. `chain` is what its prompt begins with, as far as
+    /// that was worked out.
+    pub fn began(&mut self, place: usize, model: &str, chain: &[Link], now: Tick) {
+        self.note_use(place, model, |used| {
+            used.open += 1;
+            used.last = Some(now);
+            used.prompts.note(chain, now);
+        });
+    }
+
+    /// The prompts that were sent to a model on a node of late.
+    pub(crate) fn prompts(&self, place: usize, model: &str) -> Option<&Prompts> {
+        Some(&self.used(place, model)?.prompts)
+    }
+
+    fn used(&self, place: usize, model: &str) -> Option<&Use> {
+        self.uses.get(&place)?.get(model)
+    }
+
+    fn note_use(&mut self, place: usize, model: &str, note: impl FnOnce(&mut Use)) {
+        let models = self.uses.entry(place).or_default();
+        match models.get_mut(model) {
+            Some(used) => note(used),
+            None => note(models.entry(model.to_owned()).or_default()),
+        }
     }
 
     /// It is a stream, and began so much later. Of whole answers nobody can tell how long they
     /// waited and how long they are.
     pub fn answered(&mut self, place: usize, model: &str, after_ms: u32) {
-        let used = self.uses.entry((place, model.to_owned())).or_default();
-        let known = used.latency_ms.unwrap_or(after_ms);
-        let fresh = (u64::from(known) * u64::from(LATENCY_PARTS - 1) + u64::from(after_ms))
-            / u64::from(LATENCY_PARTS);
-        used.latency_ms = Some(u32::try_from(fresh).unwrap_or(u32::MAX));
+        self.note_use(place, model, |used| {
+            let known = used.latency_ms.unwrap_or(after_ms);
+            let fresh = (u64::from(known) * u64::from(LATENCY_PARTS - 1) + u64::from(after_ms))
+                / u64::from(LATENCY_PARTS);
+            used.latency_ms = Some(u32::try_from(fresh).unwrap_or(u32::MAX));
+        });
     }
 
     /// It ended there.
     pub fn ended(&mut self, place: usize, model: &str, now: Tick) {
-        let used = self.uses.entry((place, model.to_owned())).or_default();
-        used.open = used.open.saturating_sub(1);
-        used.last = Some(now);
+        self.note_use(place, model, |used| {
+            used.open = used.open.saturating_sub(1);
+            used.last = Some(now);
+        });
     }
 
     /// A node answered what a load would take, or did not.
@@ -159,8 +185,9 @@ impl Desk {
         match result {
             Ok(()) => {
                 self.failures.remove(&spot);
-                let used = self.uses.entry(spot).or_default();
-                (used.ready, used.last) = (Some(now), Some(now));
+                self.note_use(place, model, |used| {
+                    (used.ready, used.last) = (Some(now), Some(now));
+                });
                 for arrival in self.arrivals.iter_mut().filter(|a| a.is_of(place, model)) {
                     arrival.stage = Stage::Loaded { since: now };
                 }
@@ -233,7 +260,7 @@ impl Desk {
     /// it, it has only just come, it is on its way, or it is leaving already.
     pub(crate) fn is_needed(&self, place: usize, model: &str, now: Tick) -> bool {
         let is_fresh = |ready| now.since_ms(ready) < SETTLED_AFTER_MS;
-        let used = self.uses.get(&(place, model.to_owned()));
+        let used = self.used(place, model);
         used.is_some_and(|used| used.open > 0 || used.ready.is_some_and(is_fresh))
             || self.is_leaving(place, model)
             || self.is_arriving(place, model)
@@ -242,14 +269,14 @@ impl Desk {
 
     /// Since the model was last used there; since the begin of time if never.
     pub(crate) fn idle_ms(&self, place: usize, model: &str, now: Tick) -> u64 {
-        let last = self.uses.get(&(place, model.to_owned())).and_then(|used| used.last);
+        let last = self.used(place, model).and_then(|used| used.last);
         now.since_ms(last.unwrap_or_default())
     }
 
     /// How long streams of a model on a node take to begin, of late.
     #[must_use]
     pub fn latency_ms(&self, place: usize, model: &str) -> Option<u32> {
-        self.uses.get(&(place, model.to_owned()))?.latency_ms
+        self.used(place, model)?.latency_ms
     }
 
     pub(crate) fn backoff(&self, place: usize, model: &str, now: Tick) -> Option<Verdict> {

@@ -30,10 +30,7 @@ pub use memory::Pool;
 pub use observe::{Observation, observe};
 pub use outliers::Outliers;
 pub use place::{Fit, Verdict, View};
-pub use route::{
-    ALL_COMPARED, Ask, Forward, Refusal, Route, Unavailable, rate, replica_count, route,
-};
+pub use route::{ALL_COMPARED, Ask, Forward, Refusal, Route, Unavailable, rate, route};
 pub use score::{Link, Score};
-pub(crate) use snapshot::is_servable;
 pub use snapshot::{MISSED_LIMIT, Node, NodeReport, STALE_AFTER_MS, Snapshot, Standing};
 pub use tick::Tick;

@@ -9,7 +9,7 @@
 use control::ModelStatus;
 use serde::Serialize;
 
-use crate::score::{Score, score};
+use crate::score::{Score, known_bytes, score};
 use crate::snapshot::is_servable;
 use crate::{Desk, Link, Node, Outliers, Snapshot, Standing, Tick};
 
@@ -105,10 +105,10 @@ pub fn route<'a>(snapshot: &'a Snapshot, ask: &Ask<'_>, now: Tick) -> Route<'a> 
         !suspected
     });
     let found = match (sound.next(), sound.next()) {
-        (None, _) => choose(snapshot, ask, replicas(snapshot, ask, now).collect()),
-        (Some(only), None) => choose(snapshot, ask, vec![only]),
+        (None, _) => choose(snapshot, ask, replicas(snapshot, ask, now).collect(), now),
+        (Some(only), None) => choose(snapshot, ask, vec![only], now),
         (Some(first), Some(second)) => {
-            choose(snapshot, ask, [first, second].into_iter().chain(sound).collect())
+            choose(snapshot, ask, [first, second].into_iter().chain(sound).collect(), now)
         }
     };
     match found {
@@ -117,18 +117,12 @@ pub fn route<'a>(snapshot: &'a Snapshot, ask: &Ask<'_>, now: Tick) -> Route<'a> 
     }
 }
 
-/// How many replicas a request could go to: what need not be compared need not be looked at.
-#[must_use]
-pub fn replica_count(snapshot: &Snapshot, ask: &Ask<'_>, now: Tick) -> usize {
-    replicas(snapshot, ask, now).count()
-}
-
 /// The scores of all replicas, by place, as an operator wants to see them.
 #[must_use]
 pub fn rate(snapshot: &Snapshot, ask: &Ask<'_>, now: Tick) -> Vec<(usize, Score)> {
     let places: Vec<usize> = replicas(snapshot, ask, now).collect();
     let fastest = fastest_ms(ask, &places);
-    let rated = |place| (place, score(place, &snapshot.nodes[place], ask, fastest));
+    let rated = |place| (place, score(place, &snapshot.nodes[place], ask, fastest, now));
     places.into_iter().map(rated).collect()
 }
 
@@ -148,12 +142,13 @@ fn choose<'a>(
     snapshot: &'a Snapshot,
     ask: &Ask<'_>,
     candidates: Vec<usize>,
+    now: Tick,
 ) -> Option<Forward<'a>> {
     let count = candidates.len() as u32;
     let fastest = fastest_ms(ask, &candidates);
     let own = |place: usize| ask.in_flight.get(place).copied().unwrap_or(0);
-    let scored = |place: usize| score(place, &snapshot.nodes[place], ask, fastest);
-    let compared = drawn(snapshot, ask, candidates);
+    let scored = |place: usize| score(place, &snapshot.nodes[place], ask, fastest, now);
+    let compared = drawn(snapshot, ask, candidates, now);
     // Of equals the first one wins, which is the one that was drawn first.
     let best = compared.into_iter().map(|place| (scored(place), place));
     let (score, node) = best.min_by_key(|(score, place)| (score.total(), own(*place)))?;
@@ -163,7 +158,7 @@ fn choose<'a>(
 }
 
 /// Two of many, and the one that knows most of the prompt.
-fn drawn(snapshot: &Snapshot, ask: &Ask<'_>, candidates: Vec<usize>) -> Vec<usize> {
+fn drawn(snapshot: &Snapshot, ask: &Ask<'_>, candidates: Vec<usize>, now: Tick) -> Vec<usize> {
     let count = candidates.len();
     if count <= ALL_COMPARED {
         return candidates;
@@ -171,7 +166,7 @@ fn drawn(snapshot: &Snapshot, ask: &Ask<'_>, candidates: Vec<usize>) -> Vec<usiz
     let first = (ask.draw % count as u64) as usize;
     let step = 1 + (ask.draw / count as u64 % (count as u64 - 1)) as usize;
     let mut drawn = vec![candidates[first], candidates[(first + step) % count]];
-    let knows = |place: &usize| crate::score::known_bytes(&snapshot.nodes[*place], ask);
+    let knows = |place: &usize| known_bytes(*place, &snapshot.nodes[*place], ask, now);
     let best = candidates.iter().max_by_key(|place| knows(place)).filter(|place| knows(place) > 0);
     if let Some(best) = best.filter(|best| !drawn.contains(best)) {
         drawn.push(*best);

@@ -6,7 +6,7 @@
 
 use serde::Serialize;
 
-use crate::{Ask, Node};
+use crate::{Ask, Node, Tick};
 
 /// One request that waits.
 const REQUEST: i64 = 1000;
@@ -54,7 +54,13 @@ impl Score {
     }
 }
 
-pub(crate) fn score(place: usize, node: &Node, ask: &Ask<'_>, fastest_ms: Option<u32>) -> Score {
+pub(crate) fn score(
+    place: usize,
+    node: &Node,
+    ask: &Ask<'_>,
+    fastest_ms: Option<u32>,
+    now: Tick,
+) -> Score {
     let own = ask.in_flight.get(place).copied().unwrap_or(0);
     let gauges = node.gauges(ask.model);
     let reported = gauges.map_or(0, |gauges| gauges.running.saturating_add(gauges.waiting));
@@ -65,16 +71,21 @@ pub(crate) fn score(place: usize, node: &Node, ask: &Ask<'_>, fastest_ms: Option
     Score {
         load: i64::from(reported.max(own)) * REQUEST,
         pressure,
-        affinity: affinity(known_bytes(node, ask)),
+        affinity: affinity(known_bytes(place, node, ask, now)),
         slowness: slowness(ask.desk.latency_ms(place, ask.model), fastest_ms),
     }
 }
 
-/// Bytes of the prompt that the node remembers to have computed.
-pub(crate) fn known_bytes(node: &Node, ask: &Ask<'_>) -> u64 {
+/// Bytes of the prompt that the node has computed, by its own word or because they were sent there
+/// a moment ago.
+pub(crate) fn known_bytes(place: usize, node: &Node, ask: &Ask<'_>, now: Tick) -> u64 {
     let Some(model) = node.model(ask.model) else { return 0 };
-    let known = ask.chain.iter().rev().find(|link| model.prefix_digests.contains(&link.digest));
-    known.map_or(0, |link| link.bytes)
+    let sent = ask.desk.prompts(place, ask.model);
+    let is_known = |link: &&Link| {
+        model.prefix_digests.contains(&link.digest)
+            || sent.is_some_and(|sent| sent.has(link.digest, now))
+    };
+    ask.chain.iter().rev().find(is_known).map_or(0, |link| link.bytes)
 }
 
 fn affinity(bytes: u64) -> i64 {

@@ -142,6 +142,12 @@ impl Node {
         self.models().iter().find(|model| model.id == id)
     }
 
+    /// Whether its last report has the model ready, and says where.
+    #[must_use]
+    pub fn serves(&self, id: &str) -> bool {
+        self.model(id).is_some_and(is_servable)
+    }
+
     /// The gauges of one model.
     #[must_use]
     pub fn gauges(&self, id: &str) -> Option<&ModelHealth> {

@@ -281,6 +281,31 @@ fn a_node_that_knows_the_prompt_is_worth_a_queue_and_not_any_queue() {
 }
 
 #[test]
+fn a_turn_that_follows_at_once_goes_where_the_first_was_sent() {
+    let snapshot = holding(&[(Ready, 0), (Ready, 0)]);
+    let first = [Link { digest: 3, bytes: 9_000 }];
+    let second = [first[0], Link { digest: 7, bytes: 9_500 }];
+    let mut desk = Desk::default();
+    desk.began(1, "m", &first, Tick(10));
+    desk.ended(1, "m", Tick(20));
+    let asked = |chain| Ask { desk: &desk, chain, ..ask("m") };
+    let chosen = forwarded(route(&snapshot, &asked(&second), Tick(30)));
+    assert_eq!((chosen.name, chosen.score.affinity > 0), ("b", true));
+    assert_eq!(forwarded(route(&snapshot, &asked(&second[1..]), Tick(30))).name, "a", "a stranger");
+    // Whatever no report has confirmed by then is not there any more.
+    assert_eq!(forwarded(route(&snapshot, &asked(&second), Tick(29_000))).name, "b");
+    let late = observe(
+        &snapshot,
+        "a",
+        Observation::Report(report(vec![model("m", Ready)], 0)),
+        Tick(60_000),
+    );
+    let late =
+        observe(&late, "b", Observation::Report(report(vec![model("m", Ready)], 0)), Tick(60_000));
+    assert_eq!(forwarded(route(&late, &asked(&second), Tick(60_000))).name, "a");
+}
+
+#[test]
 fn of_many_replicas_two_are_drawn_and_one_that_knows_the_prompt_is_always_seen() {
     let mut many = holding(&[(Ready, 1); 9]);
     let chosen = |snapshot: &Snapshot, chain: &[Link]| {

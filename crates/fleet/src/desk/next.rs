@@ -61,7 +61,7 @@ impl Desk {
                 Stage::Clearing { .. } | Stage::Loading => Some(arrival),
                 _ if is_lost => None,
                 Stage::Loaded { since } => {
-                    let is_there = node.model(&arrival.model).is_some_and(crate::is_servable);
+                    let is_there = node.serves(&arrival.model);
                     let is_late = world.now.since_ms(since) >= UNSEEN_AFTER_MS;
                     (!is_there && !is_late).then_some(arrival)
                 }
@@ -207,7 +207,7 @@ impl Desk {
                 let idle_ms = self.idle_ms(place, &profile.id, world.now);
                 let is_idle = spare > 0
                     && node.standing(world.now) == Standing::Alive
-                    && node.model(&profile.id).is_some_and(crate::is_servable)
+                    && node.serves(&profile.id)
                     && !profile.is_pinned_on(&node.name)
                     && !is_busy(node, &profile.id)
                     && !self.is_needed(place, &profile.id, world.now)
@@ -290,7 +290,7 @@ impl World<'_> {
         let serves = |(place, node): (usize, &std::sync::Arc<Node>)| {
             wish.accepts(place)
                 && node.standing(self.now) == Standing::Alive
-                && node.model(&wish.model).is_some_and(crate::is_servable)
+                && node.serves(&wish.model)
                 && !desk.is_shut(place, &wish.model)
         };
         self.snapshot.nodes.iter().enumerate().any(serves)

@@ -357,7 +357,7 @@ impl Simulation {
             resident.open += 1;
             self.story.forwarded += 1;
             if self.mutation != Some(Mutation::SeesNoUse) {
-                self.desk.began(place, &model, Tick(self.now));
+                self.desk.began(place, &model, &[], Tick(self.now));
             }
             let length = 200 + self.draws.below(4000);
             self.later(length, Event::Answered { place, model });
