@@ -1,5 +1,7 @@
 //! What all requests share, and which answer belongs to which path.
 
+use std::cell::Cell;
+use std::hash::{BuildHasher, RandomState};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -10,6 +12,7 @@ use futures_util::FutureExt;
 use http::header::{HeaderName, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use hyper::body::Incoming;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use traces::{Parent, Traces};
 use wire::{Dialect, ErrorBody};
@@ -49,6 +52,8 @@ pub(crate) struct App {
     pub traces: Option<Traces>,
     pub pollers: Pollers,
     pub probes: Probes,
+    /// Where work runs that outlives the request that began it.
+    pub background: Handle,
     /// Bytes of bodies that are kept.
     pub kept: Arc<Kept>,
     /// True once the grace of a stop is over: what is still open ends now, with a word.
@@ -73,6 +78,7 @@ impl App {
             identities: Identities::new(gateway.cache_isolation),
             pollers: Pollers::default(),
             probes: Probes::default(),
+            background: Handle::current(),
             kept: Arc::default(),
             cut: watch::Sender::new(false),
             started: Instant::now(),
@@ -228,8 +234,25 @@ fn request_id(headers: &HeaderMap) -> Arc<str> {
     };
     match headers.get(REQUEST_ID).and_then(|id| id.to_str().ok()).filter(is_sane) {
         Some(id) => Arc::from(id),
-        None => Arc::from(uuid::Uuid::new_v4().to_string()),
+        None => Arc::from(fresh_id().to_string()),
     }
+}
+
+/// An id that no other request has. It is no secret, so that the system is asked for randomness
+/// once a thread and not once a request.
+fn fresh_id() -> uuid::Uuid {
+    thread_local! {
+        static IDS: (RandomState, Cell<u64>) = (RandomState::new(), Cell::new(0));
+    }
+    let bits = IDS.with(|(hasher, count)| {
+        count.set(count.get() + 1);
+        [0, 1].map(|half| hasher.hash_one((count.get(), half)))
+    });
+    let [high, low] = bits.map(u64::to_be_bytes);
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&high);
+    bytes[8..].copy_from_slice(&low);
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
 }
 
 #[cfg(test)]

@@ -15,19 +15,14 @@ use http::header::{
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client as PooledClient;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 
 use crate::Error;
 use crate::app::REQUEST_ID;
 use crate::config::{Gateway, Neuron};
 use crate::identity::IDENTITY;
+use crate::upstream::{Answer, Failure, Pool};
 
-/// Below the 5 s at which common servers close an idle connection, so that a request is not sent
-/// into one that is about to be closed.
-const IDLE_CONNECTION: Duration = Duration::from_secs(4);
 const KEEPALIVE: Duration = Duration::from_secs(15);
 /// The largest report that a node may send.
 const REPORT_LIMIT_BYTES: usize = 8 << 20;
@@ -39,11 +34,11 @@ const USAGE: HeaderName = HeaderName::from_static(control::USAGE_HEADER);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
     /// No connection.
-    #[error("cannot connect: {0}")]
-    Connect(hyper_util::client::legacy::Error),
+    #[error("cannot connect")]
+    Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The connection ended before an answer began.
-    #[error("no answer: {0}")]
-    Broken(hyper_util::client::legacy::Error),
+    #[error("no answer")]
+    Broken(#[source] hyper::Error),
     /// The node stopped answering polls while its answer was awaited.
     #[error("the node was lost while its answer was awaited")]
     Lost,
@@ -58,12 +53,42 @@ pub(crate) enum Fault {
     Url(String),
 }
 
-/// Connections to all nodes, kept open between requests.
+impl From<Failure> for Fault {
+    fn from(failure: Failure) -> Fault {
+        match failure {
+            Failure::Connect(why) => Fault::Connect(why),
+            Failure::Broken(why) => Fault::Broken(why),
+        }
+    }
+}
+
+/// Asks nodes.
 #[derive(Clone)]
 pub(crate) struct Client {
-    pool: PooledClient<HttpConnector, Full<Bytes>>,
-    /// What neurons that ask for a key are told, by where they are.
-    keys: Arc<ArcSwap<HashMap<Authority, HeaderValue>>>,
+    pool: Arc<Pool>,
+    keys: Arc<ArcSwap<NodeKeys>>,
+}
+
+/// What neurons that ask for a key are told, by where they are.
+#[derive(Default)]
+pub(crate) struct NodeKeys(HashMap<Authority, HeaderValue>);
+
+impl NodeKeys {
+    /// Reads the files that the configuration names.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a key cannot be read.
+    pub(crate) fn read(neurons: &[Neuron]) -> Result<NodeKeys, Error> {
+        let mut keys = HashMap::new();
+        for neuron in neurons {
+            let uri: Option<Uri> = neuron.endpoint.parse().ok();
+            let place = uri.and_then(|uri| uri.authority().cloned());
+            if let (Some(value), Some(place)) = (neuron.authorization()?, place) {
+                keys.insert(place, value);
+            }
+        }
+        Ok(NodeKeys(keys))
+    }
 }
 
 impl Client {
@@ -76,11 +101,7 @@ impl Client {
         connector.set_keepalive(Some(KEEPALIVE));
         connector.set_keepalive_interval(Some(KEEPALIVE / 3));
         connector.set_keepalive_retries(Some(3));
-        let pool = PooledClient::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_CONNECTION)
-            .build(connector);
-        Client { pool, keys: Arc::default() }
+        Client { pool: Arc::new(Pool::new(connector)), keys: Arc::default() }
     }
 
     /// The same, with the keys of the neurons that ask for one.
@@ -88,25 +109,13 @@ impl Client {
     /// # Errors
     /// [`Error::Config`] when a key cannot be read.
     pub(crate) fn with_keys(self, neurons: &[Neuron]) -> Result<Client, Error> {
-        self.take_keys(neurons)?;
+        self.take_keys(NodeKeys::read(neurons)?);
         Ok(self)
     }
 
     /// Takes the keys of neurons that were configured anew.
-    ///
-    /// # Errors
-    /// [`Error::Config`] when a key cannot be read; then the old ones stay.
-    pub(crate) fn take_keys(&self, neurons: &[Neuron]) -> Result<(), Error> {
-        let mut keys = HashMap::new();
-        for neuron in neurons {
-            let uri: Option<Uri> = neuron.endpoint.parse().ok();
-            let place = uri.and_then(|uri| uri.authority().cloned());
-            if let (Some(value), Some(place)) = (neuron.authorization()?, place) {
-                keys.insert(place, value);
-            }
-        }
+    pub(crate) fn take_keys(&self, keys: NodeKeys) {
         self.keys.store(Arc::new(keys));
-        Ok(())
     }
 
     /// The same, with a key of one place.
@@ -119,7 +128,8 @@ impl Client {
     }
 
     fn show_key(&self, request: &mut Request<Full<Bytes>>) {
-        let key = request.uri().authority().and_then(|place| self.keys.load().get(place).cloned());
+        let key =
+            request.uri().authority().and_then(|place| self.keys.load().0.get(place).cloned());
         if let Some(key) = key {
             request.headers_mut().insert(AUTHORIZATION, key);
         }
@@ -131,15 +141,12 @@ impl Client {
         url: &str,
         headers: HeaderMap,
         body: Bytes,
-    ) -> Result<Response<Incoming>, Fault> {
+    ) -> Result<Response<Answer>, Fault> {
         let uri: Uri = url.parse().map_err(|_| Fault::Url(url.to_owned()))?;
         let mut request = Request::post(uri).body(Full::new(body)).unwrap_or_default();
         *request.headers_mut() = headers;
         self.show_key(&mut request);
-        self.pool.request(request).await.map_err(|error| match error.is_connect() {
-            true => Fault::Connect(error),
-            false => Fault::Broken(error),
-        })
+        Ok(self.pool.send(request).await?)
     }
 
     /// Fetches a whole, small answer.
@@ -159,7 +166,7 @@ impl Client {
         let mut request = Request::get(uri).body(Full::default()).unwrap_or_default();
         *request.headers_mut() = headers;
         self.show_key(&mut request);
-        let answer = self.pool.request(request).await.map_err(|error| chained(&error))?;
+        let answer = self.pool.send(request).await.map_err(|why| chained(&Fault::from(why)))?;
         let status = answer.status().as_u16();
         let body = Limited::new(answer.into_body(), REPORT_LIMIT_BYTES).collect().await;
         Ok((status, body.map_err(|error| chained(&*error))?.to_bytes()))

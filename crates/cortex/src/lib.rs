@@ -46,8 +46,10 @@ mod surface;
 mod tail;
 mod tls;
 mod top;
+mod upstream;
 mod usage;
 mod view;
+mod workers;
 
 pub use auth::{hash_key, new_key};
 pub use config::{
@@ -57,7 +59,6 @@ pub use config::{
 pub use log::LogWriter;
 pub use operate::Operator;
 pub use server::Server;
-pub use status::{print_models, print_status};
 pub use top::show_top;
 
 /// What can go wrong before cortex serves, or in one of its commands.
@@ -76,6 +77,12 @@ pub enum Error {
     Listen {
         /// The address.
         addr: std::net::SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The system gives no thread: the operator raises its limits.
+    #[error("cannot start a thread: {source}")]
+    Thread {
         /// The system's reason.
         source: std::io::Error,
     },

@@ -23,6 +23,7 @@ use crate::ledger::Ledger;
 use crate::reply::Reply;
 use crate::settings::Settings;
 use crate::tls::Tls;
+use crate::workers::Workers;
 use crate::{Error, reload};
 
 /// Requirement 128.
@@ -39,7 +40,9 @@ pub struct Server {
     operators: TcpListener,
     addr: SocketAddr,
     metrics_addr: SocketAddr,
-    tls: Option<Tls>,
+    workers: Workers,
+    /// True from the signal to stop on.
+    closing: watch::Sender<bool>,
 }
 
 #[derive(Clone, Copy)]
@@ -67,7 +70,12 @@ impl Server {
         let mut app = App::new(settings, door, client);
         app.traces = traces;
         let app = Arc::new(app);
-        Ok(Server { app, clients, operators, addr, metrics_addr, tls })
+        let closing = watch::Sender::new(false);
+        let (served, closed) = (Arc::clone(&app), closing.subscribe());
+        let workers = Workers::start(move |socket| {
+            welcome(Arc::clone(&served), socket, Door::Clients, tls.clone(), closed.clone())
+        })?;
+        Ok(Server { app, clients, operators, addr, metrics_addr, workers, closing })
     }
 
     /// Where clients connect.
@@ -86,12 +94,12 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = ()>) {
         self.app.follow_nodes();
         let watching = tokio::spawn(reload::watch(Arc::clone(&self.app)));
-        let (closing, closed) = watch::channel(false);
+        let (closing, closed) = (self.closing.clone(), self.closing.subscribe());
         let grace =
             Duration::from_secs(self.app.settings.load().config.gateway.shutdown_grace_secs);
         let doors = async {
-            let clients = accept(&self.app, self.clients, Door::Clients, self.tls, closed.clone());
-            let operators = accept(&self.app, self.operators, Door::Operators, None, closed);
+            let clients = dispatch(self.workers, self.clients, closed.clone());
+            let operators = accept(&self.app, self.operators, closed);
             tokio::join!(clients, operators)
         };
         let stopped = async {
@@ -123,26 +131,36 @@ async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     Ok((listener, addr))
 }
 
-/// Returns when `closed` and every connection has ended.
-async fn accept(
-    app: &Arc<App>,
-    listener: TcpListener,
-    door: Door,
-    tls: Option<Tls>,
-    mut closed: watch::Receiver<bool>,
-) {
+/// Gives clients' connections to the workers. Returns when `closed` and every connection has ended.
+async fn dispatch(mut workers: Workers, listener: TcpListener, mut closed: watch::Receiver<bool>) {
+    loop {
+        let socket = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = closed.changed() => break,
+        };
+        let given = match socket {
+            Ok((socket, _)) => workers.give(socket).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = given {
+            rest(&error).await;
+        }
+    }
+    drop(listener);
+    workers.finish().await;
+}
+
+/// Serves operators. Returns when `closed` and every connection has ended.
+async fn accept(app: &Arc<App>, listener: TcpListener, mut closed: watch::Receiver<bool>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => {
-                    let (app, tls) = (Arc::clone(app), tls.clone());
-                    connections.spawn(welcome(app, socket, door, tls, closed.clone()));
+                    let door = Door::Operators;
+                    connections.spawn(welcome(Arc::clone(app), socket, door, None, closed.clone()));
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_REST).await;
-                }
+                Err(error) => rest(&error).await,
             },
             Some(_) = connections.join_next() => {}
             _ = closed.changed() => break,
@@ -150,6 +168,11 @@ async fn accept(
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+async fn rest(error: &std::io::Error) {
+    tracing::warn!(%error, "a connection could not be accepted");
+    tokio::time::sleep(ACCEPT_REST).await;
 }
 
 async fn welcome(
@@ -165,10 +188,14 @@ async fn welcome(
         return;
     }
     let Some(tls) = tls else { return serve(app, socket, door, closed).await };
-    match tls.accept(socket).await {
-        Ok(socket) => serve(app, socket, door, closed).await,
-        Err(error) => tracing::debug!(%error, "a client did not get through the handshake"),
-    }
+    // Boxed, so that a connection in the clear has no room for what TLS needs.
+    Box::pin(async move {
+        match tls.accept(socket).await {
+            Ok(socket) => serve(app, socket, door, closed).await,
+            Err(error) => tracing::debug!(%error, "a client did not get through the handshake"),
+        }
+    })
+    .await;
 }
 
 async fn serve<S>(app: Arc<App>, socket: S, door: Door, mut closed: watch::Receiver<bool>)

@@ -9,19 +9,15 @@ const KEPT_BYTES: usize = 1024;
 /// hold the whole answer and are told by their name, which comes first.
 const HEAD_BYTES: usize = 256;
 
-/// The end of a stream. Two buffers, filled once; no allocation a chunk.
+/// The end of a stream. Two buffers at most, filled once; no allocation a chunk.
 #[derive(Debug)]
 pub(crate) struct Tail {
+    dialect: Dialect,
+    /// Empty where nobody will ask for it.
     bytes: Vec<u8>,
     head: Vec<u8>,
     /// Line ends since the last other byte; two of them close a frame.
     line_ends: u8,
-}
-
-impl Default for Tail {
-    fn default() -> Tail {
-        Tail { bytes: Vec::new(), head: Vec::new(), line_ends: 2 }
-    }
 }
 
 /// How a stream stood when its bytes ended.
@@ -38,21 +34,28 @@ pub(crate) enum Ending {
 }
 
 impl Tail {
+    pub(crate) fn of(dialect: Dialect) -> Tail {
+        let bytes = Vec::with_capacity(if dialect.numbers_events() { 2 * KEPT_BYTES } else { 0 });
+        Tail { dialect, bytes, head: Vec::with_capacity(HEAD_BYTES), line_ends: 2 }
+    }
+
     pub(crate) fn push(&mut self, chunk: &[u8]) {
-        self.keep(chunk);
+        if self.dialect.numbers_events() {
+            self.keep(chunk);
+        }
         self.follow(chunk);
     }
 
-    /// The last bytes, a kilobyte of them at least if there were so many.
+    /// The last bytes where events have numbers, a kilobyte of them at least if there were so many.
     pub(crate) fn seen(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// How a stream of this dialect stands.
-    pub(crate) fn ending(&self, dialect: Dialect) -> Ending {
+    /// How the stream stands.
+    pub(crate) fn ending(&self) -> Ending {
         let is_closed = self.line_ends >= 2;
         let frame = self.head.trim_ascii_end();
-        match (is_closed, dialect.is_last(frame, is_closed)) {
+        match (is_closed, self.dialect.is_last(frame, is_closed)) {
             (true, true) => Ending::Whole,
             (false, true) => Ending::Unclosed,
             (true, false) => Ending::BetweenFrames,
@@ -65,10 +68,6 @@ impl Tail {
             self.bytes.clear();
             self.bytes.extend_from_slice(&chunk[chunk.len() - KEPT_BYTES..]);
             return;
-        }
-        if self.bytes.capacity() == 0 {
-            self.bytes.reserve_exact(2 * KEPT_BYTES);
-            self.head.reserve_exact(HEAD_BYTES);
         }
         if self.bytes.len() + chunk.len() > 2 * KEPT_BYTES {
             self.bytes.drain(..self.bytes.len() - KEPT_BYTES);
@@ -102,11 +101,11 @@ mod tests {
     use wire::Dialect;
 
     fn ending(chunks: &[&[u8]]) -> Ending {
-        let mut tail = Tail::default();
+        let mut tail = Tail::of(Dialect::OpenaiChat);
         for chunk in chunks {
             tail.push(chunk);
         }
-        tail.ending(Dialect::OpenaiChat)
+        tail.ending()
     }
 
     // Requirement 122
@@ -150,12 +149,15 @@ mod tests {
 
     #[test]
     fn a_tail_never_grows() {
-        let mut tail = Tail::default();
-        for _ in 0..1000 {
-            tail.push(&[b'x'; 700]);
+        for (dialect, kept) in [(Dialect::OpenaiResponses, 2 * KEPT_BYTES), (Dialect::Anthropic, 0)]
+        {
+            let mut tail = Tail::of(dialect);
+            for size in 0..3 * KEPT_BYTES {
+                tail.push(&vec![b'x'; size]);
+            }
+            assert_eq!(tail.bytes.capacity(), kept);
+            assert_eq!(tail.head.len(), HEAD_BYTES);
         }
-        assert_eq!(tail.bytes.capacity(), 2 * KEPT_BYTES);
-        assert_eq!(tail.head.len(), HEAD_BYTES);
     }
 
     #[test]
@@ -166,12 +168,12 @@ mod tests {
              event: response.completed\ndata: {{\"{answer}\"}}\n\n"
         );
         for size in [1, 100, 3 * KEPT_BYTES, long.len()] {
-            let mut tail = Tail::default();
+            let mut tail = Tail::of(Dialect::OpenaiResponses);
             long.as_bytes().chunks(size).for_each(|chunk| tail.push(chunk));
-            assert_eq!(tail.ending(Dialect::OpenaiResponses), Ending::Whole, "chunks of {size}");
-            let mut cut = Tail::default();
+            assert_eq!(tail.ending(), Ending::Whole, "chunks of {size}");
+            let mut cut = Tail::of(Dialect::OpenaiResponses);
             long.as_bytes()[..long.len() - 9].chunks(size).for_each(|chunk| cut.push(chunk));
-            assert_eq!(cut.ending(Dialect::OpenaiResponses), Ending::InFrame, "chunks of {size}");
+            assert_eq!(cut.ending(), Ending::InFrame, "chunks of {size}");
         }
     }
 }

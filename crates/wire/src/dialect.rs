@@ -152,6 +152,11 @@ impl Dialect {
         }
     }
 
+    /// Whether [`Dialect::error_event`] looks at what was seen: its events have numbers that go on.
+    pub fn numbers_events(self) -> bool {
+        self == Self::OpenaiResponses
+    }
+
     /// What keeps a stream alive that has nothing to say yet; clients skip it.
     pub fn keep_alive(self) -> &'static [u8] {
         match self {
