@@ -7,12 +7,13 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError};
 
 use fleet::{
-    Ask, Command, Desk, Link, Outcome, Outliers, Refusal, Route, Snapshot, Tick, Unavailable,
+    Ask, Command, Desk, Outcome, Outliers, Refusal, Route, Snapshot, Standing, Tick, Unavailable,
 };
 use tokio::sync::oneshot;
 
 use crate::act;
 use crate::app::App;
+use crate::generate::Asked;
 
 /// Requests that may wait for models, all together.
 const HOLDS_LIMIT: usize = 4096;
@@ -102,13 +103,12 @@ impl App {
     }
 
     /// Decides where a request goes, and counts it there.
-    pub(crate) fn claim(
-        self: &Arc<App>,
-        model: &Arc<str>,
-        chain: &[Link],
-        tried: Option<usize>,
-    ) -> Claim {
+    pub(crate) fn claim(self: &Arc<App>, asked: &Asked, tried: Option<usize>) -> Claim {
         let (snapshot, now) = (self.fleet.load(), self.now());
+        let model = &asked.model;
+        // Most models have one replica, and then it is no matter what a prompt begins with.
+        let has_choice = snapshot.nodes.iter().filter(|node| node.serves(model)).nth(1).is_some();
+        let chain = if has_choice { asked.chain() } else { &[] };
         let mut front = self.front();
         let draw = front.draw();
         let ask = Ask {
@@ -130,7 +130,7 @@ impl App {
                 };
             }
         };
-        front.desk.began(to.node, model, now);
+        front.desk.began(to.node, model, chain, now);
         if front.open.len() <= to.node {
             front.open.resize(to.node + 1, 0);
         }
@@ -143,6 +143,36 @@ impl App {
             url: to.url.to_owned(),
             ticket,
         })
+    }
+
+    /// A node broke a request: it is asked last until it has answered a poll, and is polled now.
+    pub(crate) fn doubt(&self, place: usize) {
+        let now = self.now();
+        let mut front = self.front();
+        let draw = front.draw();
+        front.outliers.failed(place, draw, now);
+        drop(front);
+        self.poll_soon(place);
+    }
+
+    /// The place of a node, other than `lost`, where a model is about to be.
+    pub(crate) fn place_to_come(self: &Arc<App>, model: &str, lost: usize) -> Option<usize> {
+        use control::ModelStatus::{Downloading, Loading, Restarting};
+        // A report that has just come may have set a load in motion.
+        self.pump();
+        let (fleet, now) = (self.fleet.load(), self.now());
+        let comes = |place: &usize| {
+            let node = &fleet.nodes[*place];
+            let status = node.model(model).map(|model| model.status);
+            node.standing(now) == Standing::Alive
+                && matches!(status, Some(Downloading | Loading | Restarting))
+        };
+        let others = |place: &usize| *place != lost;
+        let front = self.front();
+        let ordered = front.desk.arrivals().iter();
+        let ordered = ordered.filter(|it| it.model == model && it.is_hopeful()).map(|it| it.place);
+        let ordered = ordered.filter(others).next();
+        ordered.or_else(|| (0..fleet.nodes.len()).filter(others).find(comes))
     }
 
     /// Asks the desk what to do now, and has it done. To be called after everything that the desk
@@ -168,7 +198,7 @@ impl App {
                     front.journal.pop_front();
                 }
             }
-            tokio::spawn(act::carry_out(Arc::clone(self), command));
+            self.background.spawn(act::carry_out(Arc::clone(self), command));
         }
     }
 
@@ -241,7 +271,7 @@ impl Drop for Ticket {
         let is_anyone_waiting = front.desk.is_anyone_waiting();
         drop(front);
         // Somebody may wait for just this model to be idle.
-        if is_anyone_waiting && tokio::runtime::Handle::try_current().is_ok() {
+        if is_anyone_waiting {
             self.app.pump();
         }
     }

@@ -1,9 +1,10 @@
 //! One inference request: read the body, route, wait for the model where it is cold, forward.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use fleet::{ALL_COMPARED, Link, Tick};
+use fleet::{Link, Tick};
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::body::Incoming;
@@ -20,6 +21,7 @@ use crate::record::{End, Record};
 use crate::relay::{Origin, Relay};
 use crate::reply::{Reply, ReplyBody, error_reply};
 use crate::surface::Surface;
+use crate::upstream::Answer;
 
 /// A request as it is sent on.
 pub(crate) struct Asked {
@@ -34,34 +36,29 @@ pub(crate) struct Asked {
     pub keep: Option<Keep>,
     /// How long it may wait for its model.
     pub deadline: Tick,
+    /// Nodes that broke under it.
+    broken: AtomicU32,
     beginnings: OnceLock<Vec<Link>>,
 }
 
 impl Asked {
     /// What the prompt begins with; worked out when there is a choice between nodes to be made.
-    pub(crate) fn chain(&self, app: &App) -> &[Link] {
-        if let Some(known) = self.beginnings.get() {
-            return known;
-        }
-        let knows = |node: &Arc<fleet::Node>| {
-            node.model(&self.model).is_some_and(|model| !model.prefix_digests.is_empty())
-        };
-        // Whether any of them remembers is asked first: most requests have one replica.
-        let fleet = app.fleet.load();
-        let replicas = fleet.nodes.iter().filter(|node| node.model(&self.model).is_some());
-        if replicas.take(ALL_COMPARED).count() < 2 || !fleet.nodes.iter().any(knows) {
-            return &[];
-        }
+    pub(crate) fn chain(&self) -> &[Link] {
         self.beginnings.get_or_init(|| {
             let beginnings = self.surface.dialect.beginnings(&self.body).into_iter();
             beginnings.map(|(digest, bytes)| Link { digest, bytes }).collect()
         })
     }
+
+    /// One more node broke under this request; how many did. What breaks a node may break each.
+    pub(crate) fn has_broken(&self) -> u32 {
+        self.broken.fetch_add(1, Ordering::Relaxed) + 1
+    }
 }
 
 /// The head of a node's answer; the ticket counts the request there.
 pub(crate) struct Answered {
-    pub upstream: Response<Incoming>,
+    pub upstream: Response<Answer>,
     pub node: String,
     pub ticket: Ticket,
 }
@@ -91,6 +88,7 @@ pub(crate) async fn generate(
     let is_stream = peek.stream;
     let identity = app.identities.of(&head.headers);
     let mut headers = request_headers(head.headers, &record.id, identity);
+    let body = if is_stream { detach(&mut headers, body) } else { body };
     record.continue_trace(&mut headers);
     let settings = app.settings.load();
     let gateway = &settings.config.gateway;
@@ -103,6 +101,7 @@ pub(crate) async fn generate(
         model: Arc::from(record.model.as_deref().unwrap_or_default()),
         body,
         is_stream,
+        broken: AtomicU32::new(0),
         beginnings: OnceLock::new(),
     });
     drop(settings);
@@ -139,6 +138,22 @@ async fn held(app: &Arc<App>, asked: Arc<Asked>, record: Record) -> Reply {
     }
 }
 
+/// Bytes of a request are parts of the buffer that its connection reads into, which needs another
+/// one as long as they are kept: of a stream that is long, and small ones are copied instead.
+fn detach(headers: &mut HeaderMap, body: Bytes) -> Bytes {
+    const SMALL_BYTES: usize = 4 << 10;
+    if body.len() > SMALL_BYTES {
+        return body;
+    }
+    for value in headers.values_mut() {
+        if let Ok(mut copy) = HeaderValue::from_bytes(value.as_bytes()) {
+            copy.set_sensitive(value.is_sensitive());
+            *value = copy;
+        }
+    }
+    Bytes::copy_from_slice(&body)
+}
+
 /// Hands an upstream's answer to the client.
 fn relay(app: &Arc<App>, asked: &Arc<Asked>, answered: Answered, record: Record) -> Reply {
     let status = answered.upstream.status();
@@ -168,7 +183,7 @@ pub(crate) fn relayed(
 }
 
 /// The dialect of a stream whose end can be seen: an encoded one shows it to the client alone.
-pub(crate) fn stream_of(asked: &Asked, upstream: &Response<Incoming>) -> Option<Dialect> {
+pub(crate) fn stream_of(asked: &Asked, upstream: &Response<Answer>) -> Option<Dialect> {
     let head = upstream.headers();
     let content_type = head.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     let is_sse = content_type.is_some_and(|t| t.starts_with(b"text/event-stream"));

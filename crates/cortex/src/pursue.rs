@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fleet::{Outcome, Tick};
+use fleet::{Outcome, Refusal, Tick};
 use http::{HeaderMap, HeaderValue, Response};
-use hyper::body::Incoming;
 use tokio::time::timeout;
 use wire::ErrorBody;
 
@@ -18,6 +17,7 @@ use crate::generate::{Answered, Asked};
 use crate::record::Record;
 use crate::refusal::{self, NO_OTHER, refused};
 use crate::resume::MARKS;
+use crate::upstream::Answer;
 
 /// How long a node that said that it has no such model has to say so in a report.
 const REFRESH: Duration = Duration::from_millis(1500);
@@ -32,38 +32,33 @@ pub(crate) enum Pursued {
 
 /// Asks a replica, and once more another one when nothing of an answer has come (requirement 123).
 pub(crate) async fn first_try(app: &Arc<App>, asked: &Arc<Asked>, record: &mut Record) -> Pursued {
-    let model = &asked.model;
     let mut tried = None;
     // A node that answers "not now" is worth a second opinion, and its words are worth keeping.
     let mut busy: Option<Answered> = None;
     loop {
-        let to = match app.claim(model, asked.chain(app), tried) {
+        let to = match app.claim(asked, tried) {
             Claim::Forward(to) => to,
             Claim::Cold if tried.is_none() => return Pursued::Cold,
-            Claim::Cold => return busy.map_or_else(|| refuse(model), Pursued::Answered),
-            Claim::Refuse(refusal) => {
-                let otherwise = || Pursued::Refused(refused(refusal, model));
-                return busy.map_or_else(otherwise, Pursued::Answered);
-            }
+            Claim::Cold => return no_other(app, asked, tried, busy, NO_OTHER).await,
+            Claim::Refuse(refusal) => return no_other(app, asked, tried, busy, refusal).await,
         };
         record.retried = tried.is_some();
         record.node = Some(to.name.clone());
         let place = to.place;
         match ask(app, asked, to, HeaderMap::new(), None).await {
-            Ok(answered) if tried.is_none() => match answered.upstream.status().as_u16() {
-                503 if asked.keep.is_some() => busy = Some(answered),
-                404 if asked.keep.is_some() && is_gone(app, place, model).await => {
+            Ok(answered) => match answered.upstream.status().as_u16() {
+                503 if asked.keep.is_some() && tried.is_none() => busy = Some(answered),
+                404 | 503 if asked.keep.is_some() && is_gone(app, place, &asked.model).await => {
                     return Pursued::Cold;
                 }
                 _ => return Pursued::Answered(answered),
             },
-            Ok(answered) => return Pursued::Answered(answered),
             Err(Fault::Stopped) => {
                 let error = ErrorBody::draining("the gateway stops; ask again", 2);
                 return Pursued::Refused(error);
             }
-            Err(_) if tried.is_some() || asked.keep.is_none() => {
-                return busy.map_or_else(|| refuse(model), Pursued::Answered);
+            Err(_) if asked.keep.is_none() || asked.has_broken() > 1 => {
+                return no_other(app, asked, None, busy, NO_OTHER).await;
             }
             Err(_) => {}
         }
@@ -71,8 +66,19 @@ pub(crate) async fn first_try(app: &Arc<App>, asked: &Arc<Asked>, record: &mut R
     }
 }
 
-fn refuse(model: &str) -> Pursued {
-    Pursued::Refused(refused(NO_OTHER, model))
+/// Nobody is left to ask. Where the one that was asked only lacks the model, that can be brought.
+async fn no_other(
+    app: &Arc<App>,
+    asked: &Asked,
+    tried: Option<usize>,
+    busy: Option<Answered>,
+    refusal: Refusal,
+) -> Pursued {
+    match (tried, busy) {
+        (Some(place), Some(_)) if is_gone(app, place, &asked.model).await => Pursued::Cold,
+        (_, Some(busy)) => Pursued::Answered(busy),
+        (_, None) => Pursued::Refused(refused(refusal, &asked.model)),
+    }
 }
 
 /// Waits for a cold model until it is there, and asks for it then.
@@ -129,7 +135,7 @@ pub(crate) async fn ask(
 }
 
 /// What routing learns from it.
-fn note(app: &App, asked: &Asked, to: &To, begun: Tick, sent: &Result<Response<Incoming>, Fault>) {
+fn note(app: &App, asked: &Asked, to: &To, begun: Tick, sent: &Result<Response<Answer>, Fault>) {
     let now = app.now();
     let mut front = app.front();
     match sent {
@@ -142,9 +148,8 @@ fn note(app: &App, asked: &Asked, to: &To, begun: Tick, sent: &Result<Response<I
         }
         Err(Fault::Stopped | Fault::Url(_)) => {}
         Err(fault) => {
-            let draw = front.draw();
-            front.outliers.failed(to.place, draw, now);
             drop(front);
+            app.doubt(to.place);
             tracing::warn!(node = to.name, error = chained(fault), "a node did not answer");
         }
     }
@@ -158,7 +163,7 @@ async fn send(
     to: &To,
     more: HeaderMap,
     suffix: Option<&[u8]>,
-) -> Result<Response<Incoming>, Fault> {
+) -> Result<Response<Answer>, Fault> {
     let path = asked.surface.path;
     let url = match &asked.query {
         Some(query) => format!("{}{path}?{query}", to.url),
@@ -200,8 +205,9 @@ async fn send(
     }
 }
 
-/// Whether a model has left its node without this gateway's doing: the node's next report tells.
-async fn is_gone(app: &Arc<App>, place: usize, model: &str) -> bool {
+/// Whether a node does not have a model that it was asked for: it was unloaded there by others, or
+/// the node was started anew. The node's next report tells.
+pub(crate) async fn is_gone(app: &Arc<App>, place: usize, model: &str) -> bool {
     let asked = app.now();
     app.poll_soon(place);
     let news = async {
@@ -209,7 +215,7 @@ async fn is_gone(app: &Arc<App>, place: usize, model: &str) -> bool {
             let fleet = app.fleet.load_full();
             match fleet.nodes.get(place) {
                 Some(node) if node.seen.is_some_and(|seen| seen >= asked) => {
-                    return node.model(model).is_none_or(|model| model.endpoint.is_none());
+                    return !node.serves(model);
                 }
                 Some(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 None => return true,

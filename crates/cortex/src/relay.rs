@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::sync::watch;
 use wire::{Dialect, ErrorBody, Retry};
 
@@ -20,6 +19,7 @@ use crate::reply::BodyError;
 use crate::resume::{Heard, Marked, stamp, take_over};
 use crate::silence::{Quiet, Silence};
 use crate::tail::{Ending, Tail};
+use crate::upstream::Answer;
 
 /// How often a stream may change its node.
 const MOVES: u32 = 3;
@@ -41,7 +41,7 @@ pub(crate) struct Relay {
 /// Where bytes come from.
 enum Source {
     /// A node; the ticket counts the request there.
-    Node(Incoming, Ticket),
+    Node(Answer, Ticket),
     /// Another node is asked to go on; if it does not, the stream ends so.
     Moving { taken: Taken, end: End, last_words: Bytes },
     /// Nothing comes any more.
@@ -77,7 +77,7 @@ struct Stream {
 
 impl Relay {
     pub(crate) fn new(
-        upstream: Incoming,
+        upstream: Answer,
         stream_of: Option<Dialect>,
         stamp: Option<String>,
         origin: Origin,
@@ -86,7 +86,7 @@ impl Relay {
         let Origin { app, asked, ticket } = origin;
         let stream = stream_of.map(|dialect| Stream {
             dialect,
-            tail: Tail::default(),
+            tail: Tail::of(dialect),
             marked: stamp.map(Marked::new),
             has_begun: false,
             moves: 0,
@@ -159,8 +159,7 @@ impl Relay {
     /// kept, and either nothing of it has gone out or it is known how far it was.
     fn may_move(&self, end: End) -> bool {
         let Some(stream) = &self.stream else { return false };
-        let has_ended =
-            matches!(stream.tail.ending(stream.dialect), Ending::Whole | Ending::Unclosed);
+        let has_ended = matches!(stream.tail.ending(), Ending::Whole | Ending::Unclosed);
         let is_known = stream.marked.as_ref().is_some_and(Marked::is_resumable);
         end != End::Stopped
             && !(has_ended && stream.has_begun)
@@ -204,7 +203,7 @@ impl Relay {
         stream.tail.push(&rest);
         let (dialect, tail) = (stream.dialect, &stream.tail);
         let event = || dialect.error_event(&lost(end), &self.record.id, tail.seen());
-        let (more, is_cut) = match tail.ending(dialect) {
+        let (more, is_cut) = match tail.ending() {
             Ending::Whole => (Vec::new(), false),
             Ending::Unclosed => (b"\n\n".to_vec(), false),
             Ending::BetweenFrames => (event(), true),
@@ -231,16 +230,9 @@ impl Relay {
         }) {
             Poll::Ready(Quiet::TooLong) => self.broke(End::UpstreamSilent, Bytes::new()),
             Poll::Ready(Quiet::Dead) => {
-                let now = self.app.now();
-                let mut front = self.app.front();
-                let draw = front.draw();
-                front.outliers.failed(place, draw, now);
-                drop(front);
-                tracing::warn!(
-                    id = &*self.record.id,
-                    node = self.record.node,
-                    "a node fell silent"
-                );
+                self.app.doubt(place);
+                let (id, node) = (&*self.record.id, &self.record.node);
+                tracing::warn!(id, node, "a node fell silent");
                 self.broke(End::UpstreamCut, Bytes::new())
             }
             Poll::Pending => Some(Poll::Pending),
@@ -274,6 +266,7 @@ impl Body for Relay {
                         Poll::Ready(Some(Ok(frame))) => this.heard(frame),
                         Poll::Ready(None) => this.broke(End::Complete, Bytes::new()),
                         Poll::Ready(Some(Err(error))) => {
+                            this.app.doubt(place);
                             let id = &*this.record.id;
                             tracing::warn!(id, %error, "an upstream's answer broke off");
                             this.broke(End::UpstreamCut, Bytes::new())

@@ -8,15 +8,19 @@
 //!
 //! `: lost` comes before frames that end a stream for a reason that another node does not share.
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use hyper::body::Incoming;
-use serde::Serialize;
+use std::sync::Arc;
 
-use crate::front::Claim;
-use crate::generate::Answered;
-use crate::pursue::ask;
+use bytes::{Bytes, BytesMut};
+use fleet::{Outcome, Tick};
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use serde::{Serialize, Serializer};
+
+use crate::app::App;
+use crate::front::{Claim, To};
+use crate::generate::{Answered, Asked};
+use crate::pursue::{ask, is_gone};
 use crate::relay::Origin;
+use crate::upstream::Answer;
 
 /// Asks a node for marks.
 pub(crate) const MARKS: HeaderName = HeaderName::from_static(control::MARKS_HEADER);
@@ -25,6 +29,8 @@ const STAMP: HeaderName = HeaderName::from_static(control::STAMP_HEADER);
 /// How many bytes of a body are the client's, to a node; what was said so far follows them.
 const RESUME: HeaderName = HeaderName::from_static(control::RESUME_HEADER);
 
+/// How long a stream waits for a node that is about to have its model.
+const PATIENCE_MS: u64 = 30_000;
 /// A piece that grows beyond this has no mark, and the stream is passed on as it comes.
 const PIECE_LIMIT_BYTES: usize = 1 << 20;
 
@@ -43,15 +49,45 @@ pub(crate) enum Heard {
 #[derive(Debug)]
 pub(crate) struct Marked {
     stamp: String,
-    /// The ids so far, in the pieces in which they came.
-    batches: Vec<Vec<u32>>,
+    batches: Batches,
     pending: BytesMut,
     is_given_up: bool,
 }
 
+/// The ids so far, in the pieces in which they came; a long answer has tens of thousands.
+#[derive(Clone, Debug, Default)]
+struct Batches {
+    ids: Vec<u32>,
+    /// Where each piece ends.
+    ends: Vec<u32>,
+}
+
+impl Batches {
+    /// Takes what stands behind a mark: ids with blanks between them, and bars between pieces.
+    fn read(&mut self, words: &[u8]) {
+        let text = String::from_utf8_lossy(words);
+        for piece in text.split('|') {
+            self.ids.extend(piece.split_ascii_whitespace().filter_map(|id| id.parse::<u32>().ok()));
+            self.ends.push(u32::try_from(self.ids.len()).unwrap_or(u32::MAX));
+        }
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u32]> {
+        let begins = [0].into_iter().chain(self.ends.iter().copied());
+        begins.zip(&self.ends).map(|(begin, end)| &self.ids[begin as usize..*end as usize])
+    }
+}
+
+impl Serialize for Batches {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
 impl Marked {
     pub(crate) fn new(stamp: String) -> Marked {
-        Marked { stamp, batches: Vec::new(), pending: BytesMut::new(), is_given_up: false }
+        let (batches, pending) = (Batches::default(), BytesMut::new());
+        Marked { stamp, batches, pending, is_given_up: false }
     }
 
     /// A stream that begins where this one stands.
@@ -85,7 +121,7 @@ impl Marked {
             }
             if let Some(ids) = frame.strip_prefix(b": tokens") {
                 said.push(bytes.slice(begin..at));
-                self.batches.extend(batches(ids));
+                self.batches.read(ids);
                 begin = at + length;
             }
             at += length;
@@ -111,14 +147,7 @@ impl Marked {
 
 /// The length of the first frame, with the blank line that ends it.
 fn frame_length(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(2).position(|pair| pair == b"\n\n").map(|at| at + 2)
-}
-
-fn batches(ids: &[u8]) -> Vec<Vec<u32>> {
-    let text = String::from_utf8_lossy(ids);
-    let batch =
-        |part: &str| part.split_ascii_whitespace().filter_map(|id| id.parse().ok()).collect();
-    text.split('|').map(batch).collect()
+    memchr::memmem::find(bytes, b"\n\n").map(|at| at + 2)
 }
 
 /// Frames without the mark behind them.
@@ -134,7 +163,7 @@ fn last_words(bytes: &Bytes) -> Bytes {
 }
 
 /// The stamp of an answer that is marked.
-pub(crate) fn stamp(upstream: &Response<Incoming>) -> Option<String> {
+pub(crate) fn stamp(upstream: &Response<Answer>) -> Option<String> {
     Some(upstream.headers().get(STAMP)?.to_str().ok()?.to_owned())
 }
 
@@ -142,7 +171,7 @@ pub(crate) fn stamp(upstream: &Response<Incoming>) -> Option<String> {
 #[derive(Serialize)]
 struct SoFar<'a> {
     stamp: &'a str,
-    batches: &'a [Vec<u32>],
+    batches: &'a Batches,
 }
 
 /// Has another node take over the stream; none when there is none, or it does not want to.
@@ -150,22 +179,53 @@ struct SoFar<'a> {
 /// Without `marked` nothing of the answer has reached the client, and the request is sent anew.
 pub(crate) async fn take_over(origin: Origin, marked: Option<Marked>) -> Option<Answered> {
     let Origin { app, asked, ticket } = origin;
-    let tried = ticket.place;
+    let lost = ticket.place;
     drop(ticket);
-    let Claim::Forward(to) = app.claim(&asked.model, asked.chain(&app), Some(tried)) else {
-        return None;
+    let marked = marked.filter(|marked| !marked.batches.ends.is_empty());
+    let deadline = asked.deadline.min(Tick(app.now().0 + PATIENCE_MS));
+    // The first one may have been started anew a moment ago, without the model.
+    for _ in 0..2 {
+        let to = another(&app, &asked, lost, deadline).await?;
+        let place = to.place;
+        if let Some(answered) = go_on(&app, &asked, to, marked.as_ref()).await {
+            return Some(answered);
+        }
+        if !is_gone(&app, place, &asked.model).await
+            || app.wait_for(&asked.model, Some(place), deadline).await != Some(Outcome::Ready)
+        {
+            return None;
+        }
+    }
+    None
+}
+
+/// A node besides the one that was lost, waited for where the model is on its way there.
+async fn another(app: &Arc<App>, asked: &Asked, lost: usize, deadline: Tick) -> Option<To> {
+    if let Claim::Forward(to) = app.claim(asked, Some(lost)) {
+        return Some(to);
+    }
+    let place = app.place_to_come(&asked.model, lost)?;
+    app.wait_for(&asked.model, Some(place), deadline).await;
+    match app.claim(asked, Some(lost)) {
+        Claim::Forward(to) => Some(to),
+        Claim::Cold | Claim::Refuse(_) => None,
+    }
+}
+
+/// Asks a node for the rest of a stream, or for all of it where nothing of it is known.
+async fn go_on(app: &Arc<App>, asked: &Asked, to: To, marked: Option<&Marked>) -> Option<Answered> {
+    let (more, suffix) = match marked {
+        None => (HeaderMap::new(), None),
+        Some(Marked { stamp, batches, .. }) => {
+            let suffix = serde_json::to_vec(&SoFar { stamp, batches }).ok()?;
+            let length = HeaderValue::from(asked.body.len());
+            (HeaderMap::from_iter([(RESUME, length)]), Some(suffix))
+        }
     };
-    let Some(marked) = marked.filter(|marked| !marked.batches.is_empty()) else {
-        let answered = ask(&app, &asked, to, HeaderMap::new(), None).await.ok()?;
-        return (answered.upstream.status() == 200).then_some(answered);
-    };
-    let so_far = SoFar { stamp: &marked.stamp, batches: &marked.batches };
-    let suffix = serde_json::to_vec(&so_far).ok()?;
-    let length = HeaderValue::from(asked.body.len());
-    let more = HeaderMap::from_iter([(RESUME, length)]);
-    let answered = ask(&app, &asked, to, more, Some(&suffix)).await.ok()?;
-    // A node that does not know how would begin anew.
-    (answered.upstream.status() == 200 && stamp(&answered.upstream).is_some()).then_some(answered)
+    let answered = ask(app, asked, to, more, suffix.as_deref()).await.ok()?;
+    // A node that does not know how to go on would begin anew.
+    let knows_how = marked.is_none() || stamp(&answered.upstream).is_some();
+    (answered.upstream.status() == 200 && knows_how).then_some(answered)
 }
 
 #[cfg(test)]
@@ -203,8 +263,8 @@ mod tests {
             let frames = STREAM.split_inclusive("\n\n");
             let wanted: String = frames.filter(|frame| !frame.starts_with(": tokens")).collect();
             prop_assert_eq!(String::from_utf8_lossy(&said), wanted);
-            let ids: Vec<Vec<u32>> = vec![vec![], vec![], vec![5, 7], vec![9], vec![2]];
-            prop_assert_eq!(&marked.batches, &ids);
+            let ids = serde_json::to_string(&marked.batches).expect("it is plain");
+            prop_assert_eq!(ids, "[[],[],[5,7],[9],[2]]");
             prop_assert!(marked.rest().is_empty());
         }
     }

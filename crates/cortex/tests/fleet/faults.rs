@@ -83,9 +83,13 @@ fn ip(arguments: &[&str]) -> bool {
 }
 
 impl Twins {
+    fn plan() -> Plan {
+        let models = entry("twin", "") + "[[default]]\nmodel = \"twin\"\nreplicas = 2\n";
+        Plan { models, ..Plan::tight(2, &[]) }
+    }
+
     async fn start(fault: Fault, number: u8) -> Option<Twins> {
-        let mut plan = Plan::tight(2, &[]);
-        plan.models = entry("twin", "") + "[[default]]\nmodel = \"twin\"\nreplicas = 2\n";
+        let mut plan = Twins::plan();
         let (mut network, mut wire) = (None, None);
         if fault == Fault::Cut {
             let addr = free_port();
@@ -101,9 +105,13 @@ impl Twins {
             plan.nodes[0] = At::Namespace(addr, made.name.clone());
             network = Some(made);
         }
+        Some(Twins::of(plan, network, wire).await)
+    }
+
+    async fn of(plan: Plan, network: Option<Network>, wire: Option<Dropper>) -> Twins {
         let fleet = plan.start().await;
         until(async || fleet.ready_on("twin").await.len() == 2).await;
-        Some(Twins { fleet, network, wire })
+        Twins { fleet, network, wire }
     }
 
     fn strike(&self, fault: Fault, place: usize) {
@@ -335,6 +343,34 @@ async fn a_stream_goes_on_when_its_neuron_hangs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stream_goes_on_when_its_neuron_is_cut_off() {
     goes_on(Fault::Partition, 2, 0.0).await;
+}
+
+/// The twin was started anew and the gateway has not polled it since: the model comes back there,
+/// and the stream with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_goes_on_at_a_neuron_that_was_just_started_anew() {
+    let _alone = ONE_FAULT.lock().await;
+    let gateway = "poll_interval_ms = 8000".to_owned();
+    let mut twins = Twins::of(Plan { gateway, ..Twins::plan() }, None, None).await;
+    let (path, body) = streams(0.0)[0].clone();
+    let wanted = read(&twins.fleet.post(path, &body).await.text());
+    let mut open = twins.fleet.open(path, &body).await;
+    open.until_bytes(BEGUN).await;
+    let place = twins.busy_place().await;
+    let other = &mut twins.fleet.nodes[1 - place];
+    other.signal("-KILL");
+    other.start();
+    let addr = other.addr;
+    until(async || tokio::net::TcpStream::connect(addr).await.is_ok()).await;
+    assert_eq!(twins.fleet.ready_on("twin").await.len(), 2, "the gateway does not know yet");
+    let struck = Instant::now();
+    twins.strike(Fault::Kill, place);
+    let text = open.read_all().await.text();
+    eprintln!(
+        "whole {:?} after its node was killed beside one without the model",
+        struck.elapsed()
+    );
+    assert_eq!(read(&text), wanted, "{text}");
 }
 
 /// Of two answers at once none can be continued: the client hears of it in time.

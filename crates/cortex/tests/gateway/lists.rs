@@ -1,7 +1,7 @@
 //! The lists of models, and what operators see.
 
 use control::ModelStatus::{Loading, Ready};
-use cortex::{print_models, print_status};
+use cortex::Operator;
 use testkit::fake_neuron::FakeNeuron;
 
 use crate::client::{TestGateway, until};
@@ -46,20 +46,21 @@ async fn the_commands_print_tables_and_json() {
     let gateway = TestGateway::over(&[&neuron]).await;
     let (clients, operators) =
         (format!("http://{}/", gateway.addr), format!("http://{}", gateway.metrics_addr));
+    let asks = |url: &str, json| Operator::new(url, None, json).expect("it can be asked");
 
     let mut out = Vec::new();
-    print_status(&operators, false, &mut out).await.expect("it answers");
+    asks(&operators, false).status(&mut out).await.expect("it answers");
     let text = String::from_utf8(out).expect("text");
     for wanted in ["1 node\n", "NODE  STATUS", "n0    ok", "MODEL  NODE", "m      n0    ready"] {
         assert!(text.contains(wanted), "{wanted:?} is not in\n{text}");
     }
     let mut out = Vec::new();
-    print_models(&clients, false, &mut out).await.expect("it answers");
+    asks(&clients, false).models(&mut out).await.expect("it answers");
     let text = String::from_utf8(out).expect("text");
     assert!(text.contains("m      yes     4096     chat          n0 (ready)"), "{text}");
 
     let mut out = Vec::new();
-    print_status(&operators, true, &mut out).await.expect("it answers");
+    asks(&operators, true).status(&mut out).await.expect("it answers");
     let json: serde_json::Value = serde_json::from_slice(&out).expect("JSON");
     assert_eq!(json["nodes"][0]["models"][0]["id"], "m");
 
@@ -74,7 +75,7 @@ async fn the_commands_print_tables_and_json() {
 
     // What operators see is not on the clients' port, which other hosts may reach.
     assert_eq!(gateway.get("/admin/fleet").await.status, 404);
-    let error = print_status("http://127.0.0.1:1", false, &mut Vec::new()).await;
+    let error = asks("http://127.0.0.1:1", false).status(&mut Vec::new()).await;
     let said = error.expect_err("nothing listens there").to_string();
     assert!(said.contains("http://127.0.0.1:1/admin/fleet does not answer"), "{said}");
 }

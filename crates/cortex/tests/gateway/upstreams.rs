@@ -124,6 +124,30 @@ async fn at_most_two_replicas_are_asked_and_none_after_the_first_byte() {
     assert_eq!(asked(), 3);
 }
 
+/// The twin was started anew since it was polled last, and has no models yet.
+#[tokio::test]
+async fn a_twin_that_has_lost_its_models_does_not_speak_for_the_fleet() {
+    let (breaks, anew) =
+        (FakeNeuron::start(&[("m", Ready)]).await, FakeNeuron::start(&[("m", Ready)]).await);
+    anew.report_running(1);
+    let urls = [breaks.url(), anew.url()];
+    let gateway = TestGateway::start(&urls, "poll_interval_ms = 5000").await;
+    gateway.until_nodes(|status| status == "ok").await;
+    breaks.answer_with(Answer::Nothing);
+    anew.hold(&[]);
+    anew.answer_with(whole(404, Vec::new(), "{}"));
+    let (got, ()) = tokio::join!(gateway.chat(CHAT), async {
+        until(async || breaks.received().len() == 1).await;
+        breaks.answer_with(named("back"));
+    });
+    assert_eq!((got.status, got.json()["from"].as_str()), (200, Some("back")), "{}", got.text());
+    // One that breaks whoever answers it breaks two nodes and no more.
+    breaks.answer_with(Answer::Nothing);
+    let before = breaks.received().len();
+    assert_eq!(gateway.chat(CHAT).await.status, 503);
+    assert!(breaks.received().len() <= before + 2);
+}
+
 #[tokio::test]
 async fn a_lone_nodes_not_now_is_passed_on_in_its_own_words() {
     let neuron = FakeNeuron::start(&[("m", Ready)]).await;
