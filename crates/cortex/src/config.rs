@@ -111,7 +111,7 @@ pub struct Gateway {
 }
 
 /// `[gateway.tls]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsFiles {
     /// The certificate and those that sign it, in PEM.
@@ -260,6 +260,7 @@ impl Config {
             return Err(format!("gateway.listen and gateway.metrics_listen are both {both}"));
         }
         self.check_neurons()?;
+        self.traces.check()?;
         self.auth.check()?;
         let budgeted = self.auth.keys.iter().find(|key| key.budget.is_some());
         if let Some(key) = budgeted.filter(|_| !self.ledger.is_configured()) {

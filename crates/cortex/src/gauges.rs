@@ -31,7 +31,7 @@ const MODELS: [OfModel; 5] = [
 /// The gauges of all nodes, as they last reported.
 pub(crate) fn render(out: &mut String, snapshot: &Snapshot, now: Tick) {
     head(out, "cortex_node_up", "Whether a node answers polls and serves.");
-    for node in &snapshot.nodes {
+    for node in snapshot.nodes.iter().filter(|node| !node.is_removed) {
         let up = i32::from(node.standing(now) == Standing::Alive);
         // Writing to a String does not fail.
         let _ = writeln!(out, "cortex_node_up{{node=\"{}\"}} {up}", node.name);
@@ -56,6 +56,7 @@ fn each<'a, T: 'a>(
     snapshot: &'a Snapshot,
     of: impl Fn(&'a fleet::NodeReport) -> &'a Vec<T>,
 ) -> impl Iterator<Item = (&'a Node, &'a T)> {
+    // A node that is configured no more has no report.
     snapshot.nodes.iter().flat_map(move |node| {
         let all = node.report.as_deref().map(&of).into_iter().flatten();
         all.map(move |one| (&**node, one))

@@ -2,13 +2,13 @@
 #![forbid(unsafe_code)]
 
 use std::io::{IsTerminal, Write, stderr, stdin, stdout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use cortex::{Config, LogWriter, Operator, Server, hash_key, new_key, print_models, show_top};
+use cortex::{Config, LogWriter, Operator, Server, hash_key, new_key, show_top};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -27,7 +27,7 @@ enum Command {
     /// Show the nodes, devices, models and queues that a running cortex sees.
     Status(Status),
     /// List the models that a running cortex offers.
-    Models(Ask<31313>),
+    Models(Models),
     /// Show nodes, devices and models, live, until `q` is pressed.
     Top(Top),
     /// Print the hash of a key that is read from standard input, for the configuration.
@@ -85,11 +85,13 @@ struct HashKey {
 }
 
 #[derive(Args)]
-struct Ask<const PORT: u16> {
-    /// The running cortex's base URL: for `models` where clients connect, for `status` its metrics
-    /// listener.
-    #[arg(long, default_value_t = format!("http://127.0.0.1:{PORT}"))]
+struct Models {
+    /// The running cortex's base URL, where clients connect.
+    #[arg(long, default_value = "http://127.0.0.1:31313")]
     url: String,
+    /// A file with a key that opens its models.
+    #[arg(long)]
+    key_file: Option<PathBuf>,
     /// Print the raw JSON.
     #[arg(long)]
     json: bool,
@@ -165,15 +167,15 @@ struct Drain {
 
 impl Admin {
     fn operator(&self) -> anyhow::Result<Operator> {
-        let key = match &self.key_file {
-            Some(file) => {
-                let read = std::fs::read_to_string(file);
-                Some(read.with_context(|| format!("{} cannot be read", file.display()))?)
-            }
-            None => None,
-        };
+        let key = read_key(self.key_file.as_deref())?;
         Ok(Operator::new(&self.url, key.as_deref(), self.json)?)
     }
+}
+
+fn read_key(file: Option<&Path>) -> anyhow::Result<Option<String>> {
+    let Some(file) = file else { return Ok(None) };
+    let read = std::fs::read_to_string(file);
+    read.with_context(|| format!("{} cannot be read", file.display())).map(Some)
 }
 
 async fn operate(command: &Command) -> anyhow::Result<()> {
@@ -211,9 +213,7 @@ async fn main() -> ExitCode {
     let command = Cli::parse().command;
     let ended = match command {
         Command::Serve(args) => serve(args).await,
-        Command::Models(ask) => {
-            print_models(&ask.url, ask.json, &mut stdout()).await.map_err(Into::into)
-        }
+        Command::Models(models) => list_models(&models).await,
         Command::Top(top) => show_top(&top.url, top.key_file.as_deref()).await.map_err(Into::into),
         Command::HashKey(args) => print_hash(&args),
         Command::CheckConfig(file) => check_config(&file),
@@ -227,6 +227,12 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+async fn list_models(asked: &Models) -> anyhow::Result<()> {
+    let key = read_key(asked.key_file.as_deref())?;
+    let operator = Operator::new(&asked.url, key.as_deref(), asked.json)?;
+    Ok(operator.models(&mut stdout()).await?)
 }
 
 async fn serve(args: Serve) -> anyhow::Result<()> {

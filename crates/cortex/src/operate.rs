@@ -9,11 +9,12 @@ use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use wire::models::Model;
 
 use crate::Error;
 use crate::config::Gateway;
 use crate::forward::{Client, chained};
-use crate::status::{print_fleet, table};
+use crate::status::{print_fleet, print_models, table};
 use crate::view::FleetView;
 
 /// The largest answer that is read.
@@ -165,17 +166,35 @@ impl Operator {
         if self.json {
             return Ok(writeln!(out, "{fleet}")?);
         }
-        let fleet: FleetView = serde_json::from_value(fleet).map_err(|error| {
-            let problem = error.to_string();
-            Error::Unreachable { url: self.url.clone(), problem }
-        })?;
-        print_fleet(&fleet, out)
+        print_fleet(&self.understood(fleet)?, out)
+    }
+
+    fn understood<T: DeserializeOwned>(&self, said: Value) -> Result<T, Error> {
+        let unreachable = |problem| Error::Unreachable { url: self.url.clone(), problem };
+        serde_json::from_value(said).map_err(|error| unreachable(error.to_string()))
+    }
+
+    /// Prints the models that clients are offered; of this the address is the clients' own.
+    ///
+    /// # Errors
+    /// As [`Operator::status`].
+    pub async fn models(&self, out: &mut dyn Write) -> Result<(), Error> {
+        #[derive(serde::Deserialize)]
+        struct List {
+            data: Vec<Model>,
+        }
+        let list: Value = self.get("/v1/models").await?;
+        if self.json {
+            return Ok(writeln!(out, "{list}")?);
+        }
+        let list: List = self.understood(list)?;
+        print_models(&list.data, out)
     }
 
     /// Why a model is where it is, and nowhere else.
     ///
     /// # Errors
-    /// As [`crate::print_status`].
+    /// As [`Operator::status`].
     pub async fn explain(&self, model: &str, out: &mut dyn Write) -> Result<(), Error> {
         let said: Value = self.get(&format!("/admin/explain/{model}")).await?;
         if self.json {

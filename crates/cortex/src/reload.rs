@@ -10,7 +10,8 @@ use tokio::time::interval;
 
 use crate::Error;
 use crate::app::App;
-use crate::config::{Config, Gateway};
+use crate::config::Config;
+use crate::forward::NodeKeys;
 use crate::settings::Settings;
 
 /// How often the files are looked at.
@@ -61,10 +62,12 @@ pub(crate) async fn reload(app: &Arc<App>) -> Result<Vec<&'static str>, Error> {
     config.gateway.allow_unauthenticated |= current.config.gateway.allow_unauthenticated;
     config.check_exposure()?;
     let settings = Settings::new(config)?;
-    let fixed = fixed(&current.config.gateway, &settings.config.gateway);
+    let fixed = fixed(&current.config, &settings.config);
     let nodes = settings.nodes();
-    app.client.take_keys(&settings.config.neurons)?;
+    // What can fail comes first, so that a mistake changes nothing.
+    let keys = NodeKeys::read(&settings.config.neurons)?;
     app.door.replace(&settings.config.auth).await?;
+    app.client.take_keys(keys);
     app.settings.store(Arc::new(settings));
     let fleet = app.fleet.rcu(|fleet| fleet.reconfigured(&nodes));
     {
@@ -80,7 +83,13 @@ pub(crate) async fn reload(app: &Arc<App>) -> Result<Vec<&'static str>, Error> {
 }
 
 /// What is taken up once, at the start.
-fn fixed(old: &Gateway, new: &Gateway) -> Vec<&'static str> {
+fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
+    let tables = [
+        ("gateway.tls", old.gateway.tls != new.gateway.tls),
+        ("ledger", old.ledger != new.ledger),
+        ("traces", old.traces != new.traces),
+    ];
+    let (old, new) = (&old.gateway, &new.gateway);
     let changed = [
         ("gateway.listen", old.listen != new.listen),
         ("gateway.metrics_listen", old.metrics_listen != new.metrics_listen),
@@ -89,7 +98,12 @@ fn fixed(old: &Gateway, new: &Gateway) -> Vec<&'static str> {
         ("gateway.poll_timeout_ms", old.poll_timeout_ms != new.poll_timeout_ms),
         ("gateway.cache_isolation", old.cache_isolation != new.cache_isolation),
     ];
-    changed.into_iter().filter(|(_, is_changed)| *is_changed).map(|(key, _)| key).collect()
+    changed
+        .into_iter()
+        .chain(tables)
+        .filter(|(_, is_changed)| *is_changed)
+        .map(|(key, _)| key)
+        .collect()
 }
 
 type Stamp = Option<(SystemTime, u64)>;

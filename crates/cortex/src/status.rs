@@ -1,23 +1,11 @@
-//! `cortex status` and `cortex models`: what a running cortex knows, for people.
+//! What a running cortex knows, in tables for people.
 
 use std::io::Write;
 
-use serde::de::DeserializeOwned;
 use wire::models::Model;
 
 use crate::Error;
-use crate::config::Gateway;
-use crate::forward::Client;
-use crate::operate::Operator;
 use crate::view::{DeviceView, FleetView, NodeView};
-
-/// Prints nodes, devices, models and queues of the cortex whose metrics listener is at `url`.
-///
-/// # Errors
-/// [`Error::Unreachable`] when nothing answers there, [`Error::Print`] when `out` fails.
-pub async fn print_status(url: &str, json: bool, out: &mut dyn Write) -> Result<(), Error> {
-    Operator::new(url, None, json)?.status(out).await
-}
 
 /// Prints a fleet for people.
 pub(crate) fn print_fleet(fleet: &FleetView, out: &mut dyn Write) -> Result<(), Error> {
@@ -38,20 +26,8 @@ pub(crate) fn print_fleet(fleet: &FleetView, out: &mut dyn Write) -> Result<(), 
     table(&head, models, out)
 }
 
-/// Prints the models of the cortex that clients reach at `url`.
-///
-/// # Errors
-/// As [`print_status`].
-pub async fn print_models(url: &str, json: bool, out: &mut dyn Write) -> Result<(), Error> {
-    #[derive(serde::Deserialize)]
-    struct List {
-        data: Vec<Model>,
-    }
-    let url = format!("{}/v1/models", url.trim_end_matches('/'));
-    let (list, raw): (List, _) = ask(&url).await?;
-    if json {
-        return print_raw(&raw, out);
-    }
+/// Prints models for people.
+pub(crate) fn print_models(models: &[Model], out: &mut dyn Write) -> Result<(), Error> {
     let row = |model: &Model| {
         let places: Vec<String> =
             model.locations.iter().map(|l| format!("{} ({})", l.node, l.status)).collect();
@@ -63,24 +39,8 @@ pub async fn print_models(url: &str, json: bool, out: &mut dyn Write) -> Result<
             places.join(", "),
         ]
     };
-    let rows = list.data.iter().map(row).collect();
+    let rows = models.iter().map(row).collect();
     table(&["MODEL", "LOADED", "CONTEXT", "CAPABILITIES", "NODES"], rows, out)
-}
-
-async fn ask<T: DeserializeOwned>(url: &str) -> Result<(T, Vec<u8>), Error> {
-    let unreachable = |problem| Error::Unreachable { url: url.to_owned(), problem };
-    let client = Client::new(&Gateway::default());
-    let (status, body) = client.get(url).await.map_err(unreachable)?;
-    if status != 200 {
-        return Err(unreachable(format!("it answered {status}")));
-    }
-    let value = serde_json::from_slice(&body).map_err(|error| unreachable(error.to_string()))?;
-    Ok((value, body.to_vec()))
-}
-
-fn print_raw(raw: &[u8], out: &mut dyn Write) -> Result<(), Error> {
-    out.write_all(raw)?;
-    Ok(writeln!(out)?)
 }
 
 fn node_row(node: &NodeView) -> Vec<String> {

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::Error;
 
 /// `[ledger]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Ledger {
     /// `sqlite:///var/lib/cortex/ledger.sqlite`, or `postgres://...` for gateways that share

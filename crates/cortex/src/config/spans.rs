@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 /// `[traces]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Spans {
     /// An OpenTelemetry collector that takes OTLP over HTTP, for example `http://127.0.0.1:4318`;
@@ -20,6 +20,21 @@ impl Default for Spans {
 }
 
 impl Spans {
+    /// What types alone cannot say.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let share = self.share;
+        if !(0.0..=1.0).contains(&share) {
+            return Err(format!("traces.share is {share}; give it 0 to 1"));
+        }
+        match &self.endpoint {
+            Some(endpoint) if !endpoint.starts_with("http://") => Err(format!(
+                "traces.endpoint is `{endpoint}`; write http://HOST:PORT, and let a collector on \
+                 this host speak TLS to others"
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Starts to trace, where that is wanted.
     ///
     /// # Errors

@@ -85,6 +85,14 @@ fn a_configuration_that_cannot_work_is_refused() {
     assert!(said.contains("are 9001 and 1000; together they may be 10000 at most"), "{said}");
     let looped = GOOD.replacen("127.0.0.1:0", "127.0.0.1:13131", 1);
     assert!(refused(&looped).contains("where cortex itself listens"));
+    for (line, why) in [
+        ("share = 1.5", "traces.share is 1.5"),
+        ("share = nan", "traces.share is NaN"),
+        ("endpoint = \"https://h:4318\"", "write http://HOST:PORT"),
+    ] {
+        let said = refused(&format!("{GOOD}[traces]\n{line}\n"));
+        assert!(said.contains(why), "{said}");
+    }
     let both = GOOD.replace("127.0.0.1:0", "127.0.0.1:9");
     assert!(refused(&both).contains("are both 127.0.0.1:9"));
 }
