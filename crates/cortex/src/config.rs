@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
+use std::thread::available_parallelism;
 use std::time::Duration;
 
 use figment::Figment;
@@ -100,6 +102,8 @@ pub struct Gateway {
     pub poll_interval_ms: u64,
     /// How long one poll may take.
     pub poll_timeout_ms: u64,
+    /// Threads that serve clients; half of the cores where nothing is said.
+    pub threads: Option<NonZero<usize>>,
     /// How long open requests may go on after a signal to stop.
     pub shutdown_grace_secs: u64,
     /// Serve without keys on an address that other hosts can reach.
@@ -145,6 +149,7 @@ impl Default for Gateway {
             connect_timeout_ms: 2_000,
             poll_interval_ms: 1_000,
             poll_timeout_ms: 1_000,
+            threads: None,
             shutdown_grace_secs: 30,
             allow_unauthenticated: false,
             cache_isolation: CacheIsolation::Shared,
@@ -158,6 +163,14 @@ impl Gateway {
     #[must_use]
     pub fn body_limit_bytes(&self) -> usize {
         self.body_limit_mb as usize * 1024 * 1024
+    }
+
+    /// [`Gateway::threads`], as many as there are to be. The fewer, the more each finds to do when
+    /// it is woken, which is most of what a piece of a stream costs.
+    #[must_use]
+    pub fn threads(&self) -> NonZero<usize> {
+        let cores = available_parallelism().map_or(1, NonZero::get);
+        self.threads.or(NonZero::new(cores / 2)).unwrap_or(NonZero::<usize>::MIN)
     }
 
     /// [`Gateway::idle_timeout_secs`] as a duration.

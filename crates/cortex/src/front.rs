@@ -169,9 +169,8 @@ impl App {
         };
         let others = |place: &usize| *place != lost;
         let front = self.front();
-        let ordered = front.desk.arrivals().iter();
-        let ordered = ordered.filter(|it| it.model == model && it.is_hopeful()).map(|it| it.place);
-        let ordered = ordered.filter(others).next();
+        let mut ordered = front.desk.arrivals().iter().filter(|it| it.model == model);
+        let ordered = ordered.find(|it| it.is_hopeful() && others(&it.place)).map(|it| it.place);
         ordered.or_else(|| (0..fleet.nodes.len()).filter(others).find(comes))
     }
 

@@ -96,6 +96,7 @@ fn fixed(old: &Config, new: &Config) -> Vec<&'static str> {
         ("gateway.connect_timeout_ms", old.connect_timeout_ms != new.connect_timeout_ms),
         ("gateway.poll_interval_ms", old.poll_interval_ms != new.poll_interval_ms),
         ("gateway.poll_timeout_ms", old.poll_timeout_ms != new.poll_timeout_ms),
+        ("gateway.threads", old.threads != new.threads),
         ("gateway.cache_isolation", old.cache_isolation != new.cache_isolation),
     ];
     changed

@@ -65,6 +65,7 @@ impl Server {
         let ledger = Ledger::open(&config.ledger).await?;
         let door = Doorkeeper::open(&config.auth, ledger).await?;
         let client = Client::new(&config.gateway).with_keys(&config.neurons)?;
+        let threads = config.gateway.threads();
         let tls = config.gateway.tls.as_ref().map(Tls::read).transpose()?;
         let traces = config.traces.start()?;
         let mut app = App::new(settings, door, client);
@@ -72,7 +73,7 @@ impl Server {
         let app = Arc::new(app);
         let closing = watch::Sender::new(false);
         let (served, closed) = (Arc::clone(&app), closing.subscribe());
-        let workers = Workers::start(move |socket| {
+        let workers = Workers::start(threads, move |socket| {
             welcome(Arc::clone(&served), socket, Door::Clients, tls.clone(), closed.clone())
         })?;
         Ok(Server { app, clients, operators, addr, metrics_addr, workers, closing })

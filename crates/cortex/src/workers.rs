@@ -1,4 +1,4 @@
-//! The threads that serve clients: one a core, each with a runtime of its own.
+//! The threads that serve clients, each with a runtime of its own.
 //!
 //! A connection stays on its thread with all that it needs: the request, the connection to the
 //! node, the timers. A runtime that spreads tasks over threads wakes a second one for each piece
@@ -9,7 +9,6 @@ use std::net::TcpStream as Socket;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::available_parallelism;
 
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
@@ -52,11 +51,11 @@ impl Drop for Open {
 }
 
 impl Workers {
-    /// Starts the threads; each serves what it is given with `serve`.
+    /// Starts so many threads; each serves what it is given with `serve`.
     ///
     /// # Errors
     /// [`Error::Thread`] when the system gives no more.
-    pub(crate) fn start<S, F>(serve: S) -> Result<Workers, Error>
+    pub(crate) fn start<S, F>(count: NonZero<usize>, serve: S) -> Result<Workers, Error>
     where
         S: Fn(TcpStream) -> F + Clone + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
@@ -64,7 +63,7 @@ impl Workers {
         let (cut, is_cut) = watch::channel(());
         let (token, busy) = mpsc::channel(1);
         let mut all = Vec::new();
-        for number in 1..=available_parallelism().map_or(1, NonZero::get) {
+        for number in 1..=count.get() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.map_err(|source| Error::Thread { source })?;
             let (sockets, waiting) = mpsc::channel(WAITING);
@@ -75,7 +74,7 @@ impl Workers {
                 NUMBER.set(number);
                 runtime.block_on(async {
                     tokio::select! {
-                        () = work(waiting, counted, serve) => {}
+                        () = serve_all(waiting, counted, serve) => {}
                         _ = is_cut.changed() => {}
                     }
                 });
@@ -109,7 +108,7 @@ impl Workers {
     }
 }
 
-async fn work<S, F>(mut waiting: mpsc::Receiver<Socket>, open: Arc<AtomicUsize>, serve: S)
+async fn serve_all<S, F>(mut waiting: mpsc::Receiver<Socket>, open: Arc<AtomicUsize>, serve: S)
 where
     S: Fn(TcpStream) -> F,
     F: Future<Output = ()> + Send + 'static,
