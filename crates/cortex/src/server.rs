@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use crate::ledger::Ledger;
 use crate::reply::Reply;
 use crate::settings::Settings;
 use crate::tls::Tls;
-use crate::workers::Workers;
+use crate::workers::{Open, Workers};
 use crate::{Error, reload};
 
 /// Requirement 128.
@@ -73,8 +74,9 @@ impl Server {
         let app = Arc::new(app);
         let closing = watch::Sender::new(false);
         let (served, closed) = (Arc::clone(&app), closing.subscribe());
-        let workers = Workers::start(threads, move |socket| {
-            welcome(Arc::clone(&served), socket, Door::Clients, tls.clone(), closed.clone())
+        let workers = Workers::start(threads, move |socket, counted| {
+            let (app, tls, closed) = (Arc::clone(&served), tls.clone(), closed.clone());
+            welcome(app, socket, Door::Clients, tls, closed, Some(counted))
         })?;
         Ok(Server { app, clients, operators, addr, metrics_addr, workers, closing })
     }
@@ -159,7 +161,8 @@ async fn accept(app: &Arc<App>, listener: TcpListener, mut closed: watch::Receiv
             accepted = listener.accept() => match accepted {
                 Ok((socket, _)) => {
                     let door = Door::Operators;
-                    connections.spawn(welcome(Arc::clone(app), socket, door, None, closed.clone()));
+                    let app = Arc::clone(app);
+                    connections.spawn(welcome(app, socket, door, None, closed.clone(), None));
                 }
                 Err(error) => rest(&error).await,
             },
@@ -182,6 +185,7 @@ async fn welcome(
     door: Door,
     tls: Option<Tls>,
     closed: watch::Receiver<bool>,
+    _counted: Option<Open>,
 ) {
     // Requirement 130: an answer's first bytes must not wait for an acknowledgement.
     if let Err(error) = socket.set_nodelay(true) {
@@ -212,8 +216,8 @@ where
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder.http2().timer(TokioTimer::new());
-    let connection = builder.serve_connection(TokioIo::new(socket), service);
-    let mut connection = std::pin::pin!(connection);
+    // Pinned where it is made: a future has room for each place that a value is moved to.
+    let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
     let mut is_closing = *closed.borrow();
     if is_closing {
         connection.as_mut().graceful_shutdown();

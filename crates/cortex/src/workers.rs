@@ -41,8 +41,8 @@ struct Worker {
     open: Arc<AtomicUsize>,
 }
 
-/// One more connection of a worker.
-struct Open(Arc<AtomicUsize>);
+/// One more connection of a worker, as long as it is kept.
+pub(crate) struct Open(Arc<AtomicUsize>);
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -57,7 +57,7 @@ impl Workers {
     /// [`Error::Thread`] when the system gives no more.
     pub(crate) fn start<S, F>(count: NonZero<usize>, serve: S) -> Result<Workers, Error>
     where
-        S: Fn(TcpStream) -> F + Clone + Send + 'static,
+        S: Fn(TcpStream, Open) -> F + Clone + Send + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
         let (cut, is_cut) = watch::channel(());
@@ -110,7 +110,7 @@ impl Workers {
 
 async fn serve_all<S, F>(mut waiting: mpsc::Receiver<Socket>, open: Arc<AtomicUsize>, serve: S)
 where
-    S: Fn(TcpStream) -> F,
+    S: Fn(TcpStream, Open) -> F,
     F: Future<Output = ()> + Send + 'static,
 {
     let mut connections = JoinSet::new();
@@ -120,13 +120,8 @@ where
                 let Some(socket) = socket else { break };
                 let counted = Open(Arc::clone(&open));
                 match TcpStream::from_std(socket) {
-                    Ok(socket) => {
-                        let served = serve(socket);
-                        connections.spawn(async move {
-                            let _counted = counted;
-                            served.await;
-                        });
-                    }
+                    // A future within another one would have room for itself twice.
+                    Ok(socket) => _ = connections.spawn(serve(socket, counted)),
                     Err(error) => tracing::warn!(%error, "a connection could not be served"),
                 }
             }
