@@ -73,7 +73,10 @@ async fn a_second_turn_at_once_finds_the_node_of_the_first() {
     let fleet = plan.start().await;
     until(async || fleet.ready_on("twin").await.len() == 2).await;
     let question = |word: &str| json!({"role": "user", "content": word.repeat(400)});
-    let turn = |messages: &Value| json!({"model": "twin", "messages": messages, "max_tokens": 24, "temperature": 0});
+    let turn = |messages: &Value| {
+        let model = "twin";
+        json!({"model": model, "messages": messages, "max_tokens": 24, "temperature": 0})
+    };
     // Two at once are on two nodes.
     let firsts = [json!([question("What? ")]), json!([question("Who? ")])];
     let bodies = firsts.each_ref().map(turn);
