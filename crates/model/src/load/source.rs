@@ -212,6 +212,12 @@ impl Source {
             return Err(Error::bad(&self.path, format!("tensor `{in_file}`"), reason));
         }
         view.shape = expected;
+        // Rows that are shaped otherwise in the file may be shorter than its blocks.
+        if !view.row_elements().is_multiple_of(view.ty.block_elements()) {
+            let (row, ty, shape) = (view.row_elements(), view.ty, &view.shape);
+            let reason = format!("the shape {shape:?} has rows of {row}, which cut blocks of {ty}");
+            return Err(Error::bad(&self.path, format!("tensor `{in_file}`"), reason));
+        }
         Ok(view)
     }
 

@@ -2,7 +2,10 @@
 
 use std::fs;
 
+use kernels::WeightType;
+
 use super::*;
+use crate::gguf::write::{Header, NewValue};
 
 #[track_caller]
 fn refused(path: &Path, part: &str) {
@@ -53,4 +56,49 @@ fn a_pipe_is_refused_without_hanging() {
     let circle = directory.path().join("circle.gguf");
     std::os::unix::fs::symlink(&circle, &circle).unwrap();
     refused(&circle, "circle.gguf: ");
+}
+
+// Bad file 106
+#[test]
+fn rows_that_are_shaped_anew_are_whole_blocks() {
+    // A feed-forward layer of one element: its last matrix may be written as a row.
+    let open = |down: WeightType| {
+        let mut header = Header::new();
+        header.put("general.architecture", "qwen3");
+        for (key, value) in [
+            ("block_count", 1),
+            ("embedding_length", 32),
+            ("attention.head_count", 1),
+            ("attention.key_length", 2),
+            ("feed_forward_length", 1),
+            ("context_length", 16),
+        ] {
+            header.put(&format!("qwen3.{key}"), NewValue::U32(value));
+        }
+        header.put("qwen3.attention.layer_norm_rms_epsilon", NewValue::F32(1e-6));
+        let tensors: [(&str, &[usize]); 12] = [
+            ("token_embd.weight", &[4, 32]),
+            ("output_norm.weight", &[32]),
+            ("blk.0.attn_norm.weight", &[32]),
+            ("blk.0.attn_q.weight", &[2, 32]),
+            ("blk.0.attn_k.weight", &[2, 32]),
+            ("blk.0.attn_v.weight", &[2, 32]),
+            ("blk.0.attn_output.weight", &[32, 2]),
+            ("blk.0.attn_q_norm.weight", &[2]),
+            ("blk.0.attn_k_norm.weight", &[2]),
+            ("blk.0.ffn_norm.weight", &[32]),
+            ("blk.0.ffn_gate.weight", &[1, 32]),
+            ("blk.0.ffn_up.weight", &[1, 32]),
+        ];
+        for (name, shape) in tensors {
+            header.declare(name, shape, WeightType::F32);
+        }
+        header.declare("blk.0.ffn_down.weight", &[32], down);
+        let mut bytes = header.bytes();
+        bytes.extend([0; 4096]);
+        Source::of_gguf(Gguf::read(Path::new("x.gguf"), bytes.into()).unwrap())
+    };
+    open(WeightType::F32).unwrap();
+    let error = open(WeightType::Q8_0).err().expect("a block cannot be cut").to_string();
+    assert!(error.contains("`blk.0.ffn_down.weight`: the shape [32, 1] has rows of 1"), "{error}");
 }
