@@ -94,7 +94,7 @@ impl Drop for Follower {
     fn drop(&mut self) {
         self.steps = None;
         if let Some(thread) = self.thread.take() {
-            // A follower that panicked has already taken the process's step down with it.
+            // A follower that panicked has broken the ranks' group, so that rank 0 panics as well.
             let _ = thread.join();
         }
     }

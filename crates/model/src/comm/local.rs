@@ -1,7 +1,9 @@
 //! Ranks as threads: a slot each, a barrier, and a sum in fixed order.
 
 use std::fmt;
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Mutex};
+
+use super::barrier::Barrier;
 
 /// What the ranks share.
 pub struct LocalGroup {
@@ -9,11 +11,20 @@ pub struct LocalGroup {
     barrier: Barrier,
 }
 
-/// One rank's place in a [`LocalGroup`].
+/// One rank's place in a [`LocalGroup`]. When it is dropped by a panic, the group is broken: the
+/// other ranks panic too instead of waiting for ever.
 #[derive(Clone)]
 pub struct LocalRank {
     group: Arc<LocalGroup>,
     rank: usize,
+}
+
+impl Drop for LocalRank {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.group.barrier.give_up();
+        }
+    }
 }
 
 impl LocalGroup {
@@ -74,6 +85,27 @@ mod tests {
         });
         for thread in threads.collect::<Vec<_>>() {
             assert_eq!(thread.join().unwrap(), [vec![], vec![1.0], vec![2.0, 2.0]]);
+        }
+    }
+
+    /// Whether it was waited for or is waited for later, and by whomever.
+    #[test]
+    fn a_rank_that_panics_takes_the_others_with_it() {
+        let (ended, ends) = std::sync::mpsc::channel();
+        for (at, rank) in LocalGroup::ranks(3).into_iter().enumerate() {
+            let ended = ended.clone();
+            std::thread::spawn(move || {
+                let work = std::panic::AssertUnwindSafe(move || {
+                    rank.all_gather(vec![1.0]);
+                    assert!(at != 1, "the rank that fails");
+                    rank.all_gather(vec![1.0]);
+                });
+                ended.send(std::panic::catch_unwind(work).is_err()).expect("somebody listens");
+            });
+        }
+        for _ in 0..3 {
+            let end = ends.recv_timeout(std::time::Duration::from_secs(60));
+            assert_eq!(end, Ok(true), "a rank waits for one that is gone");
         }
     }
 

@@ -1,5 +1,6 @@
 //! How ranks of one model add up and gather their partial results.
 
+mod barrier;
 mod local;
 
 pub use local::{LocalGroup, LocalRank};
