@@ -1,7 +1,7 @@
 //! The feed-forward layer of which each token uses a few parts.
 //!
 //! Every rank holds some columns of every expert and the whole router, so that all of them choose
-//! the same experts, and one sum over the ranks ends the block.
+//! the same experts, and one sum over the ranks ends the block (requirement 56).
 
 use kernels::moe::{Expert, MoeShape, MoeWeights, SharedExpert};
 use kernels::{Backend, Weight};

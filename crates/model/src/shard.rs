@@ -169,6 +169,7 @@ mod tests {
     }
 
     /// Every value head has its rank, and there its key head, whether or not ranks share one.
+    /// Requirement 55.
     #[test]
     fn every_value_head_is_held_once() {
         for (order, world_size) in [

@@ -207,6 +207,34 @@ fn impossible_mixtures_are_refused() {
     next("mlp_only_layers", json!([0]), "in some layers only are not implemented, found [0]");
 }
 
+/// What a model can do follows from its family, so that no name of one is left out. Requirement 41.
+#[test]
+fn every_name_of_a_family_gives_the_same_model() {
+    let families: [(&str, Value, &[&str]); 5] = [
+        ("qwen3", qwen3(), &["qwen3_vl", "qwen3_vl_text"]),
+        ("qwen3_moe", qwen3_moe(), &[]),
+        ("qwen3_5", qwen35(), &["qwen3_5_text"]),
+        ("qwen3_5_moe", qwen3_next(), &["qwen3_5_moe_text"]),
+        ("qwen3_next", qwen3_next(), &[]),
+    ];
+    let mut names = 0;
+    for (name, mut json, aliases) in families {
+        json["model_type"] = name.into();
+        let config = read(&json).unwrap();
+        let architecture = config.architecture;
+        assert_eq!(architecture.is_hybrid(), config.delta.is_some(), "{name}");
+        assert_eq!(architecture.has_experts(), config.moe.is_some(), "{name}");
+        for alias in aliases {
+            json["model_type"] = (*alias).into();
+            assert_eq!(read(&json).unwrap(), config, "{alias}");
+        }
+        names += 1 + aliases.len();
+    }
+    let error = read(&json!({"model_type": "other"})).unwrap_err().to_string();
+    let known = error.split("supported: ").nth(1).expect("the names").split(", ").count();
+    assert_eq!(names, known, "{error}");
+}
+
 // Requirement 38
 // Bad files 107 and 123
 #[test]

@@ -1,4 +1,4 @@
-//! Good files, and every way in which a file was seen to be bad.
+//! Good files, and every way in which a file was seen to be bad. Requirement 127.
 
 use super::write::{Header, NewValue, pad};
 use super::*;
