@@ -25,10 +25,13 @@ pub fn choose(row: &SampleRow, logits: &mut [f32]) -> Option<Choice> {
 
 fn token(row: &SampleRow, logits: &[f32]) -> Option<u32> {
     let best = best(logits)?;
-    if row.temperature <= 0.0 {
+    let highest = logits[best as usize];
+    // Nothing compares with an infinite logit, which a tiny penalty can make of a finite one, and a
+    // temperature that is no number weighs nothing.
+    let draws = row.temperature > 0.0 && highest < f32::INFINITY;
+    if !draws {
         return Some(best);
     }
-    let highest = logits[best as usize];
     // Divided, not multiplied by an inverse: that of a tiny temperature is infinite.
     let weight = |logit: f32| ((logit - highest) / row.temperature).exp();
     let weights = logits.iter().enumerate().map(|(id, logit)| (id as u32, weight(*logit)));

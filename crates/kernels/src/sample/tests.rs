@@ -231,6 +231,30 @@ fn a_tiny_temperature_is_greedy() {
     assert_eq!(choose(&row(1e-40), &mut [1.0, 3.0, 2.0]), Some(1));
 }
 
+/// Whatever the parameters are, something is chosen, and nothing panics.
+#[test]
+fn extreme_parameters_choose_something() {
+    let extremes = [0.0, 1e-45, 1e-40, 1e-6, 1.0, 1e38, f32::MAX, f32::INFINITY, f32::NAN, -1.0];
+    for a in extremes {
+        for b in extremes {
+            let seen = vec![0, 1, 2, 3];
+            for row in [
+                SampleRow { repetition_penalty: a, seen: seen.clone(), ..row(b) },
+                SampleRow { presence_penalty: a, generated: vec![(1, 3), (2, 1)], ..row(b) },
+                SampleRow { frequency_penalty: -a, generated: vec![(1, 3), (2, 1)], ..row(b) },
+                SampleRow { logit_bias: vec![(2, a)], ..row(b) },
+                SampleRow { top_p: a, min_p: b, ..row(1.0) },
+                SampleRow { top_k: 2, top_p: b, min_p: a, ..row(0.7) },
+            ] {
+                let token = choose(&row, &mut [1.0, -2.0, 0.0, 30.0]);
+                // Penalties may rule all out.
+                let ruled_out = row.seen == seen && !(a > 0.0 && a < f32::INFINITY);
+                assert!(token.is_some() || ruled_out, "{row:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_mask_that_allows_nothing_chooses_nothing() {
     let row = SampleRow { allowed: Some(TokenMask::from_words([])), ..row(1.0) };
