@@ -145,6 +145,7 @@ impl ScriptedEngine {
                 off: Some("a script has none".into()),
                 ..PrefixCacheInfo::default()
             },
+            unsound: None,
         };
         let (running, waiting) = (Vec::new(), VecDeque::new());
         Self { script, info, running, waiting, spelling: Spelling::default(), steps: 0 }

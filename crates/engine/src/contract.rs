@@ -33,7 +33,8 @@ pub struct EngineSpec {
     pub context: Option<u32>,
     /// Requests that run together.
     pub max_running: u32,
-    /// Tokens that one step may compute.
+    /// Tokens that one step may compute. With no more than `max_running` of them, prompts wait
+    /// while as many requests are answered.
     pub token_budget: u32,
     /// The longest that a step may take while streams wait for its end, in milliseconds: it bounds
     /// the share of prompts in a step that also decodes.
@@ -115,6 +116,9 @@ pub struct EngineInfo {
     pub ranks: Vec<RankBytes>,
     /// See [`PrefixCacheInfo`].
     pub prefix_cache: PrefixCacheInfo,
+    /// What was wrong with the logits of the first steps, all of which ran before the load was
+    /// done: requests will end with [`End::NotFinite`]. `None` when they were numbers.
+    pub unsound: Option<String>,
 }
 
 /// How the next token is chosen; every field has its value.
@@ -153,6 +157,29 @@ impl Sampling {
             frequency_penalty: 0.0,
             seed: 0,
             logit_bias: Vec::new(),
+        }
+    }
+
+    /// Refuses what is no number: no token could be weighed by it.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        let biases = self.logit_bias.iter().map(|(_, bias)| ("logit_bias", *bias));
+        let others = [
+            ("temperature", self.temperature),
+            ("top_p", self.top_p),
+            ("min_p", self.min_p),
+            ("repetition_penalty", self.repetition_penalty),
+            ("presence_penalty", self.presence_penalty),
+            ("frequency_penalty", self.frequency_penalty),
+        ];
+        match others.into_iter().chain(biases).find(|(_, value)| !value.is_finite()) {
+            Some((name, value)) => {
+                Err(Refusal::Invalid(format!("{name} is {value}; it must be a number")))
+            }
+            None if self.repetition_penalty <= 0.0 => {
+                let penalty = self.repetition_penalty;
+                Err(Refusal::Invalid(format!("repetition_penalty is {penalty}, not above 0")))
+            }
+            None => Ok(()),
         }
     }
 }

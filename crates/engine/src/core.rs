@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use kernels::sample::{Choice, SampleRow};
-use scheduler::{NewRequest, Occupancy, Refused, Sampled, Scheduler, StepPlan, Update};
+use scheduler::{Entry, NewRequest, Occupancy, Refused, Sampled, Scheduler, StepPlan, Update};
 
 use crate::contract::{
     Admission, Embedding, End, EngineInfo, Fault, Gauges, Pooling, Refusal, RequestId, Settled,
@@ -13,14 +13,12 @@ use crate::contract::{
 use crate::executor::Execute;
 use crate::grammar::Vocabulary;
 use crate::inputs::{checkpoint_positions, step_work};
-use crate::mask::{Compiled, Compiler, GrammarState, NothingDone};
+use crate::mask::{Compiled, Compiler, GrammarState, MAX_JOBS, NothingDone, Ticket};
 use crate::masks;
 use crate::pace::Pace;
 use crate::pooling::Pool;
 use crate::sampler::{RequestSampler, restrict};
 
-/// Requests whose grammars may wait for the compiler.
-const MAX_PENDING: usize = 256;
 /// With nothing else to do, a step waits so long for a grammar, and new requests with it.
 const PENDING_PAUSE: Duration = Duration::from_millis(5);
 
@@ -33,10 +31,10 @@ pub struct Engine {
     /// `None` until somebody says what the tokens spell.
     compiler: Option<Compiler>,
     /// Requests that wait for their grammar.
-    pending: BTreeMap<RequestId, TokenRequest>,
+    pending: BTreeMap<RequestId, (TokenRequest, Ticket)>,
     pace: Pace,
-    /// Tokens of prompts that the last step computed.
-    last_prompt_tokens: u32,
+    /// Tokens of prompts that the last step computed; `None` when it computed nothing at all.
+    last_prompt_tokens: Option<u32>,
     /// Prompts of which a mean was wanted, so far.
     means: u64,
 }
@@ -56,11 +54,15 @@ impl Engine {
         pace: Pace,
     ) -> Self {
         let (live, pending) = (HashMap::new(), BTreeMap::new());
-        let (compiler, last_prompt_tokens, means) = (None, 0, 0);
+        let (compiler, last_prompt_tokens, means) = (None, None, 0);
         Self { info, scheduler, executor, live, compiler, pending, pace, last_prompt_tokens, means }
     }
 
     fn check(&self, request: &TokenRequest) -> Result<(), Refusal> {
+        if self.live.contains_key(&request.id) || self.pending.contains_key(&request.id) {
+            return Err(Refusal::Invalid("the request id is in use".to_owned()));
+        }
+        request.sampling.check()?;
         let vocab = self.info.vocab_size;
         let mut tokens = request.prompt.iter().chain(&request.answered);
         match tokens.find(|token| **token >= vocab) {
@@ -112,9 +114,23 @@ impl Engine {
             end: update.end.map(|end| match end {
                 scheduler::End::Stop => End::Stop,
                 scheduler::End::Length => End::Length,
-                scheduler::End::NotFinite if failed => End::Grammar,
-                scheduler::End::NotFinite => End::NotFinite,
+                scheduler::End::NotFinite | scheduler::End::Nothing if failed => End::Grammar,
+                scheduler::End::NotFinite | scheduler::End::Nothing => End::NotFinite,
             }),
+        }
+    }
+
+    /// What a row's choice means for the scheduler. Where the request itself narrows what may be
+    /// chosen, no choice says nothing of the model's numbers.
+    fn sampled(&self, entry: &Entry, choice: &Option<Choice>) -> Sampled {
+        let narrowed = self
+            .live
+            .get(&entry.request)
+            .is_some_and(|live| live.grammar.is_some() || live.sampler.narrows());
+        match choice {
+            Some(choice) => Sampled::Token(choice.token),
+            None if narrowed => Sampled::Nothing,
+            None => Sampled::NotFinite,
         }
     }
 
@@ -158,14 +174,16 @@ impl Engine {
             let is_idle = settled.is_empty() && self.scheduler.is_idle();
             let next = if is_idle { compiler.wait(PENDING_PAUSE) } else { compiler.next() };
             match next {
-                Ok(Compiled { id, result }) => {
-                    // Without its request it was aborted in the meantime.
-                    let Some(request) = self.pending.remove(&id) else { continue };
+                Ok(done) if done.is_wanted() => {
+                    let Compiled { id, result, .. } = done;
+                    let Some((request, _)) = self.pending.remove(&id) else { continue };
                     let taken = result
                         .map_err(Refusal::Grammar)
                         .and_then(|grammar| self.add(request, Some(grammar)));
                     settled.push(Settled { id, refusal: taken.err() });
                 }
+                // Aborted in the meantime; another request may have its id by now.
+                Ok(_) => {}
                 Err(NothingDone::Yet) => break,
                 Err(NothingDone::Ever) => {
                     self.compiler = None;
@@ -262,11 +280,10 @@ impl TokenEngine for Engine {
             let reason = "an answer with a grammar needs a token by which it ends";
             return Err(Refusal::Grammar(reason.to_owned()));
         }
-        if self.pending.len() >= MAX_PENDING {
-            return Err(Refusal::QueueFull { waiting: self.pending.len() as u32 });
-        }
-        compiler.compile(request.id, grammar);
-        self.pending.insert(request.id, request);
+        let Some(ticket) = compiler.compile(request.id, grammar) else {
+            return Err(Refusal::QueueFull { waiting: MAX_JOBS as u32 });
+        };
+        self.pending.insert(request.id, (request, ticket));
         Ok(Admission::Pending)
     }
 
@@ -290,18 +307,17 @@ impl TokenEngine for Engine {
 
     fn step(&mut self) -> Result<StepReport, Fault> {
         let settled = self.settle();
+        self.last_prompt_tokens = None;
         let Some(plan) = self.scheduler.schedule() else {
             return Ok(StepReport { settled, gauges: self.gauges(), ..StepReport::default() });
         };
         let started = self.started(&plan);
         let chosen = self.compute(&plan)?;
         let embeddings = self.pool(&plan)?;
-        let token = |choice: &Option<Choice>| {
-            choice.as_ref().map_or(Sampled::NotFinite, |choice| Sampled::Token(choice.token))
-        };
-        let sampled: Vec<_> = chosen.iter().map(token).collect();
-        let decoded = sampled.len() as u32;
         let sampling = plan.entries.iter().filter(|entry| entry.sample);
+        let outcomes = sampling.clone().zip(&chosen);
+        let sampled: Vec<_> = outcomes.map(|(entry, choice)| self.sampled(entry, choice)).collect();
+        let decoded = sampled.len() as u32;
         let mut chosen: HashMap<RequestId, Choice> = sampling
             .zip(chosen)
             .filter_map(|(entry, choice)| Some((entry.request, choice?)))
@@ -309,13 +325,14 @@ impl TokenEngine for Engine {
         let updates = self.scheduler.apply(&plan, &sampled);
         let book = |update: &Update| self.book(update, chosen.remove(&update.request));
         let updates = updates.iter().map(book).collect();
-        self.last_prompt_tokens = plan.tokens() - decoded;
+        let prefill_tokens = plan.tokens() - decoded;
+        self.last_prompt_tokens = Some(prefill_tokens);
         Ok(StepReport {
             settled,
             started,
             updates,
             embeddings,
-            prefill_tokens: self.last_prompt_tokens,
+            prefill_tokens,
             decode_tokens: decoded,
             step_micros: 0,
             gauges: self.gauges(),
@@ -323,9 +340,14 @@ impl TokenEngine for Engine {
     }
 
     fn pace(&mut self, step_micros: u64) {
-        self.pace.observe(self.last_prompt_tokens, step_micros);
+        // A step that computed nothing waited for something else.
+        let Some(prompt_tokens) = self.last_prompt_tokens else { return };
+        self.pace.observe(prompt_tokens, step_micros);
         if let Some(tokens) = self.pace.prompt_tokens() {
             self.scheduler.limit_prompts(tokens);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

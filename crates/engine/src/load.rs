@@ -4,7 +4,7 @@ use kernels::cpu::{Cpu, cores};
 use kernels::cuda::{Context, Cuda, StepCapacity};
 use kernels::{Backend, DeviceFault};
 use model::comm::{Comm, LocalGroup};
-use model::{Capacity, Footprint, ModelConfig, Recipe, Shard, Source, footprint, held_bytes};
+use model::{Capacity, ModelConfig, Recipe, Shard, Source, footprint, held_bytes};
 use scheduler::{HostLimits, Limits, Scheduler};
 
 use crate::cache::PrefixCacheInfo;
@@ -208,7 +208,7 @@ pub(crate) fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError
         let print = footprint(config, &shard, &capacity)?;
         Ok(RankBytes {
             weights: weight_bytes(spec.device, source, &shard)?,
-            kv: kv_bytes(spec.device, &print),
+            kv: print.kv_bytes,
             state: print.state_bytes,
             workspace: print.workspace_bytes + spelling_bytes(spec.device, rank, config),
         })
@@ -238,6 +238,7 @@ pub(crate) fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError
         state_slots: limits.state_slots.unwrap_or(0),
         checkpoint_slots: checkpoints,
         prefix_cache: prefix_cache_info(&limits, &ranks),
+        unsound: None,
         ranks,
     };
     Ok(Room { info, limits, capacity })
@@ -282,14 +283,6 @@ fn weight_bytes(device: Device, source: &Source, shard: &Shard) -> Result<u64, m
     }
 }
 
-/// Bytes of keys and values: f32 in main memory, f16 on a card.
-fn kv_bytes(device: Device, print: &Footprint) -> u64 {
-    match device {
-        Device::Cpu => print.kv_bytes,
-        Device::Cuda(_) => print.kv_bytes / 2,
-    }
-}
-
 /// Bytes for keys and values when the caller does not say how many blocks: on a card, all that
 /// nothing else needs.
 fn kv_budget(
@@ -329,7 +322,7 @@ fn context_and_blocks(
         block_size: BLOCK_SIZE as usize,
         state_slots: 0,
     };
-    let block_bytes = kv_bytes(spec.device, &footprint(config, &Shard::SOLO, &one_block)?).max(1);
+    let block_bytes = footprint(config, &Shard::SOLO, &one_block)?.kv_bytes.max(1);
     let affordable = (kv_budget / block_bytes).max(1);
     let wanted = u64::from(context.div_ceil(BLOCK_SIZE)) * u64::from(spec.max_running);
     let mut blocks = wanted.min(affordable);
@@ -339,4 +332,54 @@ fn context_and_blocks(
     }
     let blocks = u32::try_from(blocks).unwrap_or(u32::MAX);
     Ok((context.min(blocks.saturating_mul(BLOCK_SIZE)), blocks))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+
+    fn spec(model: &str) -> EngineSpec {
+        let fixtures = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../model/tests/fixtures");
+        EngineSpec { context: Some(256), ..EngineSpec::new(fixtures.join(model)) }
+    }
+
+    /// What the plan says of a block and of a state is what a backend keeps of them, so that
+    /// budgets of bytes are kept.
+    #[test]
+    fn a_block_and_a_state_take_what_was_planned() {
+        for (model, world_size) in [("qwen3", 1), ("qwen3_5", 1), ("qwen3_5", 2)] {
+            let spec = EngineSpec { world_size, ..spec(model) };
+            let source = open(&spec).expect("the fixture opens");
+            let room = room(&spec, &source).expect("there is room");
+            let (mut blocks, mut states) = (0, 0);
+            for rank in 0..world_size as usize {
+                let shard = Shard { rank, world_size: world_size as usize };
+                let mut cpu = Cpu::new(1);
+                let decoder = model::arch::load(&mut cpu, &source, shard).expect("it loads");
+                let cache = decoder.cache(&mut cpu, &room.capacity).expect("there is room");
+                blocks += cache.block_bytes(&cpu) as u64;
+                states += cache.state_bytes(&cpu) as u64;
+            }
+            let planned = room.limits.host;
+            assert_eq!((planned.block_bytes, planned.state_bytes), (blocks, states), "{model}");
+        }
+    }
+
+    /// Keys and values have two bytes on either: what is free on a card holds as many blocks.
+    #[test]
+    fn a_card_is_planned_with_as_many_bytes_a_block() {
+        let on = |device, kv_blocks, memory_bytes| {
+            let spec = EngineSpec { device, kv_blocks, memory_bytes, ..spec("qwen3_5") };
+            let source = open(&spec).expect("the fixture opens");
+            room(&spec, &source).expect("there is room").info
+        };
+        let (cpu, card) = (on(Device::Cpu, Some(64), None), on(Device::Cuda(0), Some(64), None));
+        assert_eq!(cpu.ranks[0].kv, card.ranks[0].kv);
+        // A quarter of a full house has room: no more than that is planned.
+        let RankBytes { weights, kv, state, workspace } = card.ranks[0];
+        let free = CARD_RESERVE_BYTES + weights + kv + state + workspace;
+        assert_eq!(on(Device::Cuda(0), None, Some(free)).ranks[0], card.ranks[0]);
+    }
 }

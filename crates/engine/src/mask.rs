@@ -1,13 +1,17 @@
 //! From grammars to token masks.
 //!
 //! Grammars are compiled on a thread of their own, one after the other; the loop asks for what is
-//! done and never waits for it while it has steps to take. A compiled grammar belongs to one
+//! done and never waits for it while it has steps to take. Those whose request is gone by then are
+//! passed over. A compiled grammar belongs to one
 //! request and lives as long as that: a preempted request keeps its own, which has read all of its
 //! tokens, so that resuming needs nothing.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
+use std::sync::mpsc::{
+    Receiver, RecvTimeoutError, Sender, SyncSender, TryRecvError, TrySendError, channel,
+    sync_channel,
+};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use kernels::sample::TokenMask;
@@ -19,6 +23,8 @@ use llguidance::{Matcher, ParserFactory};
 use crate::contract::RequestId;
 use crate::grammar::{Grammar, Vocabulary};
 
+/// Grammars that may wait for the compiler, those of requests that are gone included.
+pub(crate) const MAX_JOBS: usize = 256;
 /// Compiled grammars that are kept for the next request that has the same.
 const KEPT_GRAMMARS: usize = 8;
 /// The compiler walks schemas and expressions recursively.
@@ -34,11 +40,29 @@ const LEXER_STATES: usize = 30_000;
 pub(crate) struct Compiled {
     pub(crate) id: RequestId,
     pub(crate) result: Result<GrammarState, String>,
+    wanted: Weak<()>,
+}
+
+impl Compiled {
+    /// Whether the request that asked is still there.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.strong_count() > 0
+    }
+}
+
+/// Says that a request still wants its grammar, by being there.
+#[derive(Debug)]
+pub(crate) struct Ticket(#[expect(dead_code, reason = "held, not read")] Arc<()>);
+
+struct Job {
+    id: RequestId,
+    grammar: Grammar,
+    wanted: Weak<()>,
 }
 
 /// The compiler's thread, as the loop knows it.
 pub(crate) struct Compiler {
-    jobs: Sender<(RequestId, Grammar)>,
+    jobs: SyncSender<Job>,
     done: Receiver<Compiled>,
 }
 
@@ -54,7 +78,7 @@ pub(crate) enum NothingDone {
 impl Compiler {
     /// Starts the thread; grammars wait until the vocabulary is in order.
     pub(crate) fn start(vocabulary: Vocabulary) -> Self {
-        let (jobs, inbox) = channel();
+        let (jobs, inbox) = sync_channel(MAX_JOBS);
         let (outbox, done) = channel();
         std::thread::Builder::new()
             .name("grammars".to_owned())
@@ -64,10 +88,17 @@ impl Compiler {
         Self { jobs, done }
     }
 
-    /// Begins with a request's grammar.
-    pub(crate) fn compile(&self, id: RequestId, grammar: Grammar) {
-        // Without its thread, taking what is done says so.
-        let _ = self.jobs.send((id, grammar));
+    /// Takes a request's grammar into the line; `None` when that is full. Without its ticket the
+    /// grammar is passed over.
+    #[must_use]
+    pub(crate) fn compile(&self, id: RequestId, grammar: Grammar) -> Option<Ticket> {
+        let ticket = Arc::new(());
+        let job = Job { id, grammar, wanted: Arc::downgrade(&ticket) };
+        match self.jobs.try_send(job) {
+            // Without its thread, taking what is done says so.
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Some(Ticket(ticket)),
+            Err(TrySendError::Full(_)) => None,
+        }
     }
 
     /// The next grammar that is done.
@@ -87,14 +118,13 @@ impl Compiler {
     }
 }
 
-fn compile_all(
-    vocabulary: Vocabulary,
-    jobs: &Receiver<(RequestId, Grammar)>,
-    done: &Sender<Compiled>,
-) {
+fn compile_all(vocabulary: Vocabulary, jobs: &Receiver<Job>, done: &Sender<Compiled>) {
     let factory = factory(vocabulary);
     let mut kept: VecDeque<(Grammar, GrammarState)> = VecDeque::new();
-    while let Ok((id, grammar)) = jobs.recv() {
+    while let Ok(Job { id, grammar, wanted }) = jobs.recv() {
+        if wanted.strong_count() == 0 {
+            continue;
+        }
         let known = kept.iter().find(|(known, _)| *known == grammar);
         let result = match (known, &factory) {
             (Some((_, state)), _) => Ok(state.fresh_copy()),
@@ -105,7 +135,7 @@ fn compile_all(
             kept.truncate(KEPT_GRAMMARS - 1);
             kept.push_front((grammar, state.fresh_copy()));
         }
-        if done.send(Compiled { id, result }).is_err() {
+        if done.send(Compiled { id, result, wanted }).is_err() {
             return;
         }
     }

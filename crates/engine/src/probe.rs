@@ -1,5 +1,6 @@
-//! The proof, at every load, that what comes out of the prefix cache is what would have been
-//! computed: two short prompts, run cold and then again from wherever the cache kept them.
+//! What is proved at every load, by two short prompts: that the model's logits are numbers
+//! (requirement 54), and that what comes out of the prefix cache is what would have been computed,
+//! when they are run cold and then again from wherever the cache kept them.
 //!
 //! A cache that is wrong answers fluently and falsely, so it has to earn its use on the very device
 //! and model that it is going to serve.
@@ -36,17 +37,48 @@ impl<B: Backend> Steps for Executor<B> {
     }
 }
 
-/// Turns the cache off if it was asked for and fails the proof.
+/// Says so when the model's logits are no numbers. Turns the cache off if it was asked for and
+/// fails the proof.
 pub(crate) fn settle(
     steps: &mut impl Steps,
     info: &mut EngineInfo,
     limits: &mut Limits,
 ) -> Result<(), Fault> {
+    info.unsound = unsound(steps, limits, info.vocab_size)?;
     if limits.prefix_cache {
         info.prefix_cache.off = doubt(steps, limits, info.vocab_size)?;
         limits.prefix_cache = info.prefix_cache.off.is_none();
     }
     Ok(())
+}
+
+/// Runs the beginning of a prompt, as much as there is room for, and looks at its logits.
+fn unsound(
+    steps: &mut impl Steps,
+    limits: &Limits,
+    vocab_size: u32,
+) -> Result<Option<String>, Fault> {
+    let limits = Limits { prefix_cache: false, max_running: 1, ..*limits };
+    let mut probe = Probe::new(steps, limits);
+    let most = probe.scheduler.longest_request().saturating_sub(GENERATED);
+    let mut prompt = probe.prompt(7, vocab_size);
+    prompt.truncate(most as usize);
+    if prompt.is_empty() {
+        return Ok(None);
+    }
+    let logits = probe.run(&prompt)?.logits;
+    let sound = |bits: &&u32| {
+        let logit = f32::from_bits(**bits);
+        !logit.is_nan() && logit < f32::INFINITY
+    };
+    let broken = logits.len() - logits.iter().filter(sound).count();
+    Ok((broken > 0).then(|| {
+        let of = logits.len();
+        format!(
+            "{broken} of {of} logits of the first steps are NaN or infinite: the weights or the \
+             device are broken, and requests will end with an error"
+        )
+    }))
 }
 
 /// Runs the proof on ranks that have nothing to do. The answer is why the cache must not be used,
@@ -75,7 +107,7 @@ fn doubt(
         checkpoint_slots: limits.checkpoint_slots.min(1),
         ..*limits
     };
-    let mut probe = Probe { steps, scheduler: Scheduler::new(limits), limits, on_host: Vec::new() };
+    let mut probe = Probe::new(steps, limits);
     let doubt = probe.compare(vocab_size)?;
     probe.clear()?;
     Ok(doubt)
@@ -95,7 +127,11 @@ struct Run {
     logits: Vec<u32>,
 }
 
-impl<S: Steps> Probe<'_, S> {
+impl<'a, S: Steps> Probe<'a, S> {
+    fn new(steps: &'a mut S, limits: Limits) -> Self {
+        Self { steps, scheduler: Scheduler::new(limits), limits, on_host: Vec::new() }
+    }
+
     fn compare(&mut self, vocab_size: u32) -> Result<Option<String>, Fault> {
         let [one, other] = [7, 11].map(|seed| self.prompt(seed, vocab_size));
         let cold = self.run(&one)?;

@@ -7,6 +7,9 @@ use kernels::sample::{SampleRow, TokenMask};
 use crate::contract::{Sampling, TokenRequest};
 use crate::part_limit::PartCount;
 
+/// A smaller divisor could make an infinite logit of a finite one, and none is between the two.
+const LEAST_PENALTY: f32 = 1e-6;
+
 /// A request's parameters and the history that its penalties look at.
 pub(crate) struct RequestSampler {
     sampling: Sampling,
@@ -64,7 +67,7 @@ impl RequestSampler {
             min_p: sampling.min_p,
             seed: sampling.seed,
             position,
-            repetition_penalty: sampling.repetition_penalty,
+            repetition_penalty: sampling.repetition_penalty.max(LEAST_PENALTY),
             seen: self.seen.iter().copied().collect(),
             presence_penalty: sampling.presence_penalty,
             frequency_penalty: sampling.frequency_penalty,
@@ -83,6 +86,11 @@ impl RequestSampler {
     /// The tokens by which the answer may end.
     pub(crate) fn stop_tokens(&self) -> &[u32] {
         &self.stop_tokens
+    }
+
+    /// Whether the request's own rules may leave no token to choose.
+    pub(crate) fn narrows(&self) -> bool {
+        self.part.is_some() || !self.sampling.logit_bias.is_empty()
     }
 
     fn repeats(&self) -> bool {

@@ -231,7 +231,11 @@ impl Scheduler {
             };
             let request = &mut self.running[at];
             request.num_computed = entry.start + entry.tokens.len() as u32;
-            self.keep_blocks(at);
+            if sampled == Some(&Sampled::NotFinite) {
+                self.prefix.spoil(request.isolation, &request.nodes, request.tokens());
+            } else {
+                self.keep_blocks(at);
+            }
             let request = &mut self.running[at];
             let Some(&sampled) = sampled else { continue };
             let update = request.accept(sampled);

@@ -120,8 +120,12 @@ impl StepPlan {
 pub enum Sampled {
     /// The next token.
     Token(u32),
-    /// The row's logits were not finite; this ends the request and no other.
+    /// The row's logits were not finite; this ends the request and no other. What they came from
+    /// is used for nobody else.
     NotFinite,
+    /// Nothing may be chosen by the request's own rules, which says nothing of what is in the
+    /// caches; this ends the request and no other.
+    Nothing,
 }
 
 /// What a step did for one request.

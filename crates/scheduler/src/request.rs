@@ -36,6 +36,8 @@ pub enum End {
     Length,
     /// The row's logits were not finite.
     NotFinite,
+    /// Nothing might be chosen.
+    Nothing,
 }
 
 pub(crate) struct Request {
@@ -138,8 +140,11 @@ impl Request {
 
     /// Appends what was sampled and says whether that was the last.
     pub(crate) fn accept(&mut self, sampled: Sampled) -> Update {
-        let Sampled::Token(token) = sampled else {
-            return Update { request: self.id, token: None, end: Some(End::NotFinite) };
+        let failed = |end| Update { request: self.id, token: None, end: Some(end) };
+        let token = match sampled {
+            Sampled::Token(token) => token,
+            Sampled::NotFinite => return failed(End::NotFinite),
+            Sampled::Nothing => return failed(End::Nothing),
         };
         self.tokens.push(token);
         let generated = self.tokens.len() as u32 - self.prompt_len;

@@ -12,7 +12,7 @@ fn vocabulary() -> Vocabulary {
 
 fn compiled(grammar: &str) -> Result<GrammarState, String> {
     let compiler = Compiler::start(vocabulary());
-    compiler.compile(7, Grammar(grammar.to_owned()));
+    let _ticket = compiler.compile(7, Grammar(grammar.to_owned())).expect("an empty line");
     drop(compiler.jobs);
     let done = compiler.done.recv().expect("an outcome");
     assert_eq!(done.id, 7);
@@ -82,8 +82,8 @@ fn a_token_outside_the_language_fails_the_request() {
 fn a_grammar_is_compiled_once_and_read_from_its_beginning_each_time() {
     let compiler = Compiler::start(vocabulary());
     for id in 0..3 {
-        compiler.compile(id, Grammar(r#"start: "ab""#.to_owned()));
-        let Compiled { id: done, result } = compiler.done.recv().unwrap();
+        let _ticket = compiler.compile(id, Grammar(r#"start: "ab""#.to_owned()));
+        let Compiled { id: done, result, .. } = compiler.done.recv().unwrap();
         let mut state = result.unwrap();
         assert_eq!((done, allowed(&mut state)), (id, vec![97, 256]));
         accept_text(&mut state, "a");
@@ -137,4 +137,24 @@ fn huge_grammars_end_in_a_word() {
         accept_text(&mut state, first.unwrap_or_else(|| panic!("{schema}: nothing to begin with")));
         assert!(state.failed() || !allowed(&mut state).is_empty(), "{schema}");
     }
+}
+
+/// Whoever asks and leaves costs nothing, and takes a place in the line at most.
+#[test]
+fn what_nobody_waits_for_is_not_compiled() {
+    let (jobs, inbox) = sync_channel(3);
+    let (outbox, done) = channel();
+    let compiler = Compiler { jobs, done };
+    let ask = |id| compiler.compile(id, Grammar(r#"start: "a""#.to_owned()));
+    drop(ask(1).expect("a place"));
+    let kept = ask(2).expect("a place");
+    drop(ask(1).expect("a place"));
+    assert!(ask(3).is_none(), "the line is full");
+    let Compiler { jobs, done } = compiler;
+    drop(jobs);
+    compile_all(vocabulary(), &inbox, &outbox);
+    let only = done.try_recv().expect("an outcome");
+    assert!(only.id == 2 && only.is_wanted() && done.try_recv().is_err());
+    drop(kept);
+    assert!(!only.is_wanted());
 }

@@ -86,6 +86,36 @@ fn a_device_that_forgets_a_copy_loses_the_cache() {
     assert!(state.contains("with 21 tokens out of the cache on the host"), "{state}");
 }
 
+/// A device whose numbers break.
+struct Broken(Executor<Cpu>, f32);
+
+impl Steps for Broken {
+    fn forward(&mut self, work: &StepWork) -> Result<(), Fault> {
+        Execute::forward(&mut self.0, work)
+    }
+
+    fn logits(&mut self, rows: usize) -> Vec<f32> {
+        let mut logits = self.0.logits(rows);
+        logits.iter_mut().skip(3).step_by(100).for_each(|logit| *logit = self.1);
+        logits
+    }
+}
+
+/// Requirement 54: whether the prefix cache is on or off, and however little room there is.
+#[test]
+fn logits_that_are_no_numbers_are_seen_at_load() {
+    let spec = EngineSpec { kv_blocks: Some(1), ..spec("qwen3_5") };
+    for spec in [spec.clone(), EngineSpec { prefix_cache: false, kv_blocks: None, ..spec }] {
+        let source = Source::open(&spec.source).expect("the fixture opens");
+        for (value, sound) in [(f32::NAN, false), (f32::INFINITY, false), (-1e9, true)] {
+            let mut room: Room = room(&spec, &source).expect("it has room");
+            let executor = executor(&spec, &source, &room, &mut |_, _| {}).expect("it loads");
+            settle(&mut Broken(executor, value), &mut room.info, &mut room.limits).expect("none");
+            assert_eq!(room.info.unsound.is_none(), sound, "{value}: {:?}", room.info.unsound);
+        }
+    }
+}
+
 #[test]
 fn a_cache_without_room_says_so() {
     let (off, _) = settled(&EngineSpec { checkpoints: Some(0), ..spec("qwen3_5") }, |_| false);

@@ -101,8 +101,14 @@ pub(crate) fn bytes(info: &EngineInfo) -> u64 {
     info.ranks.iter().flat_map(each).fold(info.prefix_cache.host_bytes, u64::saturating_add)
 }
 
-/// The prefix cache as an operator reads of it.
-pub(crate) fn prefix_cache(info: &PrefixCacheInfo) -> FastPath {
+/// What an operator should know to be on; logits only where something is wrong with them.
+pub(crate) fn fast_paths(info: &EngineInfo) -> Vec<FastPath> {
+    let unsound = info.unsound.clone();
+    let logits = unsound.map(|detail| FastPath { name: "logits".to_owned(), on: false, detail });
+    std::iter::once(prefix_cache(&info.prefix_cache)).chain(logits).collect()
+}
+
+fn prefix_cache(info: &PrefixCacheInfo) -> FastPath {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     let detail = info.off.clone().unwrap_or_else(|| {
         let (device, host) = (mib(info.device_bytes), mib(info.host_bytes));

@@ -145,10 +145,7 @@ impl Served {
             progress: view.progress,
             error: view.error.clone(),
             pid: view.pid,
-            fast_paths: info
-                .map(|info| native::prefix_cache(&info.prefix_cache))
-                .into_iter()
-                .collect(),
+            fast_paths: info.map_or_else(Vec::new, native::fast_paths),
         }
     }
 

@@ -179,6 +179,7 @@ impl Supervisor {
                     tracing::warn!(model, reason, "the prefix cache was asked for and is off");
                 }
                 log_room(&self.served.id, &info);
+                log_unsound(&self.served.id, &info);
                 view.info = Some(info);
                 Event::Ready
             }
@@ -322,6 +323,13 @@ impl Supervisor {
                 Some(Event::Exited { reason })
             }
         }
+    }
+}
+
+/// A model that makes no numbers is loaded all the same, and fails each request by itself.
+fn log_unsound(model: &str, info: &EngineInfo) {
+    if let Some(reason) = &info.unsound {
+        tracing::error!(model, reason, "the model makes no numbers");
     }
 }
 

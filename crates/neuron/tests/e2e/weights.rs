@@ -163,6 +163,10 @@ async fn weights_that_are_no_numbers_end_in_an_error_and_never_in_words() {
     assert_eq!(error["reason"], "element 0 is NaN");
     let loaded = load(&program, &json!({"model_id": "twin"})).await;
     assert_eq!(loaded.status, 200, "{}", loaded.text());
+    // Requirement 54: it says so at once.
+    let report = client::get(program.address, "/models/twin").await.json();
+    let path = report["fast_paths"].as_array().unwrap().last().unwrap();
+    assert_eq!((&path["name"], &path["on"]), (&json!("logits"), &json!(false)), "{report}");
     let body = chat_body("What is a neuron?", json!({"temperature": 0, "model": "twin"}));
     let failed = client::post(program.address, "/v1/chat/completions", &body).await;
     assert_eq!(failed.status, 500, "{}", failed.text());

@@ -103,9 +103,9 @@ impl PrefixCache {
             self.drop_checkpoint(checkpoint, device);
         }
         self.delist(id);
+        self.unlist_place(id);
         let node = self.nodes.remove(&id).expect("a listed node");
         assert_eq!((node.children, node.holders), (0, 0), "only leaves are dropped");
-        self.index.remove(&(node.parent, node.tokens));
         let on_device = match node.home {
             Home::Device(block) => {
                 device.blocks.drop_kept(block);

@@ -189,6 +189,34 @@ impl PrefixCache {
         }
     }
 
+    /// Nobody finds these nodes again, nor the states at their ends: what they hold made logits
+    /// that are no numbers. `tokens` are those of the request that met them. Whoever else holds
+    /// them goes on; their memory is free when it is needed.
+    pub(crate) fn spoil(&mut self, key: u64, ids: &[u64], tokens: &[u32]) {
+        for id in ids {
+            self.unlist_place(*id);
+            let at_its_end: Vec<_> = self.checkpoints_of(Place::Node(*id)).collect();
+            for checkpoint in at_its_end {
+                self.checkpoints_at.remove(&(Place::Node(*id), checkpoint));
+            }
+        }
+        let root = Place::Root(key);
+        let met = |id: &u64| tokens.starts_with(&self.checkpoints[id].tail);
+        let in_its_first_block: Vec<_> = self.checkpoints_of(root).filter(met).collect();
+        for checkpoint in in_its_first_block {
+            self.checkpoints_at.remove(&(root, checkpoint));
+        }
+    }
+
+    /// Takes a node out of the index, where another one may stand in its place by now.
+    fn unlist_place(&mut self, id: u64) {
+        let node = &self.nodes[&id];
+        let place = (node.parent, node.tokens.clone());
+        if self.index.get(&place) == Some(&id) {
+            self.index.remove(&place);
+        }
+    }
+
     /// How many of these nodes some request holds.
     pub(crate) fn held(&self, ids: &[u64]) -> u32 {
         ids.iter().filter(|id| self.nodes[id].holders > 0).count() as u32

@@ -212,6 +212,37 @@ fn recurrent_models_reuse_checkpoints() {
     assert_eq!(start(&[7, 13], &other), 0);
 }
 
+/// What made logits that are no numbers is computed anew for everybody else, and what merely
+/// allowed no token is not.
+#[test]
+fn a_row_that_is_not_finite_spoils_its_prefix() {
+    let outcomes = [(Sampled::NotFinite, [0, 0, 14]), (Sampled::Nothing, [0, 14, 14])];
+    let dense = Limits { state_slots: None, ..cached() };
+    for (limits, boundaries) in [(dense, vec![]), (cached(), vec![14]), (cached(), vec![2])] {
+        for (sampled, starts) in outcomes {
+            let mut scheduler = Scheduler::new(limits);
+            let found = [1, 2, 3].map(|id| {
+                let (prompt, boundaries) = ((0..20).collect(), boundaries.clone());
+                let new = NewRequest { prompt, boundaries, ..request(id, 1, 1) };
+                scheduler.add(new).unwrap();
+                let mut first = None;
+                while let Some(plan) = scheduler.schedule() {
+                    first.get_or_insert(plan.entries[0].start);
+                    let failed = sample(&plan).into_iter().map(|token| match id {
+                        1 => sampled,
+                        _ => token,
+                    });
+                    scheduler.apply(&plan, &failed.collect::<Vec<_>>());
+                }
+                first.unwrap()
+            });
+            // A dense model begins at a whole block, and the last state may be an earlier one.
+            let most = *boundaries.first().unwrap_or(&16);
+            assert_eq!(found, starts.map(|start| if start > 0 { most } else { 0 }), "{sampled:?}");
+        }
+    }
+}
+
 #[test]
 fn other_isolation_keys_share_nothing() {
     let starts = |limits, boundaries: &[u32]| {

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 
 use super::{limits, request, sample};
-use crate::{Copy, HostItem, HostLimits, Limits, NewRequest, Scheduler, StepPlan};
+use crate::{Copy, HostItem, HostLimits, Limits, NewRequest, Sampled, Scheduler, StepPlan};
 
 /// What a device and its host would hold: the tokens that each place of a block and each state was
 /// made from.
@@ -100,6 +100,10 @@ enum Operation {
     StepWithAbort {
         pick: usize,
     },
+    /// One row of the step is not finite.
+    StepWithFailure {
+        pick: usize,
+    },
     Step,
 }
 
@@ -120,6 +124,7 @@ fn operation() -> impl Strategy<Value = Operation> {
             }),
         1 => any::<usize>().prop_map(|pick| Operation::Abort { pick }),
         1 => any::<usize>().prop_map(|pick| Operation::StepWithAbort { pick }),
+        1 => any::<usize>().prop_map(|pick| Operation::StepWithFailure { pick }),
         8 => Just(Operation::Step),
     ]
 }
@@ -162,6 +167,17 @@ impl Shadow {
         abort: Option<u64>,
         limits: &Limits,
     ) -> Option<StepPlan> {
+        self.run_with(scheduler, abort, limits, &|_| {})
+    }
+
+    /// One step, in which a client may leave and `change` what is sampled.
+    fn run_with(
+        &mut self,
+        scheduler: &mut Scheduler,
+        abort: Option<u64>,
+        limits: &Limits,
+        change: &dyn Fn(&mut [Sampled]),
+    ) -> Option<StepPlan> {
         let plan = scheduler.schedule()?;
         self.check(&plan, limits);
         self.device.run(&plan, &self.tokens, limits);
@@ -170,7 +186,8 @@ impl Shadow {
             assert!(scheduler.abort(id));
             self.tokens.remove(&id);
         }
-        let sampled = sample(&plan);
+        let mut sampled = sample(&plan);
+        change(&mut sampled);
         for update in scheduler.apply(&plan, &sampled) {
             let tokens = self.tokens.get_mut(&update.request).expect("only live requests report");
             tokens.extend(update.token);
@@ -179,6 +196,43 @@ impl Shadow {
             }
         }
         Some(plan)
+    }
+
+    fn carry_out(&mut self, operation: Operation, scheduler: &mut Scheduler, limits: &Limits) {
+        match operation {
+            Operation::Add { family, common, own, max_tokens, boundaries, key } => {
+                self.next_id += 1;
+                let id = self.next_id;
+                let mut prompt: Vec<u32> = (0..common).map(|at| at + 5000 * family).collect();
+                prompt.extend((0..own).map(|at| at + 100_000 * id as u32));
+                let (tokens, isolation) = (prompt.clone(), key);
+                let new =
+                    NewRequest { prompt, boundaries, isolation, ..request(id, 1, max_tokens) };
+                if scheduler.add(new).is_ok() {
+                    self.tokens.insert(id, tokens);
+                }
+            }
+            Operation::Abort { pick } => {
+                if let Some(id) = self.pick(pick) {
+                    assert!(scheduler.abort(id));
+                    self.tokens.remove(&id);
+                }
+            }
+            Operation::StepWithAbort { pick } => {
+                let abort = self.pick(pick);
+                self.run(scheduler, abort, limits);
+            }
+            Operation::StepWithFailure { pick } => {
+                self.run_with(scheduler, None, limits, &|sampled| {
+                    if !sampled.is_empty() {
+                        sampled[pick % sampled.len()] = Sampled::NotFinite;
+                    }
+                });
+            }
+            Operation::Step => {
+                self.run(scheduler, None, limits);
+            }
+        }
     }
 }
 
@@ -207,36 +261,7 @@ proptest! {
         let mut scheduler = Scheduler::new(limits);
         let mut shadow = Shadow::default();
         for operation in operations {
-            match operation {
-                Operation::Add { family, common, own, max_tokens, boundaries, key } => {
-                    shadow.next_id += 1;
-                    let id = shadow.next_id;
-                    let mut tokens: Vec<u32> = (0..common).map(|at| at + 5000 * family).collect();
-                    tokens.extend((0..own).map(|at| at + 100_000 * id as u32));
-                    let new = NewRequest {
-                        prompt: tokens.clone(),
-                        boundaries,
-                        isolation: key,
-                        ..request(id, 1, max_tokens)
-                    };
-                    if scheduler.add(new).is_ok() {
-                        shadow.tokens.insert(shadow.next_id, tokens);
-                    }
-                }
-                Operation::Abort { pick } => {
-                    if let Some(id) = shadow.pick(pick) {
-                        prop_assert!(scheduler.abort(id));
-                        shadow.tokens.remove(&id);
-                    }
-                }
-                Operation::StepWithAbort { pick } => {
-                    let abort = shadow.pick(pick);
-                    shadow.run(&mut scheduler, abort, &limits);
-                }
-                Operation::Step => {
-                    shadow.run(&mut scheduler, None, &limits);
-                }
-            }
+            shadow.carry_out(operation, &mut scheduler, &limits);
         }
         // Nobody starves: all that is left ends within a bounded number of steps.
         let work: usize = shadow.tokens.values().map(|tokens| tokens.len() + 25).sum();
