@@ -96,7 +96,8 @@ fn alone(model: &str) -> HashMap<RequestId, Vec<u32>> {
         .collect()
 }
 
-/// E3: at any chunk size, prefill gives what one shot gives. Requirement 104.
+/// E3: at any chunk size, prefill gives what one shot gives: a row sees what is before it in the
+/// sequence, not in its chunk. Requirements 57 and 104.
 #[test]
 fn chunked_prefill_equals_one_shot() {
     for model in MODELS {
@@ -295,6 +296,58 @@ fn prefix_hit_equals_cold_through_the_host() {
         assert!(counts.hit_tokens.host > 4 * counts.hit_tokens.device, "{said}");
         assert_eq!(counts.hit_tokens.host + counts.hit_tokens.device, u64::from(reused), "{said}");
         assert!(counts.bytes.host <= 8 << 20, "{said}");
+    }
+}
+
+/// E4, E6 and E7 together: requests with common beginnings at once, on a device that holds less
+/// than all of them and a host that holds little more, some of them leaving in the middle: whoever
+/// is preempted, resumed, copied to the host or forgotten, each answer is that of a cold run alone.
+#[test]
+fn a_crowded_cache_equals_cold_alone() {
+    for model in MODELS {
+        let cold = EngineSpec { token_budget: 16, ..spec(model) };
+        let crowded = EngineSpec {
+            prefix_cache: true,
+            max_running: 5,
+            kv_blocks: Some(14),
+            checkpoints: Some(3),
+            host_cache_bytes: 200 << 10,
+            ..cold.clone()
+        };
+        let (mut cold, mut crowded) = (load(&cold), load(&crowded));
+        let mut noise = Noise::new(51);
+        let common: Vec<_> = (0..3).map(|_| conversation(&mut noise, 2)).collect();
+        let mut cached = 0;
+        for round in 0..12_u64 {
+            let requests = (0..8).map(|at| {
+                let mut turns = common[noise.below(3)].clone();
+                turns.extend(conversation(&mut noise, 1));
+                TokenRequest { max_tokens: 20, ..turn_request(100 * round + at, &turns) }
+            });
+            let requests: Vec<_> = requests.collect();
+            let leaves = [requests[noise.below(8)].id, requests[noise.below(8)].id];
+            let mut answers: HashMap<RequestId, Vec<u32>> = HashMap::new();
+            requests.iter().for_each(|it| _ = crowded.submit(it.clone()).expect("there is room"));
+            while !crowded.is_idle() {
+                let report = crowded.step().expect("no fault");
+                cached += report.started.iter().map(|it| it.cached_tokens).sum::<u32>();
+                for update in report.updates {
+                    answers.entry(update.id).or_default().extend(update.tokens);
+                    if leaves.contains(&update.id) && answers[&update.id].len() == 5 {
+                        crowded.abort(update.id);
+                    }
+                }
+            }
+            assert_idle(&crowded);
+            for request in requests {
+                let id = request.id;
+                let (want, _) = run_one(&mut cold, request);
+                let got = answers.remove(&id).unwrap_or_default();
+                let left = leaves.contains(&id);
+                assert!(got == want || left && want.starts_with(&got), "{model}, request {id}");
+            }
+        }
+        assert!(cached > 500, "{model}: {cached} tokens were cached");
     }
 }
 
