@@ -181,7 +181,8 @@ impl Tasks {
     /// Enough work for a hand-over, and tasks enough that the threads end together.
     fn of(weight: &Matrix, rows: usize, threads: usize) -> Self {
         let units = weight.rows().div_ceil(TASK_ROWS);
-        let unit_bytes = weight.bytes() / units * rows;
+        // A rank that has none of the rows has no units.
+        let unit_bytes = weight.bytes() / units.max(1) * rows;
         let worth = TASK_BYTES.div_ceil(unit_bytes.max(1));
         let per_task = worth.min(units / (4 * threads)).max(1);
         Self { units, per_task, count: units.div_ceil(per_task) }

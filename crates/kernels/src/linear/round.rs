@@ -8,6 +8,10 @@ use crate::cpu::widest::widest;
 /// The most input rows that a kernel multiplies at once.
 pub(super) const PANEL: usize = 8;
 
+/// The least magnitude whose inverse, times the steps, is a number. A chunk of smaller ones is
+/// zero.
+const LEAST: f32 = 1e-36;
+
 /// Input rows rounded, in panels of up to [`PANEL`]; memory that is kept from one operation to the
 /// next. A panel of `n` rows is `[chunks, n, …]`, and panels follow one another.
 #[derive(Default)]
@@ -120,10 +124,13 @@ widest! {
             }
             let largest = f32::from_bits(largest);
             let sound = largest < f32::INFINITY;
-            let inverse = if largest > 0.0 && sound { 127.0 / largest } else { 0.0 };
+            let kept = sound && largest >= LEAST;
+            let inverse = if kept { 127.0 / largest } else { 0.0 };
             scales[at] = if sound { largest / 127.0 } else { f32::NAN };
             let mut whole = [0i32; CHUNK];
             for (whole, value) in whole.iter_mut().zip(values) {
+                // What is not kept may be no number, of which no product is 0.
+                let value = if kept { *value } else { 0.0 };
                 // Adding 1.5 * 2^23 leaves the nearest integer in the lowest bits, ties to even.
                 let rounded = value * inverse + 12_582_912.0;
                 *whole = rounded.to_bits() as i32 - 0x4b40_0000;
@@ -141,6 +148,25 @@ widest! {
 mod tests {
     use super::*;
     use crate::check::Noise;
+
+    /// What is no number, and what is too small to divide by, has the sums that its quants have.
+    #[test]
+    fn chunks_that_cannot_be_rounded_are_zeros() {
+        for (value, sound) in [
+            (f32::NAN, false),
+            (-f32::NAN, false),
+            (f32::NEG_INFINITY, false),
+            (1e-45, true),
+            (3e-37, true),
+            (0.0, true),
+        ] {
+            let mut rounded = Rounded::default();
+            rounded.fill(&Pool::new(1), &[value; CHUNK], CHUNK);
+            let panel = rounded.panels().next().expect("a row");
+            assert_eq!((panel.quants[0], panel.halves[0]), ([0; CHUNK], [0; 2]), "{value}");
+            assert_eq!((panel.scales[0].is_nan(), panel.sums[0].is_nan()), (!sound, !sound));
+        }
+    }
 
     /// Rounding is off by at most half a step, and panels lie as they say.
     #[test]
