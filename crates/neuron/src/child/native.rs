@@ -15,8 +15,8 @@ const MIB: u64 = 1 << 20;
 /// Weights below this fit a core's caches, more or less.
 const SMALL_MODEL_BYTES: u64 = 64 << 20;
 
-/// Bytes of a card that no plan names: what the driver takes for a process, and the roundings of its
-/// buffers (measured on an H100, docs/cuda).
+/// Bytes of a card that no plan names: what the driver takes for a process, and the roundings of
+/// its buffers (measured on an H100, docs/cuda).
 const CONTEXT_BYTES: u64 = 900 << 20;
 
 /// Loads a model, after a look at whether it fits.
