@@ -8,9 +8,31 @@ pub(crate) enum Level {
     /// What every processor of the architecture has.
     Portable,
     /// 256 bits, FMA and half precision.
+    #[cfg(target_arch = "x86_64")]
     Avx2,
     /// 512 bits with 8-bit dot products.
+    #[cfg(target_arch = "x86_64")]
     Avx512,
+    /// NEON with 8-bit dot products.
+    #[cfg(target_arch = "aarch64")]
+    Dot,
+}
+
+#[cfg(test)]
+impl Level {
+    /// All that this processor can run.
+    pub(crate) fn available() -> impl Iterator<Item = Self> {
+        let all = [
+            Self::Portable,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512,
+            #[cfg(target_arch = "aarch64")]
+            Self::Dot,
+        ];
+        all.into_iter().filter(|one| *one <= level())
+    }
 }
 
 /// This processor's level, looked up once, so that a result never depends on who asks.
@@ -33,6 +55,10 @@ pub(crate) fn level() -> Level {
             if avx2 {
                 return Level::Avx2;
             }
+        }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("dotprod") {
+            return Level::Dot;
         }
         Level::Portable
     })

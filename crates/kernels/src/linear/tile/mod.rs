@@ -8,12 +8,17 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod portable;
+
+#[cfg(test)]
+mod tests;
 
 use super::formats::{Format, layout, with_format};
 use super::packed::{CHUNK, Packed, TILE, Tile};
 use super::round::{PANEL, Panel};
-use crate::cpu::widest::Level;
+use crate::cpu::widest::{Level, PORTABLE_FMA};
 
 /// Products of a panel's rows with a tile's rows.
 pub(super) type Sums = [[f32; TILE]; PANEL];
@@ -66,6 +71,9 @@ fn run<F: Format, const N: usize>(
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe { avx2::multiply::<F, N>(tile, panel, sums) },
-        _ => portable::multiply::<F, N>(tile, panel, sums),
+        // SAFETY: as above.
+        #[cfg(target_arch = "aarch64")]
+        Level::Dot => unsafe { neon::multiply::<F, N>(tile, panel, sums) },
+        Level::Portable => portable::multiply::<F, N, PORTABLE_FMA>(tile, panel, sums),
     }
 }

@@ -1,10 +1,12 @@
 //! Plain loops.
 
+use crate::cpu::widest::fused;
 use crate::linear::formats::Format;
 use crate::linear::packed::{CHUNK, TILE, Tile};
 use crate::linear::round::Panel;
 
-pub(super) fn multiply<F: Format, const N: usize>(
+/// With `FMA` the result is bit for bit that of every version with registers, on any processor.
+pub(super) fn multiply<F: Format, const N: usize, const FMA: bool>(
     tile: &Tile<'_>,
     panel: &Panel<'_>,
     out: &mut [[f32; TILE]; N],
@@ -26,11 +28,16 @@ pub(super) fn multiply<F: Format, const N: usize>(
                     sum + panel.halves[at][half] * layout.offset()
                 };
                 let product = if layout.has_two_scales() {
-                    dot(0) as f32 * scales[0] + dot(1) as f32 * scales[1]
+                    fused::<FMA>(dot(1) as f32, scales[1], dot(0) as f32 * scales[0])
                 } else {
                     (dot(0) + dot(1)) as f32 * scales[0]
                 };
-                out[row] += product * panel.scales[at] + minimum * panel.sums[at];
+                let sum = fused::<FMA>(product, panel.scales[at], out[row]);
+                out[row] = if layout.has_minimums {
+                    fused::<FMA>(minimum, panel.sums[at], sum)
+                } else {
+                    sum
+                };
             }
         }
     }
