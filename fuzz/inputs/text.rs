@@ -50,9 +50,8 @@ fn tools() -> Vec<ToolSpec> {
     let parameters = r#"{"type": "object", "properties": {"n": {"type": "integer"},
         "city": {"type": "string"}, "list": {"type": "array"}}}"#;
     vec![ToolSpec {
-        name: "f".into(),
         description: Some("Does it.".into()),
         parameters: Some(dialog::Json(parameters.to_owned())),
-        strict: false,
+        ..ToolSpec::new("f")
     }]
 }

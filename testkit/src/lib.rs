@@ -11,7 +11,7 @@ mod scene;
 mod scripted;
 
 pub use model_dir::{END_OF_TURN, byte_token, byte_tokens, vocabulary, write_model_dir};
-pub use must_fail::must_fail_bodies;
+pub use must_fail::{JSON_ROUTES, assert_refusal, must_fail_requests};
 pub use program::Program;
 pub use random_model::write_random_model;
 pub use scene::Scene;

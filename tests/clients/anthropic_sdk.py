@@ -8,15 +8,11 @@ from pydantic import BaseModel
 
 import scenes
 from fleet import kill_doomed, until_it_answers
+from shapes import Forecast, says
 from suite import raises, run, twice
 
 CLIENT = "anthropic-python"
 FRAIL = "frail-anthropic-python"
-
-
-class Forecast(BaseModel):
-    city: str
-    days: int
 
 
 class Reading(BaseModel):
@@ -39,10 +35,6 @@ def client(fleet, url="url", key="unused"):
         timeout=60,
         _strict_response_validation=True,
     )
-
-
-def says(text):
-    return [{"role": "user", "content": text}]
 
 
 def arguments(text, model="scripted", **more):
@@ -238,7 +230,8 @@ def images_are_refused_by_name(fleet):
     turns = [{"role": "user", "content": [{"type": "image", "source": source}]}]
     error = raises(anthropic.BadRequestError, lambda: client(fleet).messages.create(
         model="scripted", max_tokens=10, messages=turns))
-    assert "image" in error.body["error"]["message"], error.body
+    said = error.body["error"]["message"]
+    assert "image" in said and "messages[0].content[0]" in said, said
 
 
 def a_required_tool_of_the_real_engine(fleet):

@@ -8,20 +8,13 @@ from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from langchain_openai.chat_models.base import OpenAIAPIError, OpenAIModelNotFoundError
-from pydantic import BaseModel
 
 import scenes
 from fleet import kill_doomed, until_it_answers
+from shapes import Forecast
 from suite import raises, run
 
 FRAIL = "frail-langchain"
-
-
-class Forecast(BaseModel):
-    """A forecast."""
-
-    city: str
-    days: int
 
 
 @tool

@@ -11,6 +11,7 @@ import litellm  # noqa: E402
 
 import scenes  # noqa: E402
 from fleet import kill_doomed, until_it_answers  # noqa: E402
+from shapes import says  # noqa: E402
 from suite import raises, run  # noqa: E402
 
 FRAIL = "frail-litellm"
@@ -29,10 +30,6 @@ WEATHER = {
         },
     },
 }
-
-
-def says(text):
-    return [{"role": "user", "content": text}]
 
 
 def where(fleet):

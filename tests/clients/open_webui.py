@@ -11,6 +11,7 @@ import urllib.request
 
 import scenes
 from fleet import kill_doomed, until_it_answers
+from shapes import says
 from suite import run
 
 VERSION = "0.12.4"
@@ -86,10 +87,6 @@ def streamed(fleet, messages, model="scripted", **more):
                 call["name"] = function.get("name") or call["name"]
                 call["arguments"] += function.get("arguments") or ""
     return told
-
-
-def says(text):
-    return [{"role": "user", "content": text}]
 
 
 def list_of_models(fleet):

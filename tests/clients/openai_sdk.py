@@ -11,15 +11,11 @@ from pydantic import BaseModel, Field
 
 import scenes
 from fleet import kill_doomed, until_it_answers
+from shapes import Forecast, says
 from suite import raises, run, twice
 
 CLIENT = "openai-python"
 FRAIL = "frail-openai-python"
-
-
-class Forecast(BaseModel):
-    city: str
-    days: int
 
 
 class Reading(BaseModel):
@@ -55,10 +51,6 @@ def legacy_stream(fleet, **asked):
     """Not strict: the client's type wants a finish reason in every chunk of this dialect, which
     OpenAI's own servers leave null until the last one."""
     return client(fleet, strict=False).completions.create(stream=True, **asked)
-
-
-def says(text):
-    return [{"role": "user", "content": text}]
 
 
 def ask(fleet, text, model="scripted", **more):
@@ -341,7 +333,7 @@ def images_are_refused_by_name(fleet):
     messages = [{"role": "user", "content": [{"type": "image_url", "image_url": picture}]}]
     error = raises(openai.BadRequestError, lambda: client(fleet).chat.completions.create(
         model="scripted", messages=messages))
-    assert "image" in error.message, error
+    assert "image" in error.message and error.param == "messages[0].content[0]", error
 
 
 def asynchronous(fleet):

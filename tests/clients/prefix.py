@@ -1,8 +1,8 @@
-"""Two turns of one session of Claude Code share their prefix, on the project's own engine.
+"""Turns of one session of Claude Code share their prefix, on the project's own engine.
 
-Claude Code holds the session with a scripted model, so that it says what it would say to a good
-one. Its two requests are taken down on the way and then asked of a model with weights, with no
-change but the model's name and a short answer.
+Claude Code holds its sessions with a scripted model, so that it says what it would say to a good
+one. Its requests are taken down on the way and then asked of a model with weights, with no change
+but the model's name and a short answer.
 """
 
 import http.client
@@ -59,17 +59,16 @@ class Continued(Claude):
         return [*super().command(model, prompt), "--continue"]
 
 
-def session(fleet):
-    """The bodies of two turns."""
+def session(fleet, *turns):
+    """The bodies of its requests."""
     recorder = Recorder(fleet["url"])
-    task = fleet["tasks"]["claude"]
-    again = f"Again: {task['greeting']}"
-    for agent, prompt in ((Claude(), task["greeting"]), (Continued(), again)):
-        ran = start(agent, {**fleet, "url": recorder.url}, "scripted", prompt, task["folder"])
+    folder = fleet["tasks"]["claude"]["folder"]
+    for agent, prompt in turns:
+        ran = start(agent, {**fleet, "url": recorder.url}, "scripted", prompt, folder)
         assert ran.returncode == 0, ran.stderr
-    first, second = recorder.bodies
-    assert len(second["messages"]) > len(first["messages"]), "the second goes on with the first"
-    return first, second
+    lengths = [len(body["messages"]) for body in recorder.bodies]
+    assert lengths == sorted(set(lengths)), f"each goes on with the one before: {lengths}"
+    return recorder.bodies
 
 
 def usage(fleet, body, cache):
@@ -101,7 +100,8 @@ def billed(body, number):
 
 
 def two_turns_share_their_prefix(fleet):
-    first, second = session(fleet)
+    greeting = fleet["tasks"]["claude"]["greeting"]
+    first, second = session(fleet, (Claude(), greeting), (Continued(), f"Again: {greeting}"))
     for name, change in (("as they came", lambda body, _: body), ("with a new cch", billed)):
         prompt, cached_before = usage(fleet, change(first, 1), cache=name)
         assert cached_before == 0, "nobody has asked this before"
@@ -116,6 +116,31 @@ def two_turns_share_their_prefix(fleet):
     assert cached < LEAST_SHARE * prompt, "this measure cannot fail"
 
 
+def told_at_once(body):
+    """The same with every tool in front of the conversation, wherever it was found."""
+    at_once = [{key: tool[key] for key in tool if key != "defer_loading"} for tool in body["tools"]]
+    return {**body, "tools": at_once}
+
+
+def a_tool_that_joins_late_keeps_the_prefix(fleet):
+    """The tool is searched in the first turn, joins the second request, and is called there."""
+    bodies = session(fleet, (Claude(), fleet["tasks"]["claude"]["search"]))
+    names = [[tool["name"] for tool in body["tools"]] for body in bodies]
+    late = set(names[1]) - set(names[0])
+    assert late and len(bodies) == 3, (late, len(bodies))
+
+    def shares(name, change):
+        before, _ = usage(fleet, change(bodies[0]), cache=name)
+        for body in bodies[1:]:
+            prompt, cached = usage(fleet, change(body), cache=name)
+            print(f"{name}: of {before} tokens {cached} cached ({cached / before:.1%})")
+            yield cached / before
+            before = prompt
+
+    assert min(shares("told where it was found", lambda body: body)) >= LEAST_SHARE
+    assert min(shares("told at once", told_at_once)) < LEAST_SHARE, "this measure cannot fail"
+
+
 if __name__ == "__main__":
     run("prefix of @anthropic-ai/claude-code", VERSIONS[Claude.package],
-        [two_turns_share_their_prefix])
+        [two_turns_share_their_prefix, a_tool_that_joins_late_keeps_the_prefix])

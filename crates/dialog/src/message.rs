@@ -24,8 +24,15 @@ pub struct Json(pub String);
 pub enum Part {
     /// Plain text.
     Text(String),
-    /// An image by its URL; text-only models refuse it by name.
-    Image(String),
+    /// An image; text-only models refuse it.
+    Image {
+        /// Where it is, or a `data:` URL that holds it.
+        url: String,
+        /// Its place in the caller's request, for the refusal.
+        path: String,
+    },
+    /// A tool on offer, by its name: the model is told here what it is, and not before.
+    Tool(String),
 }
 
 /// A call that the assistant made earlier in the conversation.
@@ -73,7 +80,7 @@ impl Message {
     pub fn joined_text(&self) -> String {
         let texts = self.content.iter().filter_map(|part| match part {
             Part::Text(text) => Some(text.as_str()),
-            Part::Image(_) => None,
+            Part::Image { .. } | Part::Tool(_) => None,
         });
         texts.collect()
     }

@@ -24,6 +24,22 @@ pub struct ToolSpec {
     pub parameters: Option<Json>,
     /// Whether every call of it must have arguments that its schema allows.
     pub strict: bool,
+    /// Whether the model is told of it only where a [`Part::Tool`](crate::Part::Tool) of the
+    /// conversation names it, and not in front of everything.
+    pub is_deferred: bool,
+}
+
+impl ToolSpec {
+    /// A function that is known by its name alone.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            description: None,
+            parameters: None,
+            strict: false,
+            is_deferred: false,
+        }
+    }
 }
 
 /// The form that an answer must have; calls of tools stand beside it.

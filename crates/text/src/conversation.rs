@@ -1,9 +1,9 @@
 //! A conversation in the shape that Hugging Face chat templates read.
 
-use dialog::{Json, Message, Role, ToolSpec};
+use dialog::{Json, Message, Part, Role, ToolSpec};
 use serde_json::{Map, Value, json};
 
-use crate::TextError;
+use crate::{TextError, python_json};
 
 /// Everything of a request that reaches the template as data.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,7 +17,9 @@ pub(crate) struct Conversation {
 }
 
 impl Conversation {
-    /// Brings messages and tools into their shape; system turns become one, at the front.
+    /// Brings messages and tools into their shape; system turns become one, at the front. Tools
+    /// that are deferred stand where a message names them, as the line of JSON that most templates
+    /// have for a tool, so that one that joins late leaves what was said before as it was.
     ///
     /// A template that `tells_errors` knows the field `is_error` of a tool's result. For any other
     /// the words themselves say that a call failed, since the model would not learn it otherwise.
@@ -36,7 +38,7 @@ impl Conversation {
         let first =
             (!system.is_empty()).then(|| json!({"role": "system", "content": system.join("\n\n")}));
         let others = messages.iter().filter(|message| message.role != Role::System);
-        let others = others.map(|message| turn(message, tells_errors));
+        let others = others.map(|message| turn(message, tools, tells_errors));
         let arguments = match arguments.map(parsed) {
             None => Map::new(),
             Some(Value::Object(arguments)) => arguments,
@@ -44,7 +46,7 @@ impl Conversation {
         };
         Ok(Self {
             messages: first.into_iter().chain(others).collect(),
-            tools: tools.iter().map(tool).collect(),
+            tools: tools.iter().filter(|tool| !tool.is_deferred).map(tool).collect(),
             arguments,
         })
     }
@@ -69,7 +71,7 @@ impl Conversation {
     }
 }
 
-fn turn(message: &Message, tells_errors: bool) -> Value {
+fn turn(message: &Message, tools: &[ToolSpec], tells_errors: bool) -> Value {
     let role = match message.role {
         Role::System => "system",
         Role::User => "user",
@@ -78,7 +80,7 @@ fn turn(message: &Message, tells_errors: bool) -> Value {
     };
     let mut turn = Map::new();
     turn.insert("role".to_owned(), role.into());
-    let text = message.joined_text();
+    let text = words(&message.content, tools);
     let text = match message.is_error && !tells_errors {
         true => as_error(text),
         false => text,
@@ -102,6 +104,37 @@ fn turn(message: &Message, tells_errors: bool) -> Value {
         turn.insert("tool_call_id".to_owned(), id.as_str().into());
     }
     Value::Object(turn)
+}
+
+/// The text parts as they stand, and the tools that are told among them.
+fn words(parts: &[Part], tools: &[ToolSpec]) -> String {
+    let mut words = String::new();
+    let mut in_list = false;
+    for part in parts {
+        let told = match part {
+            Part::Tool(name) => tools.iter().find(|tool| tool.name == *name),
+            Part::Text(_) | Part::Image { .. } => None,
+        };
+        match (in_list, told) {
+            (false, Some(_)) if words.is_empty() => words.push_str("<tools>\n"),
+            (false, Some(_)) => words.push_str("\n<tools>\n"),
+            (true, None) => words.push_str("</tools>\n"),
+            _ => {}
+        }
+        in_list = told.is_some();
+        match (told, part) {
+            (Some(told), _) => {
+                words.push_str(&python_json::line(&tool(told)));
+                words.push('\n');
+            }
+            (None, Part::Text(text)) => words.push_str(text),
+            (None, _) => {}
+        }
+    }
+    if in_list {
+        words.push_str("</tools>");
+    }
+    words
 }
 
 /// Tools that fail mostly say so themselves.

@@ -21,8 +21,11 @@ pub enum TextError {
     #[error("this model has no chat template: use a text prompt")]
     NoTemplate,
     /// The conversation holds an image and the model reads text only.
-    #[error("this model does not support image input")]
-    ImageInput,
+    #[error("this model does not support image input: {path} is an image")]
+    ImageInput {
+        /// Its place in the caller's request.
+        path: String,
+    },
     /// The template itself refused the conversation; its words are for the caller.
     #[error("the model's chat template refused the conversation: {0}")]
     Refused(String),

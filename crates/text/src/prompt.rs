@@ -67,8 +67,12 @@ impl TextModel {
         let template = self.template.as_ref().ok_or(TextError::NoTemplate)?;
         let mut parts = messages.iter().flat_map(|message| &message.content);
         // Requirement 33: an image left out in silence would be answered with an invention.
-        if parts.any(|part| matches!(part, Part::Image(_))) {
-            return Err(TextError::ImageInput);
+        let image = parts.find_map(|part| match part {
+            Part::Image { path, .. } => Some(path.clone()),
+            Part::Text(_) | Part::Tool(_) => None,
+        });
+        if let Some(path) = image {
+            return Err(TextError::ImageInput { path });
         }
         let options = RenderOptions {
             add_generation_prompt: true,
@@ -98,10 +102,24 @@ impl TextModel {
     }
 }
 
-/// The tools that the model is shown, and whose calls are looked for in its answer.
+/// The tools that the model may be shown, and whose calls are looked for in its answer.
 pub(crate) fn offered(request: &GenerateRequest) -> &[ToolSpec] {
     match request.tool_choice {
         ToolChoice::None => &[],
         ToolChoice::Auto | ToolChoice::Required | ToolChoice::Named(_) => &request.tools,
     }
+}
+
+/// Those of them that it is shown: not the deferred ones that no message tells of.
+pub(crate) fn told(request: &GenerateRequest) -> impl Iterator<Item = &ToolSpec> {
+    let messages = match &request.prompt {
+        Prompt::Chat(messages) => messages.as_slice(),
+        Prompt::Text(_) | Prompt::Tokens(_) => &[],
+    };
+    let is_told = move |tool: &&ToolSpec| {
+        let parts = || messages.iter().flat_map(|message| &message.content);
+        !tool.is_deferred
+            || parts().any(|part| matches!(part, Part::Tool(name) if *name == tool.name))
+    };
+    offered(request).iter().filter(is_told)
 }

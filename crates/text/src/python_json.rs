@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use minijinja::value::ValueKind;
+use minijinja::value::{Serde, ValueKind};
 use minijinja::{Error, ErrorKind, Value};
 
 /// The keyword arguments of the `tojson` filter of Hugging Face templates.
@@ -14,6 +14,12 @@ pub(crate) struct Style {
     pub(crate) indent: Option<usize>,
     pub(crate) separators: Option<(String, String)>,
     pub(crate) sort_keys: bool,
+}
+
+/// A value in one line, as the `tojson` of a template without arguments writes it.
+pub(crate) fn line(value: &serde_json::Value) -> String {
+    let style = Style { ensure_ascii: false, indent: None, separators: None, sort_keys: false };
+    dumps(&Value::from(Serde(value)), &style).unwrap_or_else(|_| value.to_string())
 }
 
 /// The value as JSON text.

@@ -30,7 +30,7 @@ fn chat(messages: Vec<Message>) -> GenerateRequest {
 }
 
 fn tool() -> ToolSpec {
-    ToolSpec { name: "now".to_owned(), description: None, parameters: None, strict: false }
+    ToolSpec::new("now")
 }
 
 fn shown(model: &TextModel, tokens: &[u32]) -> String {
@@ -78,8 +78,9 @@ fn words_never_become_control_tokens() {
 fn what_cannot_be_prompted_is_refused_by_name() {
     let model = model();
     let mut image = Message::text(Role::User, "what is this");
-    image.content.push(Part::Image("data:image/png;base64,".to_owned()));
-    assert_eq!(model.prepare(&chat(vec![image])), Err(TextError::ImageInput));
+    let (url, path) = ("data:image/png;base64,".to_owned(), "messages[0].content[1]".to_owned());
+    image.content.push(Part::Image { url, path: path.clone() });
+    assert_eq!(model.prepare(&chat(vec![image])), Err(TextError::ImageInput { path }));
     let vocab_size = model.tokenizer.vocab_size();
     let tokens = GenerateRequest::new("m", Prompt::Tokens(vec![1, vocab_size]));
     let unknown = TextError::UnknownToken { token: vocab_size, vocab_size };

@@ -93,7 +93,7 @@ fn schema_request(schema: &Value) -> GenerateRequest {
 
 fn tool(name: &str, parameters: &Value) -> ToolSpec {
     let parameters = Some(Json(parameters.to_string()));
-    ToolSpec { name: name.to_owned(), description: None, parameters, strict: false }
+    ToolSpec { parameters, ..ToolSpec::new(name) }
 }
 
 fn tools_request(tool_choice: ToolChoice) -> GenerateRequest {

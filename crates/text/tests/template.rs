@@ -38,10 +38,9 @@ fn message(turn: &Value) -> Message {
 fn tool(tool: &Value) -> ToolSpec {
     let function = &tool["function"];
     ToolSpec {
-        name: text(&function["name"]),
         description: function["description"].as_str().map(str::to_owned),
         parameters: function.get("parameters").map(|schema| Json(schema.to_string())),
-        strict: false,
+        ..ToolSpec::new(text(&function["name"]))
     }
 }
 

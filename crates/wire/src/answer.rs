@@ -53,7 +53,7 @@ pub(crate) struct Answer {
     stop_text: Option<String>,
     /// Of tokens whose words have not come yet.
     pending: Vec<TokenLogprob>,
-    /// How many log-probabilities the last event brought to the last block.
+    /// How many log-probabilities the last event brought to the last words.
     fresh: usize,
     end: Option<Result<End, ErrorBody>>,
 }
@@ -93,9 +93,11 @@ impl Answer {
         &self.blocks
     }
 
-    /// What the last event brought to the block that it made longer.
+    /// What the last event brought to the last words: for what they grew by, or, if it was the
+    /// end, for tokens whose words never came.
     pub(crate) fn fresh_logprobs(&self) -> &[TokenLogprob] {
-        let all = self.blocks.last().map_or(&[][..], |block| &block.logprobs);
+        let words = self.blocks.iter().rfind(|block| block.kind == Kind::Text);
+        let all = words.map_or(&[][..], |block| &block.logprobs);
         &all[all.len() - self.fresh..]
     }
 
@@ -161,6 +163,7 @@ impl Answer {
     fn settle_logprobs(&mut self) {
         let last = self.blocks.iter_mut().rfind(|block| block.kind == Kind::Text);
         if let Some(block) = last {
+            self.fresh = self.pending.len();
             block.logprobs.append(&mut self.pending);
         }
     }

@@ -156,10 +156,10 @@ impl ErrorBody {
 
     /// 400 in the words by which agents know that they must shorten the conversation.
     ///
-    /// `answer` is what was asked for with `max_tokens`, 0 when nothing was. Where the prompt alone
-    /// is too long, the message begins with the words and numbers by which agents measure how much
-    /// they must leave out.
-    pub fn context_length_exceeded(context: u32, prompt: u32, answer: u32) -> Self {
+    /// `field` holds the prompt, `answer` is what was asked for with `max_tokens`, 0 when nothing
+    /// was. Where the prompt alone is too long, the message begins with the words and numbers by
+    /// which agents measure how much they must leave out.
+    pub fn context_length_exceeded(field: &str, context: u32, prompt: u32, answer: u32) -> Self {
         let total = u64::from(prompt) + u64::from(answer);
         let mut message = format!(
             "This model's maximum context length is {context} tokens. However, you requested \
@@ -173,7 +173,7 @@ impl ErrorBody {
         }
         let code = Some("context_length_exceeded");
         let mut body = Self::refusal(400, "invalid_request_error", code, message);
-        body.param = Some("messages".to_owned());
+        body.param = Some(field.to_owned());
         body
     }
 
@@ -339,7 +339,7 @@ mod tests {
     fn refusals_say_whether_to_come_back() {
         let refusals = [
             (ErrorBody::model_not_found("m"), 404, None),
-            (ErrorBody::context_length_exceeded(4096, 5000, 0), 400, None),
+            (ErrorBody::context_length_exceeded("messages", 4096, 5000, 0), 400, None),
             (ErrorBody::body_too_large(32), 413, None),
             (ErrorBody::method_not_allowed("PUT", "GET"), 405, None),
             (ErrorBody::internal("x"), 500, None),
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn agents_find_the_words_they_look_for() {
-        let body = ErrorBody::context_length_exceeded(4096, 4000, 200).json();
+        let body = ErrorBody::context_length_exceeded("messages", 4096, 4000, 200).json();
         let text = String::from_utf8(body).expect("UTF-8");
         assert!(text.contains("maximum context length is 4096 tokens"), "{text}");
         assert!(text.contains("4200 tokens (4000 in the messages, 200 in the completion)"));
@@ -365,7 +365,7 @@ mod tests {
         assert!(!text.contains("prompt is too long"), "a smaller answer would do: {text}");
         // Claude Code reads both numbers out of these words, and LangChain knows by them that it
         // was the prompt.
-        let long = ErrorBody::context_length_exceeded(4096, 4096, 0).message;
+        let long = ErrorBody::context_length_exceeded("messages", 4096, 4096, 0).message;
         assert!(long.starts_with("prompt is too long: 4096 tokens > 4095 maximum. "), "{long}");
         assert!(long.contains("maximum context length is 4096 tokens"), "{long}");
     }

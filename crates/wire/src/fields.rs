@@ -54,6 +54,11 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// The path of this object.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The path of a field of this object.
     pub(crate) fn at(&self, name: &str) -> String {
         match self.path.as_str() {

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod answers;
 pub mod anthropic;
 mod dialect;
 mod digest;

@@ -68,11 +68,6 @@ impl Model {
 
 /// The body of `GET /v1/models`.
 pub fn list(models: &[Model]) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct List<'a> {
-        object: &'static str,
-        data: Vec<Entry<'a>>,
-    }
     let data = models.iter().map(Entry::from).collect();
     serde_json::to_vec(&List { object: "list", data }).expect("wire types always serialise")
 }
@@ -82,7 +77,24 @@ pub fn one(model: &Model) -> Vec<u8> {
     serde_json::to_vec(&Entry::from(model)).expect("wire types always serialise")
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ModelList")]
+struct List<'a> {
+    object: &'static str,
+    data: Vec<Entry<'a>>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AnthropicModelList")]
+struct Page<'a> {
+    data: Vec<Info<'a>>,
+    has_more: bool,
+    first_id: Option<&'a str>,
+    last_id: Option<&'a str>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ModelEntry")]
 struct Entry<'a> {
     object: &'static str,
     #[serde(flatten)]
@@ -97,13 +109,6 @@ impl<'a> From<&'a Model> for Entry<'a> {
 
 /// The body of `GET /v1/models` in Anthropic's shape; everything is on one page.
 pub fn anthropic_list(models: &[Model]) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Page<'a> {
-        data: Vec<Info<'a>>,
-        has_more: bool,
-        first_id: Option<&'a str>,
-        last_id: Option<&'a str>,
-    }
     let page = Page {
         data: models.iter().map(Info::from).collect(),
         has_more: false,
@@ -118,7 +123,8 @@ pub fn anthropic_one(model: &Model) -> Vec<u8> {
     serde_json::to_vec(&Info::from(model)).expect("wire types always serialise")
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "AnthropicModel")]
 struct Info<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
@@ -166,8 +172,14 @@ fn rfc3339(unix_secs: u64) -> String {
 }
 
 /// The shape of one model.
-pub(crate) fn schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    generator.subschema_for::<Model>()
+/// The list and one model, and both in Anthropic's shape.
+pub(crate) fn schemas(generator: &mut schemars::SchemaGenerator) -> [schemars::Schema; 4] {
+    [
+        generator.subschema_for::<List<'_>>(),
+        generator.subschema_for::<Entry<'_>>(),
+        generator.subschema_for::<Page<'_>>(),
+        generator.subschema_for::<Info<'_>>(),
+    ]
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! would, template and tools included.
 
 use dialog::{GenerateRequest, Prompt};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Serialize;
 
 use crate::fields::Object;
@@ -77,26 +78,36 @@ pub fn tokens_body(
     max_model_len: Option<u32>,
     pieces: Option<&[String]>,
 ) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        count: usize,
-        max_model_len: Option<u32>,
-        tokens: &'a [u32],
-        token_strs: Option<&'a [String]>,
-    }
-    let body = Body { count: tokens.len(), max_model_len, tokens, token_strs: pieces };
+    let body = TokensBody { count: tokens.len(), max_model_len, tokens, token_strs: pieces };
     serde_json::to_vec(&body).expect("wire types always serialise")
 }
 
 /// The body that answers `POST /detokenize`, under vLLM's name and llama-server's.
 pub fn text_body(text: &str) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct Body<'a> {
-        prompt: &'a str,
-        content: &'a str,
-    }
-    let body = Body { prompt: text, content: text };
+    let body = TextBody { prompt: text, content: text };
     serde_json::to_vec(&body).expect("wire types always serialise")
+}
+
+#[derive(Serialize, JsonSchema)]
+struct TokensBody<'a> {
+    count: usize,
+    max_model_len: Option<u32>,
+    tokens: &'a [u32],
+    token_strs: Option<&'a [String]>,
+}
+
+#[derive(Serialize, JsonSchema)]
+struct TextBody<'a> {
+    prompt: &'a str,
+    content: &'a str,
+}
+
+pub(crate) fn tokens_schema(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<TokensBody<'_>>()
+}
+
+pub(crate) fn text_schema(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<TextBody<'_>>()
 }
 
 #[cfg(test)]

@@ -22,7 +22,42 @@ impl Offer {
     }
 
     /// Reads one function, whose JSON Schema is in the field `schema`.
-    pub(crate) fn add(&mut self, function: &Object<'_>, schema: &str) -> Result<(), WireError> {
+    pub(crate) fn add(
+        &mut self,
+        function: &Object<'_>,
+        schema: &str,
+        is_deferred: bool,
+    ) -> Result<(), WireError> {
+        let tool = ToolSpec { is_deferred, ..self.read(function, schema)? };
+        if !self.names.insert(tool.name.clone()) {
+            return Err(function.wrong("name", "must be unique among the tools"));
+        }
+        self.tools.push(tool);
+        Ok(())
+    }
+
+    /// The same for one that joins in the conversation, and may stand for an earlier one; its name.
+    pub(crate) fn join(
+        &mut self,
+        function: &Object<'_>,
+        schema: &str,
+    ) -> Result<String, WireError> {
+        let tool = ToolSpec { is_deferred: true, ..self.read(function, schema)? };
+        let name = tool.name.clone();
+        if self.names.insert(name.clone()) {
+            self.tools.push(tool);
+        } else if let Some(known) = self.tools.iter_mut().find(|known| known.name == name) {
+            *known = tool;
+        }
+        Ok(name)
+    }
+
+    /// Whether a tool of this name waits to be told.
+    pub(crate) fn defers(&self, name: &str) -> bool {
+        self.tools.iter().any(|tool| tool.is_deferred && tool.name == name)
+    }
+
+    fn read(&self, function: &Object<'_>, schema: &str) -> Result<ToolSpec, WireError> {
         let longest = self.longest_name;
         let name = function.text("name")?.ok_or_else(|| function.missing("name"))?;
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.:".contains(&byte);
@@ -35,12 +70,8 @@ impl Offer {
             None => None,
             Some(_) => Some(checked_schema(function, schema)?),
         };
-        if !self.names.insert(name.clone()) {
-            return Err(function.wrong("name", "must be unique among the tools"));
-        }
         let strict = function.flag("strict")?.unwrap_or(false);
-        self.tools.push(ToolSpec { name, description, parameters, strict });
-        Ok(())
+        Ok(ToolSpec { name, description, parameters, strict, is_deferred: false })
     }
 }
 

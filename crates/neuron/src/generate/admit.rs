@@ -62,7 +62,7 @@ pub(super) async fn admit(
     let mut token_request = TokenRequest {
         grammar: grammar.map(Grammar),
         isolation: app.isolation.key(asker.identity.as_ref(), &request.sharing),
-        ..token_request(&request, &prepared, &model, &info)?
+        ..token_request(dialect, &request, &prepared, &model, &info)?
     };
     let (mark, batches) = begun(so_far, is_resumable, token_request.sampling.seed)?;
     token_request.sampling.seed = mark.seed;
@@ -97,7 +97,7 @@ pub(super) async fn admit(
     if let Err(ending) = ticket.accepted().await {
         story.outcome = Some(Outcome::Refused);
         let form = request.format.as_ref().map(|_| form_field(dialect, &request));
-        return Err(refuse_ending(form, ending));
+        return Err(refuse_ending(dialect.prompt_field(), form, ending));
     }
     served.remember(&beginnings);
     let count = request.choices - 1;
@@ -178,11 +178,11 @@ pub(super) fn refuse_not_taken(served: &Served, why: NotTaken) -> ErrorBody {
     }
 }
 
-/// `form` is the field that asks for a form of the answer, where one does.
-pub(super) fn refuse_ending(form: Option<&str>, ending: Ending) -> ErrorBody {
+/// `prompt_field` holds the prompt; `form` asks for a form of the answer, where a field does.
+pub(super) fn refuse_ending(prompt_field: &str, form: Option<&str>, ending: Ending) -> ErrorBody {
     match ending {
         Ending::Refused(Refusal::TooLong { prompt, max_tokens, context }) => {
-            ErrorBody::context_length_exceeded(context, prompt, max_tokens)
+            ErrorBody::context_length_exceeded(prompt_field, context, prompt, max_tokens)
         }
         Ending::Refused(Refusal::QueueFull { waiting }) => {
             ErrorBody::overloaded(format!("{waiting} requests are waiting already"), 2)
@@ -199,13 +199,17 @@ pub(super) fn refuse_ending(form: Option<&str>, ending: Ending) -> ErrorBody {
 }
 
 fn token_request(
+    dialect: Dialect,
     request: &GenerateRequest,
     prepared: &Prepared,
     model: &TextModel,
     info: &EngineInfo,
 ) -> Result<TokenRequest, ErrorBody> {
     let prompt = u32::try_from(prepared.tokens.len()).unwrap_or(u32::MAX);
-    let max_tokens = max_tokens(prompt, request.max_tokens, info.context, request.fit_context)?;
+    let (asked, context) = (request.max_tokens, info.context);
+    let max_tokens = max_tokens(prompt, asked, context, request.fit_context).map_err(|asked| {
+        ErrorBody::context_length_exceeded(dialect.prompt_field(), context, prompt, asked)
+    })?;
     let sampling = sampling(&request.sampling, &model.defaults);
     if let Some((token, _)) = sampling.logit_bias.iter().find(|(id, _)| *id >= info.vocab_size) {
         let size = info.vocab_size;
@@ -239,15 +243,12 @@ fn part_limit(limit: ThoughtLimit) -> PartLimit {
     PartLimit { open, close, most, ending }
 }
 
-fn max_tokens(prompt: u32, asked: Option<u32>, context: u32, fit: bool) -> Result<u32, ErrorBody> {
+/// What an answer may have at most, or, as an error, what was asked for and does not fit.
+fn max_tokens(prompt: u32, asked: Option<u32>, context: u32, fit: bool) -> Result<u32, u32> {
     let left = context.saturating_sub(prompt);
     match asked {
-        _ if left == 0 => {
-            Err(ErrorBody::context_length_exceeded(context, prompt, asked.unwrap_or(0)))
-        }
-        Some(asked) if asked > left && !fit => {
-            Err(ErrorBody::context_length_exceeded(context, prompt, asked))
-        }
+        _ if left == 0 => Err(asked.unwrap_or(0)),
+        Some(asked) if asked > left && !fit => Err(asked),
         Some(asked) => Ok(asked.min(left)),
         None => Ok(left.min(DEFAULT_MAX_TOKENS)),
     }
@@ -295,13 +296,10 @@ mod tests {
         assert_eq!(max_tokens(10, None, 100, false).unwrap(), 90);
         assert_eq!(max_tokens(10, None, 100_000, false).unwrap(), 8192);
         assert_eq!(max_tokens(10, Some(90), 100, false).unwrap(), 90);
-        let refused = max_tokens(10, Some(91), 100, false).unwrap_err();
-        assert_eq!((refused.status, refused.code), (400, Some("context_length_exceeded")));
-        assert!(refused.message.contains("maximum context length is 100 tokens"));
-        assert!(refused.message.contains("101"));
-        assert!(max_tokens(100, None, 100, false).is_err());
+        assert_eq!(max_tokens(10, Some(91), 100, false), Err(91));
+        assert_eq!(max_tokens(100, None, 100, false), Err(0));
         // Agents of some dialects ask for a fixed large number.
         assert_eq!(max_tokens(10, Some(32_000), 100, true).unwrap(), 90);
-        assert!(max_tokens(100, Some(1), 100, true).is_err());
+        assert_eq!(max_tokens(100, Some(1), 100, true), Err(1));
     }
 }

@@ -77,21 +77,16 @@ fn tokens(model: &TextModel, info: &EngineInfo, input: &Prompt) -> Result<Vec<u3
     };
     let tokens = tokens.map_err(|error| match error {
         TextError::NoEmbeddings(_) => refuse_model(&error),
-        error => of_input(refuse_text(&error, "input")),
+        error => refuse_text(&error, "input"),
     })?;
     let length = u32::try_from(tokens.len()).unwrap_or(u32::MAX);
     if length == 0 {
         return Err(refuse_text(&TextError::EmptyPrompt, "input"));
     }
     if length >= info.context {
-        return Err(of_input(ErrorBody::context_length_exceeded(info.context, length, 0)));
+        return Err(ErrorBody::context_length_exceeded("input", info.context, length, 0));
     }
     Ok(tokens)
-}
-
-fn of_input(mut error: ErrorBody) -> ErrorBody {
-    error.param = Some("input".to_owned());
-    error
 }
 
 fn refuse_model(error: &TextError) -> ErrorBody {
@@ -157,7 +152,7 @@ async fn tell(
 }
 
 fn refuse(ending: Ending) -> ErrorBody {
-    refuse_ending(None, ending)
+    refuse_ending("input", None, ending)
 }
 
 /// Cuts an embedding and brings it to length 1, as far as that is wanted.

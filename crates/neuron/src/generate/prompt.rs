@@ -122,12 +122,12 @@ pub(super) fn refuse_text(error: &TextError, prompt_field: &str) -> ErrorBody {
             ErrorBody::template_render_failed(message)
         }
         TextError::PromptTooLong { at_least, limit } => {
-            ErrorBody::context_length_exceeded(*limit, *at_least, 0)
+            ErrorBody::context_length_exceeded(prompt_field, *limit, *at_least, 0)
         }
         TextError::Format { .. } => about("tools"),
+        TextError::ImageInput { path } => about(path),
         TextError::ReservedArgument(_) => about("chat_template_kwargs"),
         TextError::NoTemplate
-        | TextError::ImageInput
         | TextError::TooLarge
         | TextError::NoFreeSentinel
         | TextError::NoEmbeddings(_)

@@ -69,6 +69,60 @@ async fn a_prompt_over_the_context_is_refused_with_both_numbers() {
     let asked = node.chat("hi", json!({"max_tokens": 64})).await;
     assert_eq!(openai(&asked), (400, json!("context_length_exceeded")));
     assert_eq!(asked.header("x-should-retry"), "false");
+    let words = "x".repeat(100);
+    for (path, field, prompt) in [
+        (CHAT, "messages", json!([{"role": "user", "content": words}])),
+        ("/v1/completions", "prompt", json!(words)),
+        ("/v1/responses", "input", json!(words)),
+    ] {
+        let refused = node.post(path, &json!({"model": "echo", field: prompt})).await;
+        assert_eq!(refused.json()["error"]["param"], field, "{}", refused.text());
+    }
+    node.stop().await;
+}
+
+// Requirement 33, robustness 79 to 81: refused where it stands, never fetched, never left out
+#[tokio::test]
+async fn an_image_is_refused_by_its_place() {
+    let node = Node::with(Script::default()).await;
+    let url = "data:image/png;base64,AA";
+    let text = |kind: &str| json!({"type": kind, "text": "What is this?"});
+    let turns = |parts: Value| {
+        let system = json!({"role": "system", "content": "S"});
+        json!([system, {"role": "user", "content": parts}])
+    };
+    let source = json!({"type": "base64", "media_type": "image/png", "data": "AA"});
+    for (path, field, prompt, place) in [
+        (
+            CHAT,
+            "messages",
+            turns(json!([text("text"),
+            {"type": "image_url", "image_url": {"url": url}}])),
+            "messages[1].content[1]",
+        ),
+        (
+            "/v1/responses",
+            "input",
+            turns(json!([text("input_text"),
+            {"type": "input_image", "image_url": url}])),
+            "input[1].content[1]",
+        ),
+        (
+            "/v1/messages",
+            "messages",
+            turns(json!([text("text"), text("text"),
+            {"type": "image", "source": source}])),
+            "messages[1].content[2]",
+        ),
+    ] {
+        let asked = json!({"model": "echo", "max_tokens": 5, field: prompt});
+        let refused = node.post(path, &asked).await;
+        assert_eq!(refused.status, 400, "{}", refused.text());
+        let error = &refused.json()["error"];
+        let said = error["message"].as_str().expect("words");
+        assert!(said.contains("image") && said.contains(place), "{said}");
+        assert!(path == "/v1/messages" || error["param"] == place, "{error}");
+    }
     node.stop().await;
 }
 

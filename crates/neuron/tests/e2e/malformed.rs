@@ -1,43 +1,24 @@
 //! Bodies that are no JSON, on every route that takes one.
 
-use testkit::{Script, must_fail_bodies};
+use testkit::{JSON_ROUTES, Script, assert_refusal, must_fail_requests};
 
 use crate::client::{request, send};
 use crate::node::Node;
-
-const ROUTES: [&str; 9] = [
-    "/v1/chat/completions",
-    "/v1/completions",
-    "/v1/responses",
-    "/v1/messages",
-    "/v1/messages/count_tokens",
-    "/v1/embeddings",
-    "/tokenize",
-    "/detokenize",
-    "/models/load",
-];
 
 // robustness 21 to 25 and requirement 3
 #[tokio::test]
 async fn what_is_no_json_is_a_400_in_the_shape_of_its_route() {
     let node = Node::with(Script::default()).await;
-    for path in ROUTES {
-        for (name, body) in must_fail_bodies() {
-            // By itself, and where nobody would look at it.
-            let inside = [&b"{\"model\": \"echo\", \"unknown\": "[..], &body, b"}"].concat();
-            for body in [body, inside] {
-                let answer = send(node.address, request("POST", path, &[], &body)).await;
-                assert_eq!(answer.status, 400, "{name} on {path}: {}", answer.text());
-                let told = answer.json();
-                let error = &told["error"];
-                assert!(error["message"].is_string(), "{name} on {path}: {told}");
-                let is_anthropic = path.starts_with("/v1/messages");
-                assert_eq!(told["type"] == "error", is_anthropic, "{name} on {path}: {told}");
-                let keys = ["message", "type", "param", "code"];
-                let is_openai = keys.iter().all(|key| error.get(key).is_some());
-                assert_eq!(is_openai, !is_anthropic && path != "/models/load", "{path}: {told}");
-            }
+    let bodies = must_fail_requests("echo");
+    for (name, body) in &bodies {
+        for path in JSON_ROUTES {
+            let answer = send(node.address, request("POST", path, &[], body)).await;
+            assert_eq!(answer.status, 400, "{name} on {path}: {}", answer.text());
+            assert_refusal(path, name, &answer.json());
         }
+        let answer = send(node.address, request("POST", "/models/load", &[], body)).await;
+        assert_eq!(answer.status, 400, "{name}: {}", answer.text());
+        assert!(answer.json()["error"]["code"].is_string(), "{name}: {}", answer.text());
     }
     node.settled().await;
     node.stop().await;

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::schema::{FORMATS, Wrong, compilable};
 use super::{Rules, enforces_calls, json_rule, literal, parsed};
-use crate::prompt::offered;
+use crate::prompt::told;
 use crate::tool_call::{CLOSE, CallForm, OPEN};
 use crate::{FormatPart, TextError, TextModel};
 
@@ -25,7 +25,7 @@ pub(super) fn body(
     request: &GenerateRequest,
     rules: &mut Rules,
 ) -> Result<Option<Calls>, TextError> {
-    let is_beside_a_format = request.format.is_some() && !offered(request).is_empty();
+    let is_beside_a_format = request.format.is_some() && told(request).next().is_some();
     if !(enforces_calls(request) || is_beside_a_format) {
         return Ok(None);
     }
@@ -33,7 +33,7 @@ pub(super) fn body(
         ToolChoice::Named(name) => Some(name),
         _ => None,
     };
-    let tools = offered(request).iter().filter(|tool| named.is_none_or(|name| *name == tool.name));
+    let tools = told(request).filter(|tool| named.is_none_or(|name| *name == tool.name));
     let mut choices = Vec::new();
     for (at, tool) in tools.enumerate() {
         let name = format!("tool{at}");

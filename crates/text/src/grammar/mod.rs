@@ -9,7 +9,7 @@ mod schema;
 use dialog::{AnswerFormat, GenerateRequest, Json, Prompt, Reasoning, ToolChoice};
 use serde_json::{Value, json};
 
-use crate::prompt::offered;
+use crate::prompt::told;
 use crate::{FormatPart, Prepared, TextError, TextModel};
 use schema::{Wrong, compilable};
 
@@ -189,7 +189,7 @@ fn regex_escape(text: &str) -> String {
 fn enforces_calls(request: &GenerateRequest) -> bool {
     match request.tool_choice {
         ToolChoice::Required | ToolChoice::Named(_) => true,
-        ToolChoice::Auto => offered(request).iter().any(|tool| tool.strict),
+        ToolChoice::Auto => told(request).any(|tool| tool.strict),
         ToolChoice::None => false,
     }
 }

@@ -15,7 +15,7 @@ fn tools() -> Vec<ToolSpec> {
         "maybe": {"type": ["string", "null"]},
     }});
     let parameters = Some(Json(schema.to_string()));
-    vec![ToolSpec { name: "f".to_owned(), description: None, parameters, strict: false }]
+    vec![ToolSpec { parameters, ..ToolSpec::new("f") }]
 }
 
 #[derive(Clone, Debug, PartialEq)]

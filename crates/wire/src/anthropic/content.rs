@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::WireError;
 use crate::fields::{self, Object};
+use crate::tools::Offer;
 
 /// Content that is a string or an array of blocks, each block with its path.
 pub(super) enum Content<'a> {
@@ -51,13 +52,20 @@ pub(super) fn shown(block: &Object<'_>) -> Result<Option<Part>, WireError> {
 
 /// What a tool gave back. A block that nobody here knows is shown as the JSON that it is, so that
 /// nothing of a result is lost.
-pub(super) fn result(parent: &Object<'_>) -> Result<Vec<Part>, WireError> {
+/// A tool that was found is told in place of its name.
+pub(super) fn result(parent: &Object<'_>, offer: &Offer) -> Result<Vec<Part>, WireError> {
     let blocks = match content(parent, "content")? {
         Content::Text(text) => return Ok(vec![Part::Text(text)]),
         Content::Blocks(blocks) => blocks,
     };
     let raws = parent.array("content")?.unwrap_or_default();
     let read = |(block, raw): (&Object<'_>, &RawValue)| {
+        if kind(block)? == "tool_reference"
+            && let Some(name) = block.text("tool_name")?
+            && offer.defers(&name)
+        {
+            return Ok(Part::Tool(name));
+        }
         Ok(shown(block)?.unwrap_or_else(|| Part::Text(raw.get().to_owned())))
     };
     blocks.iter().zip(raws).map(read).collect()
@@ -66,13 +74,14 @@ pub(super) fn result(parent: &Object<'_>) -> Result<Vec<Part>, WireError> {
 fn image(block: &Object<'_>) -> Result<Part, WireError> {
     let source = block.object("source")?.ok_or_else(|| block.missing("source"))?;
     let field = |name: &str| source.text(name)?.ok_or_else(|| source.missing(name));
+    let path = block.path().to_owned();
     match source.text("type")?.as_deref() {
         None => Err(source.missing("type")),
         Some("base64") => {
             let (media_type, data) = (field("media_type")?, field("data")?);
-            Ok(Part::Image(format!("data:{media_type};base64,{data}")))
+            Ok(Part::Image { url: format!("data:{media_type};base64,{data}"), path })
         }
-        Some("url") => Ok(Part::Image(field("url")?)),
+        Some("url") => Ok(Part::Image { url: field("url")?, path }),
         Some(_) => Err(source.wrong("type", "must be base64 or url")),
     }
 }

@@ -2,75 +2,87 @@
 
 use dialog::{Json, Message, Part, Role, ToolCall};
 
+use super::changes;
 use super::content::{self, Content, content};
 use super::signature;
 use crate::WireError;
 use crate::fields::Object;
+use crate::tools::Offer;
 
 /// The block that Claude Code changes with each request (requirement 131).
 const BILLING: &str = "x-anthropic-billing-header:";
 
 /// Reads the system prompt and all messages; system turns come first, wherever they stood
-/// (requirement 18).
-pub(super) fn conversation(body: &Object<'_>, model: &str) -> Result<Vec<Message>, WireError> {
+/// (requirement 18). What a system turn changes about the tools stays where it was said, within
+/// the user's turn beside it: templates know no other place, and at the front it would change what
+/// was computed for all that was said before.
+pub(super) fn conversation(
+    body: &Object<'_>,
+    model: &str,
+    offer: &mut Offer,
+) -> Result<Vec<Message>, WireError> {
     let raws = body.array("messages")?.ok_or_else(|| body.missing("messages"))?;
     if raws.is_empty() {
         return Err(body.wrong("messages", "must hold at least one message"));
     }
-    let mut system = system(body, "system", false)?;
-    let mut turns = Vec::new();
+    let mut system = system(body)?;
+    let mut turns: Vec<Message> = Vec::new();
+    let mut changes = Vec::new();
     for (index, raw) in raws.iter().enumerate() {
         let fields = Object::from_value(raw, format!("messages[{index}]"))?;
         match fields.text("role")?.as_deref() {
             None => return Err(fields.missing("role")),
-            Some("user") => user(&fields, &mut turns)?,
+            Some("user") => {
+                let at = turns.len();
+                user(&fields, offer, &mut turns)?;
+                turns[at].content.splice(0..0, changes.drain(..));
+            }
             Some("assistant") => turns.push(assistant(&fields, model)?),
             Some("system" | "developer") => {
-                system.extend(self::system(&fields, "content", true)?);
+                let told = changes::told(&fields, offer, &mut system)?;
+                match turns.last_mut() {
+                    Some(turn) if turn.role != Role::Assistant => turn.content.extend(told),
+                    _ => changes.extend(told),
+                }
             }
             Some(_) => {
                 return Err(fields.wrong("role", "must be one of user, assistant, system"));
             }
         }
     }
+    if !changes.is_empty() {
+        turns.push(turn(Role::User, changes));
+    }
     system.append(&mut turns);
     Ok(system)
 }
 
-/// One turn a block, since blocks are paragraphs and the turns are joined as such. In the middle of
-/// a conversation agents tell of changes too, such as further tools: `tells_more` shows what nobody
-/// here knows as the JSON that it is.
-fn system(parent: &Object<'_>, name: &str, tells_more: bool) -> Result<Vec<Message>, WireError> {
+/// One turn a block, since blocks are paragraphs and the turns are joined as such.
+fn system(body: &Object<'_>) -> Result<Vec<Message>, WireError> {
     let turn = |text: String| Message::text(Role::System, text);
-    match content(parent, name)? {
-        Content::Text(text) => Ok(vec![turn(text)]),
-        Content::Blocks(blocks) => {
-            let raws = parent.array(name)?.unwrap_or_default();
-            let mut turns = Vec::new();
-            for (block, raw) in blocks.iter().zip(raws) {
-                if content::kind(block)? != "text" {
-                    if !tells_more {
-                        return Err(block.wrong("type", "must be text"));
-                    }
-                    turns.push(turn(raw.get().to_owned()));
-                    continue;
-                }
-                let text = content::text(block)?;
-                if !is_billing(&text) {
-                    turns.push(turn(text));
-                }
-            }
-            Ok(turns)
+    let blocks = match content(body, "system")? {
+        Content::Text(text) => return Ok(vec![turn(text)]),
+        Content::Blocks(blocks) => blocks,
+    };
+    let mut turns = Vec::new();
+    for block in &blocks {
+        if content::kind(block)? != "text" {
+            return Err(block.wrong("type", "must be text"));
+        }
+        let text = content::text(block)?;
+        if !is_billing(&text) {
+            turns.push(turn(text));
         }
     }
+    Ok(turns)
 }
 
-fn is_billing(text: &str) -> bool {
+pub(super) fn is_billing(text: &str) -> bool {
     text.starts_with(BILLING) && !text.trim_end().contains('\n')
 }
 
 /// Results of tools come first, each as a turn of its own; what the user says follows.
-fn user(fields: &Object<'_>, turns: &mut Vec<Message>) -> Result<(), WireError> {
+fn user(fields: &Object<'_>, offer: &Offer, turns: &mut Vec<Message>) -> Result<(), WireError> {
     if fields.raw("content").is_none() {
         return Err(fields.missing("content"));
     }
@@ -85,7 +97,7 @@ fn user(fields: &Object<'_>, turns: &mut Vec<Message>) -> Result<(), WireError> 
     let mut parts = Vec::new();
     for block in &blocks {
         if content::kind(block)? == "tool_result" {
-            turns.push(tool_result(block)?);
+            turns.push(tool_result(block, offer)?);
             continue;
         }
         parts.push(content::shown(block)?.ok_or_else(|| content::unknown(block))?);
@@ -96,10 +108,10 @@ fn user(fields: &Object<'_>, turns: &mut Vec<Message>) -> Result<(), WireError> 
     Ok(())
 }
 
-fn tool_result(block: &Object<'_>) -> Result<Message, WireError> {
+fn tool_result(block: &Object<'_>, offer: &Offer) -> Result<Message, WireError> {
     let is_error = block.flag("is_error")?.unwrap_or(false);
     let id = block.text("tool_use_id")?.ok_or_else(|| block.missing("tool_use_id"))?;
-    let content = content::result(block)?;
+    let content = content::result(block, offer)?;
     Ok(Message { tool_call_id: Some(id), is_error, ..turn(Role::Tool, content) })
 }
 

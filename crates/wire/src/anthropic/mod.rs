@@ -16,8 +16,11 @@
 //! - A `thread` is refused in the words by which SDKs go on without one: nothing is stored.
 //! - A call that was cut by `max_tokens` is told as text in a whole message, where `input` has to
 //!   be an object; in a stream its pieces end where they end.
+//! - A tool with `defer_loading` is told where a result of a search, or a `tool_addition` of a
+//!   system turn, names it, and nowhere before.
 //! - Unknown fields, betas and tools of other types than `custom` are ignored.
 
+mod changes;
 mod content;
 mod error;
 mod message;
@@ -41,4 +44,4 @@ pub(crate) fn usage_in(json: &[u8]) -> Option<dialog::Usage> {
     types::read_usage(find(1).or_else(|| find(2))?)
 }
 pub(crate) use error::schema as error_schema;
-pub(crate) use types::schema;
+pub(crate) use types::{count_schema, schema};

@@ -31,8 +31,6 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
     let max_tokens = body.integer("max_tokens", 1..=i64::from(i32::MAX))?;
     let max_tokens = max_tokens.ok_or_else(|| body.missing("max_tokens"))?;
     refuse_what_is_not_done(&body)?;
-    let conversation = message::conversation(&body, &model)?;
-    refuse_begun_answer(&body, &conversation)?;
     let max_tokens = u32::try_from(max_tokens).ok();
     let request = GenerateRequest {
         sampling: sampling(&body)?,
@@ -43,7 +41,7 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
         ignore_eos: body.flag("ignore_eos")?.unwrap_or(false),
         sharing: sharing::anthropic(&body)?,
         format: format(&body)?,
-        ..prompt(&body, model, conversation)?
+        ..prompt(&body, model, true)?
     };
     Ok((request, ReplyOptions { stream }))
 }
@@ -57,8 +55,7 @@ pub fn parse(body: &[u8]) -> Result<(GenerateRequest, ReplyOptions), WireError> 
 pub fn parse_count(body: &[u8]) -> Result<GenerateRequest, WireError> {
     let body = fields::body(body)?;
     let model = peek::model(&body)?;
-    let conversation = message::conversation(&body, &model)?;
-    prompt(&body, model, conversation)
+    prompt(&body, model, false)
 }
 
 /// By which a client goes on with a conversation that its server has kept.
@@ -66,17 +63,24 @@ pub(super) const THREAD: &str = "thread";
 
 const MOST_STOPS: usize = 16;
 
+/// What shapes a prompt; `is_answered` if an answer is to follow it.
 fn prompt(
     body: &Object<'_>,
     model: String,
-    conversation: Vec<Message>,
+    is_answered: bool,
 ) -> Result<GenerateRequest, WireError> {
     // Ignored, it would cost a conversation everything that was said before.
     if body.raw(THREAD).is_some() {
         let advice = "nothing is stored here, send the whole conversation";
         return Err(body.unsupported(THREAD, advice));
     }
-    let (tools, tool_choice) = tools::offer(body)?;
+    let mut offer = tools::offer(body)?;
+    let conversation = message::conversation(body, &model, &mut offer)?;
+    if is_answered {
+        refuse_begun_answer(body, &conversation)?;
+    }
+    let mut tools = offer.tools;
+    let tool_choice = tools::choice(body, &mut tools, &conversation)?;
     let parallel_tool_calls = tools::may_call_several(body)?;
     let wish = thinking(body)?;
     let prompt = Prompt::Chat(conversation);

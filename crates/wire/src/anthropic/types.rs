@@ -129,7 +129,17 @@ pub(super) fn stop_reason(reason: FinishReason, stop_text: Option<&str>) -> &'st
 
 /// The body of `POST /v1/messages/count_tokens`.
 pub fn token_count(input_tokens: u32) -> Vec<u8> {
-    format!("{{\"input_tokens\":{input_tokens}}}").into_bytes()
+    serde_json::to_vec(&TokenCount { input_tokens }).expect("wire types always serialise")
+}
+
+#[derive(Serialize, JsonSchema)]
+struct TokenCount {
+    input_tokens: u32,
+}
+
+/// The shape of a count.
+pub(crate) fn count_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    generator.subschema_for::<TokenCount>()
 }
 
 /// The shape of a whole answer.

@@ -92,12 +92,15 @@ fn part(fields: &Object<'_>) -> Result<Part, WireError> {
 }
 
 fn image(fields: &Object<'_>) -> Result<Part, WireError> {
+    let path = fields.path().to_owned();
     let Some(raw) = fields.raw("image_url") else { return Err(fields.missing("image_url")) };
     if raw.get().starts_with('"') {
-        return Ok(Part::Image(fields::text(raw, || fields.at("image_url"))?));
+        let url = fields::text(raw, || fields.at("image_url"))?;
+        return Ok(Part::Image { url, path });
     }
     let image = Object::from_value(raw, fields.at("image_url"))?;
-    Ok(Part::Image(image.text("url")?.ok_or_else(|| image.missing("url"))?))
+    let url = image.text("url")?.ok_or_else(|| image.missing("url"))?;
+    Ok(Part::Image { url, path })
 }
 
 fn tool_calls(fields: &Object<'_>) -> Result<Vec<ToolCall>, WireError> {

@@ -1,39 +1,33 @@
 //! Events -> chunks of a stream, or one body.
 
-use dialog::{Event, FinishReason, Timings, TokenLogprob, Usage};
+use dialog::{Event, TokenLogprob};
 
 use super::ReplyOptions;
 use super::types::{
     Call, CallDelta, Choice, Chunk, ChunkChoice, Completion, Delta, Function, FunctionDelta,
     Message, finish_reason,
 };
-use crate::answer::{Answer, Block, End, Kind};
+use crate::answer::{Answer, Block, Change, End, Kind};
+use crate::answers::{Answers, Ends};
 use crate::logprobs::ContentBody;
 use crate::projector::{EventCollector, EventStream};
-use crate::usage::{TimingsBody, UsageBody, add_choice};
+use crate::usage::{TimingsBody, UsageBody};
 use crate::{ErrorBody, sse};
 
 /// Turns the events of one or more answers into server-sent events.
 ///
 /// Events after the end of an answer give nothing, so that an end is written exactly once.
 pub struct Stream {
+    head: Head,
+    answers: Answers,
+}
+
+/// What all chunks of a stream have in common.
+struct Head {
     id: String,
     model: String,
     created: u64,
     include_usage: bool,
-    choices: Vec<ChoiceState>,
-    usage: Usage,
-    ended: bool,
-}
-
-/// One of the answers.
-#[derive(Clone, Default)]
-struct ChoiceState {
-    /// A call whose arguments have not begun; it must show at least an empty object.
-    bare_call: Option<u32>,
-    /// Of tokens whose words have not come yet.
-    logprobs: Vec<TokenLogprob>,
-    ended: bool,
 }
 
 impl Stream {
@@ -44,125 +38,70 @@ impl Stream {
         created: u64,
         options: &ReplyOptions,
     ) -> Self {
-        Self {
-            id: id.into(),
-            model: model.into(),
-            created,
-            include_usage: options.include_usage,
-            choices: vec![ChoiceState::default(); options.choices as usize],
-            usage: Usage::default(),
-            ended: false,
-        }
+        let (id, model, include_usage) = (id.into(), model.into(), options.include_usage);
+        let answers = Answers::new(options.choices);
+        Self { head: Head { id, model, created, include_usage }, answers }
     }
 
     fn take(&mut self, choice: u32, event: &Event) -> Vec<u8> {
         let mut out = Vec::new();
-        let state = self.choices.get(choice as usize);
-        if self.ended || state.is_none_or(|state| state.ended) {
-            return out;
+        let Some(answer) = self.answers.open(choice) else { return out };
+        if matches!(event, Event::Started { .. }) {
+            let delta = Delta { role: Some("assistant"), content: Some(""), ..Delta::default() };
+            self.head.delta(&mut out, choice, delta, &[]);
         }
-        self.settle_bare_call(&mut out, choice, event);
-        match event {
-            Event::Started { .. } => {
-                let delta =
-                    Delta { role: Some("assistant"), content: Some(""), ..Delta::default() };
-                self.delta(&mut out, choice, delta, &[]);
-            }
-            Event::Text(text) => {
-                let logprobs = std::mem::take(&mut self.choices[choice as usize].logprobs);
-                let delta = Delta { content: Some(text), ..Delta::default() };
-                self.delta(&mut out, choice, delta, &logprobs);
-            }
-            Event::Reasoning(text) => {
-                let delta = Delta { reasoning_content: Some(text), ..Delta::default() };
-                self.delta(&mut out, choice, delta, &[]);
-            }
-            Event::Logprobs(logprobs) => {
-                self.choices[choice as usize].logprobs.extend_from_slice(logprobs);
-            }
-            Event::ToolCall { index, id, name } => {
-                self.choices[choice as usize].bare_call = Some(*index);
-                self.call(&mut out, choice, *index, Some((id, name)), "");
-            }
-            Event::ToolArguments { index, delta } => {
-                self.call(&mut out, choice, *index, None, delta);
-            }
-            Event::StopText(_) => {}
-            Event::Finished { reason, usage, timings } => {
-                add_choice(&mut self.usage, choice, usage);
-                self.finish(&mut out, choice, *reason, &TimingsBody::new(usage, timings));
-            }
-            Event::Failed(failure) => {
-                self.ended = true;
-                sse::push_data(&mut out, &ErrorBody::from_failure(failure).envelope());
-            }
+        for (index, change) in answer.take(event) {
+            let Some(delta) = delta(answer.blocks(), index, &change) else { continue };
+            let logprobs = match delta.content {
+                Some(_) => answer.fresh_logprobs(),
+                None => &[],
+            };
+            self.head.delta(&mut out, choice, delta, logprobs);
+        }
+        if answer.ended() {
+            let end = answer.end();
+            let last = answer.fresh_logprobs().to_vec();
+            self.finish(&mut out, choice, end, &last);
         }
         out
     }
 
-    fn settle_bare_call(&mut self, out: &mut Vec<u8>, choice: u32, next: &Event) {
-        let arguments = match next {
-            Event::ToolArguments { index, delta } if !delta.is_empty() => Some(*index),
-            Event::ToolArguments { .. } | Event::Failed(_) | Event::Logprobs(_) => return,
-            _ => None,
-        };
-        if let Some(index) = self.choices[choice as usize].bare_call.take()
-            && arguments != Some(index)
-        {
-            self.call(out, choice, index, None, "{}");
-        }
-    }
-
-    fn call(
-        &self,
-        out: &mut Vec<u8>,
-        choice: u32,
-        index: u32,
-        opening: Option<(&String, &String)>,
-        arguments: &str,
-    ) {
-        let call = CallDelta {
-            index,
-            id: opening.map(|(id, _)| id.as_str()),
-            kind: opening.map(|_| "function"),
-            function: FunctionDelta { name: opening.map(|(_, name)| name.as_str()), arguments },
-        };
-        self.delta(out, choice, Delta { tool_calls: Some([call]), ..Delta::default() }, &[]);
-    }
-
-    fn delta(&self, out: &mut Vec<u8>, index: u32, delta: Delta<'_>, logprobs: &[TokenLogprob]) {
-        let logprobs = ContentBody::new(logprobs);
-        let choice = ChunkChoice { index, delta, logprobs, finish_reason: None };
-        self.chunk(out, &[choice], None, None);
-    }
-
+    /// `last` are of tokens whose words never came, as those of a stop text.
     fn finish(
         &mut self,
         out: &mut Vec<u8>,
         index: u32,
-        reason: FinishReason,
-        timings: &TimingsBody,
+        end: Result<End, ErrorBody>,
+        last: &[TokenLogprob],
     ) {
-        let state = &mut self.choices[index as usize];
-        state.ended = true;
-        // Tokens whose words never came, as those of a stop text.
-        let logprobs = std::mem::take(&mut state.logprobs);
+        let End { reason, usage, timings } = match end {
+            Ok(end) => end,
+            Err(error) => {
+                self.answers.fail();
+                return sse::push_data(out, &error.envelope());
+            }
+        };
         let choice = ChunkChoice {
             index,
             delta: Delta::default(),
-            logprobs: ContentBody::new(&logprobs),
+            logprobs: ContentBody::new(last),
             finish_reason: Some(finish_reason(reason)),
         };
-        self.chunk(out, &[choice], None, Some(*timings));
-        if self.choices.iter().any(|choice| !choice.ended) {
-            return;
-        }
+        self.head.chunk(out, &[choice], None, Some(TimingsBody::new(&usage, &timings)));
+        let Ok(Ends { usage, .. }) = self.answers.ends() else { return };
         // Requirement 134: only when asked for.
-        if self.include_usage {
-            self.chunk(out, &[], Some(UsageBody::from(&self.usage)), None);
+        if self.head.include_usage {
+            self.head.chunk(out, &[], Some(UsageBody::from(&usage)), None);
         }
         out.extend_from_slice(sse::DONE);
-        self.ended = true;
+    }
+}
+
+impl Head {
+    fn delta(&self, out: &mut Vec<u8>, index: u32, delta: Delta<'_>, logprobs: &[TokenLogprob]) {
+        let logprobs = ContentBody::new(logprobs);
+        let choice = ChunkChoice { index, delta, logprobs, finish_reason: None };
+        self.chunk(out, &[choice], None, None);
     }
 
     fn chunk(
@@ -185,12 +124,35 @@ impl Stream {
     }
 }
 
+/// What a change of a block tells; words and thoughts need no announcement.
+fn delta<'a>(blocks: &'a [Block], index: usize, change: &Change<'a>) -> Option<Delta<'a>> {
+    let (opening, arguments) = match (change, &blocks[index].kind) {
+        (Change::Delta(words), Kind::Text) => {
+            return Some(Delta { content: Some(*words), ..Delta::default() });
+        }
+        (Change::Delta(words), Kind::Reasoning) => {
+            return Some(Delta { reasoning_content: Some(*words), ..Delta::default() });
+        }
+        (Change::Open, Kind::Call { id, name }) => (Some((id.as_str(), name.as_str())), ""),
+        (Change::Delta(words), Kind::Call { .. }) => (None, *words),
+        (Change::Open | Change::Close, _) => return None,
+    };
+    let is_call = |block: &&Block| matches!(block.kind, Kind::Call { .. });
+    let call = CallDelta {
+        index: blocks[..index].iter().filter(is_call).count() as u32,
+        id: opening.map(|(id, _)| id),
+        kind: opening.map(|_| "function"),
+        function: FunctionDelta { name: opening.map(|(_, name)| name), arguments },
+    };
+    Some(Delta { tool_calls: Some([call]), ..Delta::default() })
+}
+
 /// Gathers the events of one or more answers into one body.
 pub struct Collector {
     id: String,
     model: String,
     created: u64,
-    answers: Vec<Answer>,
+    answers: Answers,
 }
 
 impl Collector {
@@ -201,7 +163,7 @@ impl Collector {
         created: u64,
         options: &ReplyOptions,
     ) -> Self {
-        let answers = (0..options.choices).map(|_| Answer::default()).collect();
+        let answers = Answers::new(options.choices);
         Self { id: id.into(), model: model.into(), created, answers }
     }
 }
@@ -252,7 +214,7 @@ impl EventStream for Stream {
     }
 
     fn ended(&self) -> bool {
-        self.ended
+        self.answers.ended()
     }
 }
 
@@ -262,20 +224,11 @@ impl EventCollector for Collector {
     }
 
     fn choice(&mut self, choice: u32, event: &Event) {
-        if let Some(answer) = self.answers.get_mut(choice as usize) {
-            answer.take(event);
-        }
+        self.answers.take(choice, event);
     }
 
     fn finish(self: Box<Self>) -> Result<Vec<u8>, ErrorBody> {
-        let ends: Vec<End> = self.answers.iter().map(Answer::end).collect::<Result<_, _>>()?;
-        let (mut usage, mut timings) = (Usage::default(), Timings::default());
-        for (index, end) in (0..).zip(&ends) {
-            add_choice(&mut usage, index, &end.usage);
-            if index == 0 {
-                timings = end.timings;
-            }
-        }
+        let Ends { ends, usage, timings } = self.answers.ends()?;
         let choices = self.answers.iter().zip(&ends).enumerate();
         let completion = Completion {
             id: &self.id,

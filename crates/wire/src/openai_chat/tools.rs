@@ -25,7 +25,7 @@ fn tools(body: &Object<'_>) -> Result<Vec<ToolSpec>, WireError> {
             Some(_) => continue,
         }
         let function = fields.object("function")?.ok_or_else(|| fields.missing("function"))?;
-        offer.add(&function, "parameters")?;
+        offer.add(&function, "parameters", false)?;
     }
     Ok(offer.tools)
 }

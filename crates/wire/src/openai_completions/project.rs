@@ -1,95 +1,91 @@
 //! Events -> chunks of a stream, or one body.
 
-use dialog::{Event, Timings, Usage};
+use dialog::Event;
 
 use super::ReplyOptions;
 use super::types::{Choice, Completion, finish_reason};
 use crate::answer::{Answer, Change, End};
+use crate::answers::{Answers, Ends};
 use crate::logprobs::ListsBody;
 use crate::projector::{EventCollector, EventStream, Stamp};
-use crate::usage::{TimingsBody, UsageBody, add_choice};
+use crate::usage::{TimingsBody, UsageBody};
 use crate::{ErrorBody, sse};
 
 /// Turns the events of one or more answers into server-sent events.
 pub struct Stream {
+    head: Head,
+    answers: Answers,
+    /// Of each answer: characters of its tokens so far.
+    offsets: Vec<usize>,
+}
+
+/// What all chunks of a stream have in common.
+struct Head {
     id: String,
     stamp: Stamp,
     include_usage: bool,
-    choices: Vec<ChoiceState>,
-    usage: Usage,
-    ended: bool,
-}
-
-/// One of the answers.
-#[derive(Default)]
-struct ChoiceState {
-    answer: Answer,
-    /// Characters of its tokens so far.
-    offset: usize,
 }
 
 impl Stream {
     /// A stream whose chunks all carry the same stamp.
     pub fn new(stamp: Stamp, options: &ReplyOptions) -> Self {
         Self {
-            id: id(&stamp),
-            stamp,
-            include_usage: options.include_usage,
-            choices: (0..options.choices).map(|_| ChoiceState::default()).collect(),
-            usage: Usage::default(),
-            ended: false,
+            head: Head { id: id(&stamp), stamp, include_usage: options.include_usage },
+            answers: Answers::new(options.choices),
+            offsets: vec![0; options.choices as usize],
         }
     }
 
     fn take(&mut self, index: u32, event: &Event) -> Vec<u8> {
         let mut out = Vec::new();
-        let Some(state) = self.choices.get_mut(index as usize) else { return out };
-        if self.ended || state.answer.ended() {
-            return out;
-        }
-        let mut words = Vec::new();
+        let Some(answer) = self.answers.open(index) else { return out };
+        let offset = &mut self.offsets[index as usize];
         if matches!(event, Event::Started { .. }) {
             // Clients and gateways see that the answer has begun before its first word.
-            words.push(choice(index, "", None));
+            self.head.chunk(&mut out, &[choice(index, "", None)], None, None);
         }
-        for (_, change) in state.answer.take(event) {
+        for (_, change) in answer.take(event) {
             if let Change::Delta(delta) = change {
-                let logprobs = ListsBody::new(state.answer.fresh_logprobs(), &mut state.offset);
-                words.push(Choice { logprobs, ..choice(index, delta, None) });
+                let logprobs = ListsBody::new(answer.fresh_logprobs(), offset);
+                let told = Choice { logprobs, ..choice(index, delta, None) };
+                self.head.chunk(&mut out, &[told], None, None);
             }
         }
-        let end = state.answer.ended().then(|| state.answer.end());
-        for choice in words {
-            self.chunk(&mut out, &[choice], None, None);
-        }
-        if let Some(end) = end {
-            self.finish(&mut out, index, end);
+        if answer.ended() {
+            // Of tokens whose words never came, as those of a stop text.
+            let last = ListsBody::new(answer.fresh_logprobs(), offset);
+            let end = answer.end();
+            self.finish(&mut out, index, end, last);
         }
         out
     }
 
-    fn finish(&mut self, out: &mut Vec<u8>, index: u32, end: Result<End, ErrorBody>) {
+    fn finish(
+        &mut self,
+        out: &mut Vec<u8>,
+        index: u32,
+        end: Result<End, ErrorBody>,
+        logprobs: Option<ListsBody>,
+    ) {
         let End { reason, usage, timings } = match end {
             Ok(end) => end,
             Err(error) => {
-                self.ended = true;
+                self.answers.fail();
                 return sse::push_data(out, &error.envelope());
             }
         };
-        add_choice(&mut self.usage, index, &usage);
-        let last = choice(index, "", Some(finish_reason(reason)));
-        self.chunk(out, &[last], None, Some(TimingsBody::new(&usage, &timings)));
-        if self.choices.iter().any(|choice| !choice.answer.ended()) {
-            return;
-        }
+        let last = Choice { logprobs, ..choice(index, "", Some(finish_reason(reason))) };
+        self.head.chunk(out, &[last], None, Some(TimingsBody::new(&usage, &timings)));
+        let Ok(Ends { usage, .. }) = self.answers.ends() else { return };
         // Requirement 134: only when asked for.
-        if self.include_usage {
-            self.chunk(out, &[], Some(UsageBody::from(&self.usage)), None);
+        if self.head.include_usage {
+            self.head.chunk(out, &[], Some(UsageBody::from(&usage)), None);
         }
         out.extend_from_slice(sse::DONE);
-        self.ended = true;
     }
+}
 
+impl Head {
     fn chunk(
         &self,
         out: &mut Vec<u8>,
@@ -124,20 +120,20 @@ impl EventStream for Stream {
     }
 
     fn ended(&self) -> bool {
-        self.ended
+        self.answers.ended()
     }
 }
 
 /// Gathers the events of one or more answers into one body.
 pub struct Collector {
     stamp: Stamp,
-    answers: Vec<Answer>,
+    answers: Answers,
 }
 
 impl Collector {
     /// A body with this stamp.
     pub fn new(stamp: Stamp, options: &ReplyOptions) -> Self {
-        Self { stamp, answers: (0..options.choices).map(|_| Answer::default()).collect() }
+        Self { stamp, answers: Answers::new(options.choices) }
     }
 }
 
@@ -147,20 +143,11 @@ impl EventCollector for Collector {
     }
 
     fn choice(&mut self, choice: u32, event: &Event) {
-        if let Some(answer) = self.answers.get_mut(choice as usize) {
-            answer.take(event);
-        }
+        self.answers.take(choice, event);
     }
 
     fn finish(self: Box<Self>) -> Result<Vec<u8>, ErrorBody> {
-        let ends: Vec<End> = self.answers.iter().map(Answer::end).collect::<Result<_, _>>()?;
-        let (mut usage, mut timings) = (Usage::default(), Timings::default());
-        for (index, end) in (0..).zip(&ends) {
-            add_choice(&mut usage, index, &end.usage);
-            if index == 0 {
-                timings = end.timings;
-            }
-        }
+        let Ends { ends, usage, timings } = self.answers.ends()?;
         let texts: Vec<String> = self.answers.iter().map(text).collect();
         let told = self.answers.iter().zip(&ends).zip(&texts);
         let choices: Vec<Choice<'_>> = (0..)

@@ -127,7 +127,10 @@ fn part(part: &Object<'_>) -> Result<Option<Part>, WireError> {
         None => Err(part.missing("type")),
         Some("input_text" | "output_text" | "text") => Ok(Some(Part::Text(text("text")?))),
         Some("refusal") => Ok(Some(Part::Text(text("refusal")?))),
-        Some("input_image") => Ok(Some(Part::Image(text("image_url")?))),
+        Some("input_image") => {
+            let path = part.path().to_owned();
+            Ok(Some(Part::Image { url: text("image_url")?, path }))
+        }
         Some("input_file" | "input_audio") => {
             Err(part.unsupported("type", "only text and images are read"))
         }

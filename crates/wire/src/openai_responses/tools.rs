@@ -19,8 +19,8 @@ pub(super) fn offer(body: &Object<'_>) -> Result<(Vec<ToolSpec>, ToolChoice), Wi
         }
         // Definitions are flat here; some clients send the nested form of the chat dialect.
         match tool.object("function")? {
-            Some(nested) => offer.add(&nested, "parameters")?,
-            None => offer.add(&tool, "parameters")?,
+            Some(nested) => offer.add(&nested, "parameters", false)?,
+            None => offer.add(&tool, "parameters", false)?,
         }
     }
     let wish = wish(body)?;

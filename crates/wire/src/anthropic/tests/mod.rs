@@ -1,2 +1,3 @@
+mod late_tools;
 mod parse;
 mod project;

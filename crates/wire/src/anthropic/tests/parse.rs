@@ -18,18 +18,18 @@ fn read(more: &Value) -> Result<(GenerateRequest, ReplyOptions), WireError> {
     parse(&body(more))
 }
 
-fn accepted(more: &Value) -> GenerateRequest {
+pub(super) fn accepted(more: &Value) -> GenerateRequest {
     read(more).unwrap_or_else(|error| panic!("{more}: {error}")).0
 }
 
-fn turns(request: GenerateRequest) -> Vec<Message> {
+pub(super) fn turns(request: GenerateRequest) -> Vec<Message> {
     match request.prompt {
         Prompt::Chat(turns) => turns,
         other => panic!("{other:?}"),
     }
 }
 
-fn param(more: &Value) -> String {
+pub(super) fn param(more: &Value) -> String {
     let error = read(more).map(|_| ()).expect_err(&format!("{more} was accepted"));
     assert!(error.to_string().len() < 400 && !error.to_string().contains("::"), "{error}");
     error.param().unwrap_or_default().to_owned()
@@ -136,20 +136,6 @@ fn calls_and_their_results_come_both_ways() {
     assert_eq!((&*turns[4].joined_text(), &*turns[5].joined_text()), ("", "There."));
 }
 
-#[test]
-fn changes_of_tools_in_the_middle_of_a_conversation_are_shown() {
-    let change = json!({"type": "tool_addition", "tool": {
-        "type": "tool_definition", "definition": {"name": "h", "input_schema": {}}}});
-    let turns = turns(accepted(&json!({"messages": [
-        {"role": "user", "content": "a"},
-        {"role": "system", "content": [{"type": "text", "text": "From now on:"}, change]},
-        {"role": "user", "content": "b"},
-    ]})));
-    assert_eq!(turns[0].joined_text(), "From now on:");
-    assert_eq!(turns[1].joined_text(), change.to_string());
-    assert_eq!(param(&json!({"system": [change]})), "system[0].type");
-}
-
 // Requirement 33: an image reaches the model's check instead of being dropped
 #[test]
 fn images_and_documents_are_read_or_refused() {
@@ -157,9 +143,13 @@ fn images_and_documents_are_read_or_refused() {
     let image = |source: Value| user(json!({"type": "image", "source": source}));
     let part = |more: &Value| turns(accepted(more)).remove(0).content.remove(0);
     let base64 = json!({"type": "base64", "media_type": "image/png", "data": "AA"});
-    assert_eq!(part(&image(base64)), Part::Image("data:image/png;base64,AA".to_owned()));
+    let shown = |url: &str| {
+        let path = "messages[0].content[0]".to_owned();
+        Part::Image { url: url.to_owned(), path }
+    };
+    assert_eq!(part(&image(base64)), shown("data:image/png;base64,AA"));
     let url = json!({"type": "url", "url": "https://x"});
-    assert_eq!(part(&image(url)), Part::Image("https://x".to_owned()));
+    assert_eq!(part(&image(url)), shown("https://x"));
     let document = |source: Value| user(json!({"type": "document", "source": source}));
     let plain = json!({"type": "text", "media_type": "text/plain", "data": "words"});
     assert_eq!(part(&document(plain)), Part::Text("words".to_owned()));

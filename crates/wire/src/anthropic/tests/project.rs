@@ -99,7 +99,8 @@ fn refusals_have_the_dialects_statuses_and_envelope() {
         assert!(body["error"]["message"].as_str().is_some_and(|message| !message.is_empty()));
     }
     // Requirement 4: agents of this dialect look for these words.
-    let (_, body) = Dialect::Anthropic.error(&ErrorBody::context_length_exceeded(10, 20, 0), "r");
+    let (_, body) =
+        Dialect::Anthropic.error(&ErrorBody::context_length_exceeded("messages", 10, 20, 0), "r");
     let body = String::from_utf8(body).expect("UTF-8");
     assert!(body.contains("prompt is too long: ") && body.contains("is 10 tokens"), "{body}");
 }

@@ -106,7 +106,8 @@ fn messages_take_every_shape_that_agents_send() {
     use Role::{Assistant, System, Tool, User};
     assert_eq!(roles, [System, System, User, Assistant, Assistant, Tool, Assistant]);
     assert_eq!(read[2].joined_text(), "ab");
-    assert_eq!(read[2].content[2], Part::Image("data:x".to_owned()));
+    let path = "messages[2].content[2]".to_owned();
+    assert_eq!(read[2].content[2], Part::Image { url: "data:x".to_owned(), path });
     assert_eq!(read[3].content, []);
     assert_eq!(read[3].tool_calls[0].arguments, Json("{\"a\": 1.0}".to_owned()));
     assert_eq!(read[4].tool_calls[0].arguments, Json("{\"a\":2}".to_owned()));

@@ -92,7 +92,8 @@ fn items_become_turns() {
     // Requirement 19
     assert_eq!(read[1].tool_calls[0].arguments, Json("{\"a\": 1.0}".to_owned()));
     assert_eq!((read[2].tool_call_id.as_deref(), &*read[3].joined_text()), (Some("c1"), "two"));
-    assert_eq!(read[5].content, [Part::Image("data:x".to_owned())]);
+    let path = "input[11].content[0]".to_owned();
+    assert_eq!(read[5].content, [Part::Image { url: "data:x".to_owned(), path }]);
 }
 
 #[test]
