@@ -4,9 +4,12 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::Request;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -29,6 +32,8 @@ use crate::{Error, reload};
 
 /// Requirement 128.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes that a request's headers may have.
+const MOST_HEADER_BYTES: usize = 64 << 10;
 /// How long requests have to end once they were told to.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long accepting rests when the system has no more file descriptors.
@@ -203,21 +208,41 @@ async fn welcome(
     .await;
 }
 
-async fn serve<S>(app: Arc<App>, socket: S, door: Door, mut closed: watch::Receiver<bool>)
+async fn serve<S>(app: Arc<App>, socket: S, door: Door, closed: watch::Receiver<bool>)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let service = service_fn(move |request| {
+    let answer = move |request| {
         let app = Arc::clone(&app);
         // A connection keeps room for what its requests need: boxed, that is a pointer while none
         // is being answered, or while an answer streams.
         async move { Ok::<_, Infallible>(Box::pin(enter(app, door, request)).await) }
-    });
+    };
+    speak(socket, answer, closed).await;
+}
+
+/// Serves one connection until it ends, or until nothing is left to answer once `closed` says so.
+async fn speak<S, A, F, B>(socket: S, answer: A, mut closed: watch::Receiver<bool>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    A: Fn(Request<Incoming>) -> F + Send,
+    F: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    builder.http2().timer(TokioTimer::new());
+    builder.http1().max_buf_size(MOST_HEADER_BYTES);
+    builder.http2().timer(TokioTimer::new()).max_header_list_size(MOST_HEADER_BYTES as u32);
+    let has_asked = AtomicBool::new(false);
+    let service = service_fn(|request| {
+        has_asked.store(true, Ordering::Relaxed);
+        answer(request)
+    });
     // Pinned where it is made: a future has room for each place that a value is moved to.
     let mut connection = pin!(builder.serve_connection(TokioIo::new(socket), service));
+    // The time-out of headers begins only when first bytes have told which HTTP is spoken.
+    let mut silence = pin!(tokio::time::sleep(HEADER_TIMEOUT));
     let mut is_closing = *closed.borrow();
     if is_closing {
         connection.as_mut().graceful_shutdown();
@@ -225,6 +250,12 @@ where
     let ended = loop {
         tokio::select! {
             ended = connection.as_mut() => break ended,
+            () = silence.as_mut(), if !has_asked.load(Ordering::Relaxed) => {
+                if !has_asked.load(Ordering::Relaxed) {
+                    tracing::debug!("a connection asked nothing");
+                    return;
+                }
+            }
             _ = closed.changed(), if !is_closing => {
                 is_closing = true;
                 connection.as_mut().graceful_shutdown();
@@ -240,5 +271,46 @@ async fn enter(app: Arc<App>, door: Door, request: Request<Incoming>) -> Reply {
     match door {
         Door::Clients => app::answer(app, request).await,
         Door::Operators => app::answer_operator(app, request).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Empty;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::{Instant, timeout};
+
+    use super::*;
+
+    /// How long a connection stays that has sent so much, and what it was answered.
+    async fn until_closed(sent: &[u8]) -> (Duration, Vec<u8>) {
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        let (_closing, closed) = watch::channel(false);
+        let answer = |_| async { Ok(Response::new(Empty::<Bytes>::new())) };
+        tokio::spawn(speak(near, answer, closed));
+        let began = Instant::now();
+        far.write_all(sent).await.expect("it is open");
+        let mut read = Vec::new();
+        let ended = timeout(4 * HEADER_TIMEOUT, far.read_to_end(&mut read)).await;
+        ended.expect("it stays open for ever").ok();
+        (began.elapsed(), read)
+    }
+
+    /// Requirement 128. The third begins as HTTP/2 does.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_asks_nothing_is_ended() {
+        for sent in ["", "GET / HTTP/1.1\r\nhost: x\r\n", "PRI * HT"] {
+            let (waited, _) = until_closed(sent.as_bytes()).await;
+            assert!(waited >= HEADER_TIMEOUT && waited < 2 * HEADER_TIMEOUT, "{sent}: {waited:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn headers_without_end_are_refused() {
+        let mut sent = b"GET / HTTP/1.1\r\nhost: x\r\nlong: ".to_vec();
+        sent.resize(2 * MOST_HEADER_BYTES, b'x');
+        let (waited, answer) = until_closed(&sent).await;
+        assert!(waited < HEADER_TIMEOUT, "{waited:?}");
+        assert!(answer.starts_with(b"HTTP/1.1 431 "), "{}", String::from_utf8_lossy(&answer));
     }
 }
