@@ -19,8 +19,9 @@ async fn eight_streams_get_their_first_token_within_two_milliseconds_of_direct()
     let neuron = FakeNeuron::start(&[("m", Ready)]).await;
     let pieces = vec![FIRST.as_bytes().to_vec(), b"data: [DONE]\n\n".to_vec()];
     neuron.answer_with(Answer::Stream { pieces, pause: Duration::from_millis(5), end: End::Clean });
+    // An unoptimised build has more to do than one thread does in that time beside other tests.
     let text = format!(
-        "[gateway]\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n\
+        "[gateway]\nthreads = 2\nlisten = \"127.0.0.1:0\"\nmetrics_listen = \"127.0.0.1:0\"\n\
          [[neurons]]\nname = \"n\"\nendpoint = \"{}\"\n",
         neuron.url()
     );
