@@ -94,6 +94,9 @@ impl Template {
         environment.add_filter("string", |value: &Value| {
             python_json::float_text(value).unwrap_or_else(|| value.to_string())
         });
+        // Python's `None` is not iterable; the engine's own test says that it is.
+        environment
+            .add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
         environment.add_filter("tojson", tojson);
         environment.add_function("raise_exception", raise_exception);
         compile(&mut environment, source)?;

@@ -112,6 +112,13 @@ fn a_template_cannot_run_away() {
     assert!(render("{% include '/etc/passwd' %}", &turns).is_err());
 }
 
+// Requirement 35: Qwen3-Coder's template asks this of tools that are not there.
+#[test]
+fn nothing_is_not_iterable() {
+    let source = "{% if tools is iterable and tools | length > 0 %}some{% else %}none{% endif %}";
+    assert_eq!(render(source, &[Message::text(Role::User, "u")]).as_deref(), Ok("none"));
+}
+
 #[test]
 fn mistakes_say_where() {
     let error = Template::new("a\n{% if %}", SpecialTokens::default()).map(|_| ());
