@@ -114,7 +114,7 @@ class Fleet:
         self.neuron("locked", self.scripted(scenes.locked_models()), key=True)
         self.neuron("doomed", self.scripted(scenes.doomed_models()), respawn=True)
         self.url = self.cortex("cortex")
-        keys = []
+        keys = ["[ledger]", f'url = "sqlite://{self.directory / "ledger.sqlite"}"']
         for name, limit in KEYS.items():
             sha256 = hashlib.sha256(f"key-{name}".encode()).hexdigest()
             keys += ["[[auth.keys]]", f'name = "{name}"', f'sha256 = "{sha256}"', limit]
