@@ -108,18 +108,23 @@ pub(crate) async fn generate(
     match first_try(app, &asked, &mut record).await {
         Pursued::Answered(answered) => relay(app, &asked, answered, record),
         Pursued::Refused(error) => refuse(&error, record),
-        Pursued::Cold if !is_stream => match pursue(app, &asked, &mut record).await {
+        Pursued::Cold(said) if !is_stream => match pursue(app, &asked, said, &mut record).await {
             Ok(answered) => relay(app, &asked, answered, record),
             Err(error) => refuse(&error, record),
         },
-        Pursued::Cold => held(app, asked, record).await,
+        Pursued::Cold(said) => held(app, asked, said, record).await,
     }
 }
 
 /// A stream whose model is cold: an answer within a second is an ordinary one, and then the client
 /// hears how the load goes.
-async fn held(app: &Arc<App>, asked: Arc<Asked>, record: Record) -> Reply {
-    let mut job = hold::begin(app, &asked, record);
+async fn held(
+    app: &Arc<App>,
+    asked: Arc<Asked>,
+    said: Option<Box<Answered>>,
+    record: Record,
+) -> Reply {
+    let mut job = hold::begin(app, &asked, said, record);
     match tokio::time::timeout(hold::FIRST_WORD, &mut job).await {
         Ok((Ok(answered), record)) => relay(app, &asked, answered, record),
         Ok((Err(error), record)) => refuse(&error, record),

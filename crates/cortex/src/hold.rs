@@ -30,11 +30,16 @@ const REFUSAL_LIMIT_BYTES: usize = 1 << 20;
 /// A request that waits, with its story.
 pub(crate) type Job = Pin<Box<dyn Future<Output = (Result<Answered, ErrorBody>, Record)> + Send>>;
 
-/// Begins to wait.
-pub(crate) fn begin(app: &Arc<App>, asked: &Arc<Asked>, mut record: Record) -> Job {
+/// Begins to wait; `said` is what a node answered that lacks the model.
+pub(crate) fn begin(
+    app: &Arc<App>,
+    asked: &Arc<Asked>,
+    said: Option<Box<Answered>>,
+    mut record: Record,
+) -> Job {
     let (app, asked) = (Arc::clone(app), Arc::clone(asked));
     Box::pin(async move {
-        let answered = pursue(&app, &asked, &mut record).await;
+        let answered = pursue(&app, &asked, said, &mut record).await;
         (answered, record)
     })
 }

@@ -26,8 +26,9 @@ const REFRESH: Duration = Duration::from_millis(1500);
 pub(crate) enum Pursued {
     Answered(Answered),
     Refused(ErrorBody),
-    /// Its model has to be brought first.
-    Cold,
+    /// Its model has to be brought first. With what the node said that lacks it, if one was asked:
+    /// where the model cannot be brought, those are the better words.
+    Cold(Option<Box<Answered>>),
 }
 
 /// Asks a replica, and once more another one when nothing of an answer has come (requirement 123).
@@ -38,7 +39,7 @@ pub(crate) async fn first_try(app: &Arc<App>, asked: &Arc<Asked>, record: &mut R
     loop {
         let to = match app.claim(asked, tried) {
             Claim::Forward(to) => to,
-            Claim::Cold if tried.is_none() => return Pursued::Cold,
+            Claim::Cold if tried.is_none() => return Pursued::Cold(None),
             Claim::Cold => return no_other(app, asked, tried, busy, NO_OTHER).await,
             Claim::Refuse(refusal) => return no_other(app, asked, tried, busy, refusal).await,
         };
@@ -49,7 +50,7 @@ pub(crate) async fn first_try(app: &Arc<App>, asked: &Arc<Asked>, record: &mut R
             Ok(answered) => match answered.upstream.status().as_u16() {
                 503 if asked.keep.is_some() && tried.is_none() => busy = Some(answered),
                 404 | 503 if asked.keep.is_some() && is_gone(app, place, &asked.model).await => {
-                    return Pursued::Cold;
+                    return Pursued::Cold(Some(Box::new(answered)));
                 }
                 _ => return Pursued::Answered(answered),
             },
@@ -75,16 +76,20 @@ async fn no_other(
     refusal: Refusal,
 ) -> Pursued {
     match (tried, busy) {
-        (Some(place), Some(_)) if is_gone(app, place, &asked.model).await => Pursued::Cold,
+        (Some(place), Some(busy)) if is_gone(app, place, &asked.model).await => {
+            Pursued::Cold(Some(Box::new(busy)))
+        }
         (_, Some(busy)) => Pursued::Answered(busy),
         (_, None) => Pursued::Refused(refused(refusal, &asked.model)),
     }
 }
 
-/// Waits for a cold model until it is there, and asks for it then.
+/// Waits for a cold model until it is there, and asks for it then. `said` is what a node answered
+/// that lacks it.
 pub(crate) async fn pursue(
     app: &Arc<App>,
     asked: &Arc<Asked>,
+    mut said: Option<Box<Answered>>,
     record: &mut Record,
 ) -> Result<Answered, ErrorBody> {
     if asked.keep.is_none() {
@@ -108,6 +113,9 @@ pub(crate) async fn pursue(
                 return Err(refusal::late(&asked.model, waited_secs, eta_secs.clamp(1, 60) as u32));
             }
             Outcome::Nowhere(verdicts) => {
+                if let Some(said) = said {
+                    return Ok(*said);
+                }
                 tracing::warn!(id = &*record.id, model = &*asked.model, ?verdicts, "nowhere");
                 return Err(refusal::nowhere(&asked.model, &verdicts));
             }
@@ -115,7 +123,7 @@ pub(crate) async fn pursue(
         match first_try(app, asked, record).await {
             Pursued::Answered(answered) => return Ok(answered),
             Pursued::Refused(error) => return Err(error),
-            Pursued::Cold => {}
+            Pursued::Cold(words) => said = words.or(said),
         }
     }
 }
