@@ -98,23 +98,41 @@ pub(super) struct Plan {
     early_slots: usize,
 }
 
+/// What of a launch its grid follows from.
+#[derive(Clone, Copy, Debug)]
+struct Load {
+    needs: Needs,
+    rows: usize,
+    /// Tiles, or pairs of them, each of which stays within a block.
+    grains: usize,
+    pairs: bool,
+    add: bool,
+}
+
 impl Plan {
     /// None where the kernels do not apply, or their rings do not fit.
     pub(super) fn of(wanted: &Wanted<'_>, generation: u32, room: Room) -> Option<Self> {
         let Wanted { parts, pairs, rows, source, add } = *wanted;
-        let (cols, needs) = (parts[0].matrix.cols, Needs::of(parts));
+        let cols = parts[0].matrix.cols;
         let normed = source != Source::NormedRows || cols <= MOST_NORMED_COLS;
         let alike = !pairs || parts.len() == 2 && parts[0].matrix.is_like(parts[1].matrix);
         if rows > MOST_ROWS || !cols.is_multiple_of(8) || !normed || !alike {
             return None;
         }
+        let tiles: usize = parts.iter().map(|part| tiles(part.matrix.rows)).sum();
+        let grains = if pairs { tiles / 2 } else { tiles };
+        Self::fit(&Load { needs: Needs::of(parts), rows, grains, pairs, add }, generation, room)
+    }
+
+    fn fit(load: &Load, generation: u32, room: Room) -> Option<Self> {
+        let Load { needs, rows, grains, pairs, add } = load;
         let overlaps = generation >= OVERLAPPING;
-        let grains: usize = parts.iter().map(|part| tiles(part.matrix.rows)).sum();
-        let grains = if pairs { grains / 2 } else { grains };
         let places = room.multiprocessors as usize * if overlaps { 1 } else { 2 };
-        let blocks = places.min(grains);
-        let pair_bytes = if pairs { 2 * SUM_BYTES * (grains.div_ceil(blocks) + 1) } else { 0 };
-        let others = staged_bytes(&needs, rows) + 128 + 2 * WARPS * SUM_BYTES + pair_bytes;
+        let blocks = places.min(*grains);
+        // The kernel finds its share of the units in 32 bits.
+        u32::try_from(needs.units * blocks).ok()?;
+        let pair_bytes = if *pairs { 2 * SUM_BYTES * (grains.div_ceil(blocks) + 1) } else { 0 };
+        let others = staged_bytes(needs, *rows) + 128 + 2 * WARPS * SUM_BYTES + pair_bytes;
 
         let half = (room.shared_bytes as usize + RESERVED_BYTES) / 2 - RESERVED_BYTES;
         let (half, slot) = (half / PIECE_BYTES * PIECE_BYTES, WARPS * (needs.slot_bytes + 8));
@@ -124,10 +142,10 @@ impl Plan {
             slots = fit(room.shared_bytes as usize);
         }
         let mut shared = others + slots * slot;
-        if overlaps && add {
+        if overlaps && *add {
             shared = shared.max(half + PIECE_BYTES);
         }
-        let kernel = if rows == 1 { "linear_one" } else { "linear_two" };
+        let kernel = if *rows == 1 { "linear_one" } else { "linear_two" };
         let grid = Grid::line(blocks as u32, THREADS).with_shared(shared as u32);
         let early_slots = if overlaps { slots } else { 1 };
         (slots >= 2).then_some(Self { kernel, grid, slots, early_slots })
@@ -221,6 +239,61 @@ impl Part {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quant::WeightType;
+
+    const HOPPER: Room = Room { multiprocessors: 132, shared_bytes: 232_448 };
+    const AMPERE: Room = Room { multiprocessors: 108, shared_bytes: 166_912 };
+
+    fn load(format: WeightType, cols: usize, add: bool) -> Load {
+        let (rows, grains) = (1, 256);
+        let needs = Needs::of_one(format, 16 * grains, cols);
+        Load { needs, rows, grains, pairs: false, add }
+    }
+
+    /// On a multiprocessor there is room for a block of a launch that adds and one of a launch that
+    /// does not, and none for two that add.
+    #[test]
+    fn blocks_of_unlike_launches_share_a_multiprocessor() {
+        use WeightType::{BF16, Q4_K, Q6_K, Q8_0};
+        for format in [BF16, Q4_K, Q6_K, Q8_0] {
+            for cols in [1024, 4096, 5120, 12288] {
+                let taken = |add| {
+                    let plan = Plan::fit(&load(format, cols, add), 90, HOPPER).expect("it fits");
+                    assert_eq!(plan.grid.blocks, [132, 1, 1]);
+                    assert_eq!(plan.early_slots, plan.slots);
+                    plan.grid.shared as usize + RESERVED_BYTES
+                };
+                let (adds, other) = (taken(true), taken(false));
+                let all = HOPPER.shared_bytes as usize + RESERVED_BYTES;
+                assert!(adds + other <= all, "{format} {cols}: {adds} and {other} of {all}");
+                assert!(2 * adds > all, "{format} {cols}: {adds} twice in {all}");
+            }
+        }
+    }
+
+    /// Where launches do not overlap, a multiprocessor has two blocks of one.
+    #[test]
+    fn cards_whose_launches_do_not_overlap_get_two_blocks_a_multiprocessor() {
+        for add in [true, false] {
+            let plan = Plan::fit(&load(WeightType::Q4_K, 4096, add), 80, AMPERE).expect("it fits");
+            assert_eq!((plan.grid.blocks, plan.early_slots), ([216, 1, 1], 1));
+            let all = AMPERE.shared_bytes as usize + RESERVED_BYTES;
+            assert!(2 * (plan.grid.shared as usize + RESERVED_BYTES) <= all);
+        }
+    }
+
+    /// What does not fit is left to the kernels for more rows.
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let wide = load(WeightType::F32, 65_536, false);
+        assert_eq!(Plan::fit(&wide, 90, HOPPER), None, "activations fill the shared memory");
+        let many = Load {
+            needs: Needs::of_one(WeightType::Q4_K, 1 << 26, 4096),
+            grains: 1 << 22,
+            ..load(WeightType::Q4_K, 4096, false)
+        };
+        assert_eq!(Plan::fit(&many, 90, HOPPER), None, "units times blocks pass 32 bits");
+    }
 
     /// The kernel reads the same layout: places first, then numbers, without gaps.
     #[test]

@@ -140,7 +140,7 @@ pub(super) struct Needs {
     pub(super) halves: bool,
     pub(super) floats: bool,
     pub(super) slot_bytes: usize,
-    units: usize,
+    pub(super) units: usize,
     pub(super) padded: usize,
 }
 
@@ -156,6 +156,14 @@ impl Needs {
             units: parts.iter().map(units).sum(),
             padded: parts[0].matrix.padded(),
         }
+    }
+
+    /// Those of one matrix.
+    #[cfg(test)]
+    pub(super) fn of_one(format: WeightType, rows: usize, padded: usize) -> Self {
+        let floats = takes_floats(format);
+        let units = tiles(rows) * padded / unit_cols(format);
+        Self { halves: !floats, floats, slot_bytes: unit_bytes(format), units, padded }
     }
 
     /// Bytes of `rows` rows of activations in shared memory, where they lie a little apart.
@@ -290,12 +298,6 @@ mod tests {
     const H200: Room = Room { multiprocessors: 132, shared_bytes: 232_448 };
     const SMALL: Room = Room { multiprocessors: 28, shared_bytes: 101_376 };
 
-    fn needs(format: WeightType, rows: usize, padded: usize) -> Needs {
-        let floats = takes_floats(format);
-        let units = tiles(rows) * padded / unit_cols(format);
-        Needs { halves: !floats, floats, slot_bytes: unit_bytes(format), units, padded }
-    }
-
     /// Every plan fits its card, keeps the memory busy and covers all rows.
     #[test]
     fn rings_fit_beside_the_activations() {
@@ -304,7 +306,7 @@ mod tests {
             for cols in [256, 4096, 17408] {
                 for room in [H200, SMALL] {
                     for rows in [1, 2, 8, 9, 16, 17, 64] {
-                        let plan = needs(format, 5120, cols).plan(room, rows);
+                        let plan = Needs::of_one(format, 5120, cols).plan(room, rows);
                         let what = format!("{format} {cols} {rows}: {plan:?}");
                         assert!(plan.grid.shared <= room.shared_bytes, "{what}");
                         assert!(plan.slots >= 1, "{what}");
@@ -325,12 +327,12 @@ mod tests {
     #[test]
     fn one_row_takes_the_whole_card() {
         for (format, cols) in [(WeightType::Q4_K, 5120), (WeightType::Q6_K, 17408)] {
-            let plan = needs(format, 5120, cols).plan(H200, 1);
+            let plan = Needs::of_one(format, 5120, cols).plan(H200, 1);
             assert_eq!(plan.kernel, "linear_8_staged");
             assert_eq!(plan.grid.blocks, [132, 1, 1]);
             assert_eq!(plan.slots, MOST_SLOTS);
         }
-        let few = needs(WeightType::Q4_K, 16, 512).plan(H200, 1);
+        let few = Needs::of_one(WeightType::Q4_K, 16, 512).plan(H200, 1);
         assert_eq!(few.grid.blocks[0], 2, "no block without a unit");
     }
 
