@@ -1,10 +1,10 @@
 // A unit times one or two rows of activations.
 //
 // The tensor cores multiply by eight columns. Here these are not rows of activations but groups of
-// 32 columns of a row, so one load is all that a lane wants of a unit's activations. Of the products
-// of group j, only group j's own column means something. It lies with the lanes t = j % 4, so lane t
-// keeps the products of groups t and t + 4 and scales these alone. The lanes' sums are added up at
-// the end of a tile.
+// 32 columns of a row, so one load is all that a lane wants of a unit's activations. Of the
+// products of group j, only group j's own column means something. It lies with the lanes
+// t = j % 4, so lane t keeps the products of groups t and t + 4 and scales these alone. The lanes'
+// sums are added up at the end of a tile.
 //
 // Minimums meet the sums of activations, which are products by ones.
 #pragma once
