@@ -200,7 +200,8 @@ async fn dispatch(
         }
         let mut record = Record::begin(app, surface, id, caller);
         record.span = app.traces.as_ref().map(|it| it.begin("request", parent(&request).as_ref()));
-        return generate::generate(app, surface, request, record).await;
+        // Boxed, or each future around it is moved with all the room that it needs.
+        return Box::pin(generate::generate(app, surface, request, record)).await;
     }
     let page = || match path {
         "/v1/models" => Some(listing::models(app, dialect)),

@@ -42,6 +42,7 @@ mod server;
 mod settings;
 mod silence;
 mod status;
+mod story;
 mod surface;
 mod tail;
 mod tls;

@@ -8,8 +8,11 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that may wait for the reader of the log.
 const LINES: usize = 4096;
-/// How long the first line waits for others: waking the thread costs more than most lines do.
-const GATHER: Duration = Duration::from_millis(5);
+/// The least time between two writes, in which lines gather: waking the thread costs more than most
+/// lines do.
+const GATHER: Duration = Duration::from_millis(20);
+/// How often a drain looks whether the last line is out.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Hands lines to a thread that writes them.
 #[derive(Clone)]
@@ -63,15 +66,19 @@ impl LogWriter {
                 return;
             }
             drop(state);
-            std::thread::sleep(GATHER);
+            std::thread::sleep(LOOK);
         }
     }
 }
 
 fn write_all(mut out: impl Write, shared: &Shared) {
     let mut text = Vec::new();
+    let mut written: Option<Instant> = None;
     loop {
         wait_for_lines(shared);
+        if let Some(written) = written {
+            std::thread::sleep(GATHER.saturating_sub(written.elapsed()));
+        }
         let lost = {
             let mut state = shared.state();
             std::mem::swap(&mut text, &mut state.text);
@@ -85,6 +92,7 @@ fn write_all(mut out: impl Write, shared: &Shared) {
         let _ = out.write_all(&text);
         text.clear();
         text.shrink_to(64 << 10);
+        written = Some(Instant::now());
         shared.state().is_writing = false;
     }
 }
@@ -96,8 +104,6 @@ fn wait_for_lines(shared: &Shared) {
         state = shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         state.is_asleep = false;
     }
-    drop(state);
-    std::thread::sleep(GATHER);
 }
 
 impl Write for LogWriter {

@@ -12,6 +12,7 @@ use crate::auth::Caller;
 use crate::ledger::Entry;
 use crate::meter::{Meter, Paying, Used};
 use crate::metrics::Ended;
+use crate::story::{Story, clipped};
 use crate::surface::Surface;
 
 /// How a request ended.
@@ -218,32 +219,23 @@ impl Drop for Record {
             between: self.between(&used),
             usage: used.usage,
         });
-        tracing::info!(
-            id = &*self.id,
-            path = self.surface.path,
-            model = self.model.as_deref().map(clipped),
-            node = self.node,
-            key = self.meter.key(),
-            status = self.status,
-            end = self.end.word(),
-            retried = self.retried,
-            held = self.held,
-            moved = self.moved,
-            request_bytes = self.request_bytes,
-            reply_bytes = self.reply_bytes,
-            prompt_tokens = used.usage.prompt_tokens,
-            completion_tokens = used.usage.completion_tokens,
-            cached_tokens = used.usage.cached_tokens,
-            reasoning_tokens = used.usage.reasoning_tokens,
-            estimated = used.is_estimate,
-            ttft_ms = self.first_token.map(|at| at.as_secs_f64() * 1e3),
-            took_ms = took.as_secs_f64() * 1e3,
-            "request"
-        );
+        let story = Story {
+            id: Arc::clone(&self.id),
+            path: self.surface.path,
+            model: self.model.take(),
+            node: self.node.take(),
+            key: self.meter.key().map(str::to_owned),
+            status: self.status,
+            end: self.end,
+            retried: self.retried,
+            held: self.held,
+            moved: self.moved,
+            request_bytes: self.request_bytes,
+            reply_bytes: self.reply_bytes,
+            used,
+            first_token: self.first_token,
+            took,
+        };
+        story.tell_soon();
     }
-}
-
-/// A client may name a model of ten kilobytes; the log does not repeat it all.
-fn clipped(text: &str) -> &str {
-    &text[..text.floor_char_boundary(100)]
 }

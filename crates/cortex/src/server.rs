@@ -232,7 +232,8 @@ where
 {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    builder.http1().max_buf_size(MOST_HEADER_BYTES);
+    // A piece of a stream is copied for less than the system takes to gather it from its parts.
+    builder.http1().max_buf_size(MOST_HEADER_BYTES).writev(false);
     builder.http2().timer(TokioTimer::new()).max_header_list_size(MOST_HEADER_BYTES as u32);
     let has_asked = AtomicBool::new(false);
     let service = service_fn(|request| {

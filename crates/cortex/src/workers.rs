@@ -9,15 +9,21 @@ use std::net::TcpStream as Socket;
 use std::num::NonZero;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use crate::Error;
 
 /// Sockets that may wait for their thread.
 const WAITING: usize = 256;
+/// How often a thread with connections looks at the clock. A timer that is due before all others
+/// interrupts the runtime's wait, and that wait may as well be short: no request has to set such a
+/// timer then.
+const TICK: Duration = Duration::from_millis(100);
 
 thread_local! {
     static NUMBER: Cell<usize> = const { Cell::new(0) };
@@ -114,8 +120,11 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let mut connections = JoinSet::new();
+    let mut clock = tokio::time::interval(TICK);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            _ = clock.tick(), if !connections.is_empty() => {}
             socket = waiting.recv() => {
                 let Some(socket) = socket else { break };
                 let counted = Open(Arc::clone(&open));
