@@ -4,7 +4,7 @@ use super::runner::difference;
 use super::{FLOAT, MODELS, QUANTISED, card, on_card, on_cpu};
 
 /// What another rounding of activations, keys and values may change.
-const ROUNDING: f64 = 3e-2;
+pub(crate) const ROUNDING: f64 = 3e-2;
 
 /// E1 for whole models: prompt and decode on the card are those of the CPU.
 #[test]

@@ -1,10 +1,11 @@
 //! Models on a card against the same models on the CPU, and against themselves: equalities E1, E3,
-//! E4 and E6 by logits, and replays against launches bit for bit.
+//! E4 and E6 by logits, replays against launches bit for bit, and prompts of 100,000 tokens.
 //!
 //! Without a card each test says loudly that it has shown nothing; with `REQUIRE_GPU` set it fails.
 //! `REPOSITORY` names the place of the models on a machine other than the one that compiled this.
 
 mod equalities;
+mod long;
 mod runner;
 
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use kernels::cpu::Cpu;
 use kernels::cuda::{Context, Cuda, StepCapacity};
+use model::Capacity;
 
 use runner::{CAPACITY, Runner};
 
@@ -48,14 +50,22 @@ fn card() -> Option<Arc<Context>> {
 }
 
 fn on_card(context: &Arc<Context>, model: &str) -> Runner<Cuda> {
-    let capacity = StepCapacity {
-        rows: CAPACITY.max_rows,
-        sequences: CAPACITY.max_logit_rows,
-        blocks: CAPACITY.kv_blocks,
+    on_card_with(context, model, &CAPACITY)
+}
+
+fn on_card_with(context: &Arc<Context>, model: &str, capacity: &Capacity) -> Runner<Cuda> {
+    let step = StepCapacity {
+        rows: capacity.max_rows,
+        sequences: capacity.max_logit_rows,
+        blocks: capacity.kv_blocks,
     };
-    Runner::new(Cuda::new(context, capacity), &place(model))
+    Runner::new(Cuda::new(context, step), &place(model), capacity)
 }
 
 fn on_cpu(model: &str) -> Runner<Cpu> {
-    Runner::new(Cpu::new(2), &place(model))
+    on_cpu_with(model, &CAPACITY)
+}
+
+fn on_cpu_with(model: &str, capacity: &Capacity) -> Runner<Cpu> {
+    Runner::new(Cpu::new(2), &place(model), capacity)
 }
