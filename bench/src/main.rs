@@ -8,6 +8,7 @@ mod client;
 mod engine;
 mod gateways;
 mod quartiles;
+mod random_model;
 mod score;
 mod soak;
 mod sse;
@@ -36,6 +37,8 @@ enum Measure {
     Gateways(gateways::Options),
     /// An engine that costs next to nothing, to put gateways before.
     Mock(gateways::mock::Options),
+    /// Write a model of a known shape and random weights, to measure with.
+    RandomModel(random_model::Options),
     /// Ask a held-out set and count the right answers.
     Score(score::Options),
     /// Many clients for a long time: answers, leaks, memory.
@@ -53,6 +56,7 @@ async fn main() -> ExitCode {
         Measure::Compare(options) => engine::compare::run(&options),
         Measure::Gateways(options) => gateways::run(options).await,
         Measure::Mock(options) => gateways::mock::run(options).await,
+        Measure::RandomModel(options) => random_model::run(&options).map(|()| true),
         Measure::Score(options) => score::run(options).await,
         Measure::Soak(options) => soak::run(options).await,
         Measure::Ttft(options) => ttft::run(options).await,

@@ -11,6 +11,7 @@ mod server;
 mod stall;
 mod stream;
 mod table;
+mod traffic;
 
 use std::path::PathBuf;
 

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use engine::{Device, Engine, EngineInfo, EngineSpec, TokenEngine, TokenRequest};
-use model::{KV_ELEMENT_BYTES, LayerKind, Source, TensorName};
+use model::Source;
 
+use super::traffic::Traffic;
 use super::{Decode, Options, Prefill, Report, origin, stall};
 
 pub(super) fn measure(
@@ -142,41 +143,4 @@ impl Bench<'_> {
 pub(super) fn median(mut times: Vec<Duration>) -> f64 {
     times.sort_unstable();
     times[times.len() / 2].as_secs_f64()
-}
-
-/// Bytes that a decode step must move.
-pub(super) struct Traffic {
-    pub(super) weights: u64,
-    /// Per token of context.
-    kv: u64,
-    /// Read and written, per sequence.
-    state: u64,
-}
-
-impl Traffic {
-    pub(super) fn of(source: &Source) -> Result<Self> {
-        let config = source.config();
-        let mut weights = model::weight_bytes(source)?;
-        if !config.tied {
-            // Only one row of an embedding is read for a token.
-            weights -= source.tensor(TensorName::Embedding)?.bytes.len() as u64;
-        }
-        let layers = |kind| config.layers.iter().filter(|layer| **layer == kind).count() as u64;
-        let kv = 2 * config.kv_heads as u64 * config.head_dim as u64 * KV_ELEMENT_BYTES;
-        let state = config.delta.map_or(0, |delta| {
-            let memory = delta.value_heads * delta.value_dim * delta.key_dim;
-            let conv = delta.channels() * (delta.conv_kernel - 1);
-            2 * 4 * (memory + conv) as u64
-        });
-        Ok(Self {
-            weights,
-            kv: kv * layers(LayerKind::FullAttention),
-            state: state * layers(LayerKind::LinearAttention),
-        })
-    }
-
-    pub(super) fn bytes(&self, context: u32, batch: u32) -> f64 {
-        let sequence = self.kv * u64::from(context) + self.state;
-        (self.weights + u64::from(batch) * sequence) as f64
-    }
 }

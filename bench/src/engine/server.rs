@@ -8,7 +8,8 @@ use futures_util::future::try_join_all;
 use model::Source;
 use serde_json::{Value, json};
 
-use super::run::{Traffic, median};
+use super::run::median;
+use super::traffic::Traffic;
 use super::{Decode, Options, Prefill, Report, origin, stream};
 use crate::client::Client;
 

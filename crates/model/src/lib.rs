@@ -30,7 +30,7 @@ pub use config::{
     Architecture, DeltaConfig, ExpertLayout, LayerKind, Layout, ModelConfig, MoeConfig,
     ValueHeadOrder,
 };
-pub use convert::convert;
+pub use convert::{convert, write_random};
 pub use decoder::{Capacity, Decoder, Scratch};
 pub use error::Error;
 pub use footprint::{Footprint, footprint, held_bytes, weight_bytes};

@@ -5,6 +5,7 @@
 //! model.
 
 mod metadata;
+mod random;
 mod tokenizer;
 mod transform;
 
@@ -15,7 +16,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 pub(crate) use metadata::config_of_file;
+pub use random::write_random;
 pub(crate) use transform::encoded;
+
+use kernels::quant::WeightType;
 
 use crate::gguf::write::{Header, padding};
 use crate::{Error, Layout, ModelConfig, Recipe, Source, TensorName};
@@ -35,26 +39,45 @@ pub fn convert(source: &Path, out: &Path, recipe: impl Into<Recipe>) -> Result<(
     if model.gguf().is_some() {
         return Err(Error::refused(source, "is a GGUF file already"));
     }
-    if !recipe.is_possible() {
-        let good: Vec<&str> = Recipe::all().map(Recipe::name).collect();
-        let reason = format!("{recipe} cannot be written; possible: {}", good.join(", "));
-        return Err(Error::refused(out, reason));
-    }
     write_model(&model, out, recipe, Layout::gguf(model.config().architecture))
 }
 
 /// Writes a checkpoint with its matrices cut into the tensors of `layout`.
 fn write_model(model: &Source, out: &Path, recipe: Recipe, layout: Layout) -> Result<(), Error> {
     let target = &ModelConfig { layout, ..model.config().clone() };
+    // The search for good scales takes its time.
+    let threads = thread::available_parallelism().map_or(1, NonZero::get);
+    write_file(out, model.path(), target, recipe, |name, ty, data| {
+        let bytes = encoded(model, name, ty, threads)?.bytes;
+        data.write_all(&bytes).map_err(|e| Error::io(out, e))
+    })
+}
+
+/// Writes a file whose tensors' data come from `put`; what else it says is in `source`.
+fn write_file(
+    out: &Path,
+    source: &Path,
+    target: &ModelConfig,
+    recipe: Recipe,
+    put: impl FnMut(TensorName, WeightType, &mut BufWriter<File>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    if !recipe.is_possible() {
+        let good: Vec<&str> = Recipe::all().map(Recipe::name).collect();
+        let reason = format!("{recipe} cannot be written; possible: {}", good.join(", "));
+        return Err(Error::refused(out, reason));
+    }
     let mut header = Header::new();
-    metadata::put(&mut header, model.path(), target, recipe)?;
-    tokenizer::put(&mut header, model.path(), target)?;
-    let names = TensorName::all(target);
-    for &name in &names {
-        header.declare(&name.gguf(target), &name.shape(target), recipe.format_of(name, target));
+    metadata::put(&mut header, source, target, recipe)?;
+    tokenizer::put(&mut header, source, target)?;
+    let mut tensors = Vec::new();
+    for name in TensorName::all(target) {
+        let (shape, ty) = (name.shape(target), recipe.format_of(name, target));
+        let blocks = shape.iter().product::<usize>() / ty.block_elements();
+        header.declare(&name.gguf(target), &shape, ty);
+        tensors.push((name, ty, blocks * ty.block_bytes()));
     }
     let part = PathBuf::from(format!("{}.part", out.display()));
-    let written = write(&part, &header, model, &names, recipe)
+    let written = write(&part, &header, &tensors, put)
         .and_then(|()| fs::rename(&part, out).map_err(|e| Error::io(out, e)));
     if written.is_err() {
         // What is left would only be taken for a model. That it cannot be removed changes nothing.
@@ -66,20 +89,15 @@ fn write_model(model: &Source, out: &Path, recipe: Recipe, layout: Layout) -> Re
 fn write(
     path: &Path,
     header: &Header,
-    model: &Source,
-    names: &[TensorName],
-    recipe: Recipe,
+    tensors: &[(TensorName, WeightType, usize)],
+    mut put: impl FnMut(TensorName, WeightType, &mut BufWriter<File>) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let io = |e| Error::io(path, e);
     let mut out = BufWriter::new(File::create(path).map_err(io)?);
     out.write_all(&header.bytes()).map_err(io)?;
-    // The search for good scales takes its time.
-    let threads = thread::available_parallelism().map_or(1, NonZero::get);
-    for &name in names {
-        let ty = recipe.format_of(name, model.config());
-        let data = encoded(model, name, ty, threads)?.bytes;
-        out.write_all(&data).map_err(io)?;
-        out.write_all(padding(data.len())).map_err(io)?;
+    for &(name, ty, bytes) in tensors {
+        put(name, ty, &mut out)?;
+        out.write_all(padding(bytes)).map_err(io)?;
     }
     let file = out.into_inner().map_err(|e| Error::io(path, e.into_error()))?;
     file.sync_all().map_err(io)

@@ -38,6 +38,8 @@ const SPLITS: [(&str, &str); 2] = [
 pub(super) fn put(header: &mut Header, source: &Path, config: &ModelConfig) -> Result<(), Error> {
     let path = source.join("tokenizer.json");
     if !path.exists() {
+        // Readers want to be told that there is none.
+        header.put("tokenizer.ggml.model", "no_vocab");
         return Ok(());
     }
     let json = read_json(&path)?;
