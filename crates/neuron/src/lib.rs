@@ -7,8 +7,8 @@
 //! ```
 //!
 //! `models` is what the node knows of each model, `child` both ends of an engine's process,
-//! `source` the files that a model comes from, `host` the machine. A request holds a
-//! `models::live::Ticket`; dropping it anywhere on its way aborts the work.
+//! `source` the files that a model comes from, `hub` how they get there, `host` the machine. A
+//! request holds a `models::live::Ticket`; dropping it anywhere on its way aborts the work.
 #![forbid(unsafe_code)]
 
 mod app;
@@ -21,6 +21,7 @@ mod control_error;
 mod control_routes;
 mod generate;
 pub mod host;
+pub mod hub;
 mod isolation;
 pub mod logging;
 mod metrics;

@@ -16,6 +16,7 @@ use neuron::child;
 use neuron::child::process::EngineProgram;
 use neuron::config::Config;
 use neuron::host::{cards, discover};
+use neuron::hub::Pull;
 use neuron::logging;
 use neuron::models::lifecycle::RestartPolicy;
 use neuron::serve::Daemon;
@@ -61,6 +62,7 @@ enum Command {
         #[arg(long, default_value = "Q8_0")]
         quant: String,
     },
+    Pull(Pull),
     /// Say what a model would take of this host, without loading it.
     Plan(Plan),
     /// Say what was found on this host and what models would run on.
@@ -106,6 +108,7 @@ fn main() -> ExitCode {
             check_config(config.as_deref(), print_config)
         }
         Command::Convert { source, out, quant } => convert(&source, &out, &quant),
+        Command::Pull(arguments) => arguments.run(),
         Command::Plan(arguments) => plan(arguments),
         Command::Doctor { json } => doctor(json),
     };

@@ -195,6 +195,15 @@ pub(crate) struct Keys {
 }
 
 impl ModelConfig {
+    /// The configuration in a `config.json`, whose weights need not be there yet.
+    ///
+    /// # Errors
+    ///
+    /// What a load of the model would say of that file.
+    pub fn from_hugging_face(file: &Path, json: &serde_json::Value) -> Result<Self, Error> {
+        from_hf(file, json)
+    }
+
     /// Refuses sizes that no model can have or that contradict each other.
     pub(crate) fn check(&self, file: &Path, keys: &Keys) -> Result<(), Error> {
         let range = |key: &str, value: usize, least: usize, most: usize| {

@@ -136,7 +136,7 @@ fn nearest_of(quant: &str, available: &[String]) -> Option<String> {
 
 /// Whether the name of a file has this format in it, as a word of its own: `F16` is not in
 /// `BF16`, nor `Q4_K` in `Q4_K_M`.
-fn names_format(file: &Path, quant: &str) -> bool {
+pub(crate) fn names_format(file: &Path, quant: &str) -> bool {
     let (name, quant) = (name(file).to_ascii_lowercase(), quant.to_ascii_lowercase());
     let ends = |c: char| !c.is_ascii_alphanumeric();
     let mut found = name.match_indices(&quant).map(|(at, _)| (&name[..at], &name[at..]));
