@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, Response, StatusCode, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -215,7 +215,7 @@ impl Hub {
             if let Some(from) = from {
                 request = request.header(header::RANGE, format!("bytes={from}-"));
             }
-            let answer = request.call().map_err(|error| again(&format!("{place}: {error}")))?;
+            let answer = request.call().map_err(|error| failed(&place, &error))?;
             // What the hub says of a file counts, not what the host of the bytes says.
             if is_hub && digest.is_none() {
                 digest = digest_of(answer.headers());
@@ -249,9 +249,8 @@ impl Hub {
         let passing = [408, 416, 429].contains(&status.as_u16()) || status.is_server_error();
         // A signed address of another host wears off; the hub gives a new one.
         if passing || !is_hub {
-            let after = text("retry-after").and_then(|seconds| seconds.trim().parse().ok());
-            let why = format!("{place}: {status}");
-            return Failure::Again { why, after: after.map(Duration::from_secs) };
+            let after = text("retry-after").and_then(|after| pause_of(after, SystemTime::now()));
+            return Failure::Again { why: format!("{place}: {status}"), after };
         }
         let (repo, hub) = (&name.repo, &self.settings.endpoint);
         let sent = self.settings.token.is_some() && !self.origin.is_open();
@@ -302,12 +301,52 @@ pub(super) fn again(error: &impl ToString) -> Failure {
     Failure::Again { why: error.to_string(), after: None }
 }
 
+/// A request without an answer. A host that cannot prove who it is will not the next time either.
+fn failed(place: &str, error: &ureq::Error) -> Failure {
+    let inner = match error {
+        ureq::Error::Io(error) => error.get_ref().and_then(|inner| inner.downcast_ref()),
+        ureq::Error::Rustls(error) => Some(error),
+        _ => None,
+    };
+    if let Some(rustls::Error::InvalidCertificate(why)) = inner {
+        return Failure::Final(PullError::Refused(format!(
+            "{place}: the host's certificate is not trusted: {why}. If an authority of your own \
+             signs it, add that one to the system's, or name its file in SSL_CERT_FILE"
+        )));
+    }
+    again(&format!("{place}: {error}"))
+}
+
 fn digest_of(headers: &HeaderMap) -> Option<Digest> {
     headers.get("x-linked-etag")?.to_str().ok().and_then(Digest::from_etag)
+}
+
+/// What `retry-after` asks for, in seconds or as a date; one that has passed asks for nothing.
+fn pause_of(after: &str, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = after.trim().parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(after).ok()?;
+    Some(until.duration_since(now).unwrap_or_default())
 }
 
 /// The first byte of `content-range: bytes 5-9/10`.
 fn starts_at(headers: &HeaderMap) -> Option<u64> {
     let range = headers.get(header::CONTENT_RANGE)?.to_str().ok()?;
     range.strip_prefix("bytes ")?.split('-').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_is_seconds_or_a_date() {
+        let now = httpdate::parse_http_date("Sun, 06 Nov 1994 08:49:07 GMT").unwrap();
+        let of = |after| pause_of(after, now).map(|pause| pause.as_secs());
+        assert_eq!((of("7"), of("0")), (Some(7), Some(0)));
+        assert_eq!(of("Sun, 06 Nov 1994 08:49:37 GMT"), Some(30));
+        assert_eq!(of("Sun, 06 Nov 1994 08:48:00 GMT"), Some(0));
+        assert_eq!((of("soon"), of("-1")), (None, None));
+    }
 }

@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::sync::Arc;
 
 use neuron::hub::PullError;
+use rustls::pki_types::PrivatePkcs8KeyDer;
 
 use crate::mock::{Fault, MockHub};
 use crate::{Scene, ask, noise, one_file};
@@ -139,4 +141,63 @@ fn two_pulls_into_one_directory_do_not_meet() {
     lock.lock().unwrap();
     let error = scene.pull(hub.settings(None), &ask(None, None)).unwrap_err().to_string();
     assert!(error.contains("another pull"), "{error}");
+}
+
+#[test]
+fn a_disk_without_room_is_left_alone() {
+    let hub = one_file(&noise(10));
+    hub.state().claim = Some(u64::MAX / 4);
+    let mut scene = Scene::new();
+    let error = scene.pull(hub.settings(None), &ask(None, None)).unwrap_err();
+    assert!(matches!(&error, PullError::Disk(why) if why.contains("are free")), "{error}");
+    assert!(scene.parts().is_empty() && hub.take_seen().len() == 1);
+}
+
+#[test]
+fn more_than_was_announced_is_not_taken() {
+    let hub = one_file(&noise(10_000));
+    hub.state().claim = Some(9_999);
+    let mut scene = Scene::new();
+    let error = scene.pull(hub.settings(None), &ask(None, None)).unwrap_err();
+    assert!(matches!(&error, PullError::Corrupt(why) if why.contains("announced")), "{error}");
+    assert!(scene.files().is_empty());
+    // Less than that never becomes whole, and the tries end.
+    hub.state().claim = Some(10_001);
+    assert!(scene.pull(hub.settings(None), &ask(None, None)).is_err());
+    assert!(scene.files().is_empty());
+}
+
+/// Answers handshakes with a certificate that nobody has signed, until the test ends.
+fn unknown_host() -> String {
+    let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let key = PrivatePkcs8KeyDer::from(signed.signing_key.serialize_der());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![signed.cert.der().clone()], key.into())
+        .unwrap();
+    let config = Arc::new(config);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut tls = rustls::ServerConnection::new(config.clone()).unwrap();
+            while tls.is_handshaking() && tls.complete_io(&mut stream).is_ok() {}
+        }
+    });
+    format!("https://localhost:{port}")
+}
+
+#[test]
+fn a_host_that_cannot_prove_who_it_is_gets_no_token() {
+    let hub = one_file(&noise(10));
+    let mut settings = hub.settings(Some("hf_secret"));
+    settings.endpoint = unknown_host();
+    let mut scene = Scene::new();
+    let error = scene.pull(settings, &ask(None, None)).unwrap_err();
+    let told = |why: &str| why.contains("not trusted") && why.contains("SSL_CERT_FILE");
+    assert!(matches!(&error, PullError::Refused(why) if told(why)), "{error}");
+    assert!(scene.told.is_empty(), "it was tried again: {:?}", scene.told);
 }

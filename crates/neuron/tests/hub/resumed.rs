@@ -4,8 +4,8 @@ use std::fs;
 
 use neuron::hub::PullError;
 
-use crate::mock::Fault;
-use crate::{Scene, ask, noise, one_file};
+use crate::mock::{Fault, MockHub};
+use crate::{Scene, ask, noise, one_file, sprout};
 
 #[test]
 fn a_cut_stream_goes_on_where_it_ended() {
@@ -86,6 +86,34 @@ fn what_another_program_fetched_is_taken_if_it_is_right() {
     fs::write(scene.path("m-Q8_0.gguf"), noise(1000)).unwrap();
     assert_eq!(scene.pull(hub.settings(None), &ask(None, None)).unwrap().fetched, 0);
     assert_eq!(hub.take_seen().len(), 1);
+}
+
+#[test]
+fn an_index_brings_its_shards_and_no_others() {
+    let config = fs::read(sprout().join("config.json")).unwrap();
+    let shards = [noise(2000), noise(3000)];
+    let index = br#"{"weight_map": {"a": "m-00001-of-00002.safetensors",
+        "b": "m-00002-of-00002.safetensors"}}"#;
+    let hub = MockHub::new(&[
+        ("config.json", &config),
+        ("tokenizer.json", b"{}"),
+        ("chat_template.jinja", b"hello"),
+        ("model.safetensors.index.json", index),
+        ("m-00001-of-00002.safetensors", &shards[0]),
+        ("m-00002-of-00002.safetensors", &shards[1]),
+        ("consolidated.safetensors", &shards[1]),
+    ]);
+    let mut scene = Scene::new();
+    let pulled = scene.pull(hub.settings(None), &ask(None, Some("Q4_K_M"))).unwrap();
+    assert_eq!((pulled.fetched, pulled.source), (6, Some(scene.models())));
+    assert_eq!(fs::read(scene.path("m-00002-of-00002.safetensors")).unwrap(), shards[1]);
+    assert!(!scene.path("consolidated.safetensors").exists());
+    // The index is read from the disk offline too.
+    let mut offline = hub.settings(None);
+    offline.offline = true;
+    hub.take_seen();
+    assert_eq!(scene.pull(offline, &ask(None, None)).unwrap().fetched, 0);
+    assert!(hub.take_seen().is_empty());
 }
 
 #[test]
