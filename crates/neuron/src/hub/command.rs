@@ -29,7 +29,7 @@ const IN_A_LOG: Duration = Duration::from_secs(15);
 #[derive(Args)]
 #[command(after_help = "Examples:
   neuron pull Qwen/Qwen3-8B
-  neuron pull Qwen/Qwen3-8B-GGUF --quant Q4_K_M --into models
+  neuron pull Qwen/Qwen3-8B-GGUF --quant Q4_K_M --into /srv/models
   neuron pull ORG/NAME@v1.0 --file '*Q6_K*.gguf'")]
 pub struct Pull {
     /// The repository, ORG/NAME, and after an @ a branch, a tag or a commit of it.
@@ -69,7 +69,7 @@ impl Pull {
                 let first = config.model_dirs.into_iter().next();
                 first.context(
                     "the configuration names no `model_dirs`: name a directory with --into, for \
-                     example --into models",
+                     example --into /srv/models",
                 )?
             }
         };
@@ -81,8 +81,11 @@ impl Pull {
         let mut told = Told::new();
         let pulled = pull(&hub, &ask, &dir, &mut |event| told.tell(event));
         told.end_line();
-        let mut out = io::stdout();
-        write!(out, "{}", in_the_end(&pulled?, ask.quant.as_deref()))?;
+        let pulled = pulled?;
+        if pulled.fetched == 0 {
+            told.line(&format!("all of it was there; commit {}", pulled.commit));
+        }
+        write!(io::stdout(), "{}", in_the_end(&pulled, ask.quant.as_deref()))?;
         Ok(())
     }
 }
@@ -120,7 +123,8 @@ impl Told {
     fn tell(&mut self, event: Event<'_>) {
         match event {
             Event::Planned { files, bytes } => {
-                self.line(&format!("{files} files to fetch, {}", in_words(bytes)));
+                let word = if files == 1 { "file" } else { "files" };
+                self.line(&format!("{files} {word} to fetch, {}", in_words(bytes)));
             }
             Event::Started { path, size, from } => {
                 (self.file, self.done, self.size) = (path.to_owned(), from, size);

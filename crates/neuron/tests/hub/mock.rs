@@ -164,6 +164,10 @@ fn answer(state: &mut State, is_hub: bool, uri: &Uri, headers: &HeaderMap) -> Re
         let found = known.contains(&rest.to_owned());
         return if found { listing(state) } else { refusal(404, None, "RevisionNotFound") };
     }
+    let cache = format!("/api/resolve-cache/models/org/model/{}/", state.commit);
+    if let Some(file) = path.strip_prefix(&cache) {
+        return bytes(state, file, range.as_deref());
+    }
     let prefix = format!("/org/model/resolve/{}/", state.commit);
     let Some(file) = path.strip_prefix(&prefix).map(str::to_owned) else {
         return refusal(401, None, "RepoNotFound");
@@ -174,7 +178,8 @@ fn answer(state: &mut State, is_hub: bool, uri: &Uri, headers: &HeaderMap) -> Re
     }
     let Some(content) = state.files.get(&file) else { return refusal(404, None, "EntryNotFound") };
     if !is_large(&file) {
-        return bytes(state, &file, range.as_deref());
+        let to = format!("{cache}{file}");
+        return status(307).header("location", to).body(Body::empty()).unwrap();
     }
     let (etag, size) = (etag(&file, content), content.len());
     status(302)

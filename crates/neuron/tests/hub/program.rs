@@ -86,6 +86,8 @@ fn a_directory_is_pulled_and_served() {
     hub.take_seen();
     let offline = neuron(&scene, &hub, &["pull", "org/model", "-c", &config, "--offline"]);
     assert!(offline.status.success(), "{}", text(&offline.stderr));
+    assert!(text(&offline.stderr).contains("all of it was there; commit 1111"));
+    assert_eq!(text(&offline.stdout).lines().next(), Some(path));
     is_served(&config, "org/model", Some("Q8_0"));
     assert!(hub.take_seen().is_empty());
 }
