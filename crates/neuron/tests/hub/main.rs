@@ -21,11 +21,12 @@ const HASTY: Patience =
 struct Scene {
     dir: tempfile::TempDir,
     told: Vec<String>,
+    patience: Patience,
 }
 
 impl Scene {
     fn new() -> Self {
-        Self { dir: tempfile::tempdir().unwrap(), told: Vec::new() }
+        Self { dir: tempfile::tempdir().unwrap(), told: Vec::new(), patience: HASTY }
     }
 
     fn models(&self) -> PathBuf {
@@ -39,7 +40,7 @@ impl Scene {
     fn pull(&mut self, settings: Settings, ask: &Ask) -> Result<Pulled, PullError> {
         self.told.clear();
         let dir = self.models();
-        let hub = Hub::new(settings, HASTY).unwrap();
+        let hub = Hub::new(settings, self.patience).unwrap();
         let told = &mut self.told;
         pull(&hub, ask, &dir, &mut |event| match event {
             Event::Advanced(_) => {}

@@ -26,6 +26,8 @@ pub enum Fault {
     Status(u16, Option<u64>),
     /// The connection ends after so many bytes.
     Cut(usize),
+    /// No bytes come after so many, and the connection stays.
+    Hang(usize),
     /// All bytes come, one of them changed.
     Spoilt,
     /// A range is not known: all of the file comes.
@@ -240,6 +242,12 @@ fn bytes(state: &mut State, file: &str, range: Option<&str>) -> Response<Body> {
         .header("content-length", rest.len());
     if from.is_some() {
         answer = answer.header("content-range", format!("bytes {start}-{}/{size}", size - 1));
+    }
+    if let Some(Fault::Hang(at)) = fault {
+        let some = Ok::<_, Infallible>(Bytes::copy_from_slice(&rest[..at]));
+        let never = stream::pending();
+        let body = stream::StreamExt::chain(stream::iter([some]), never);
+        return answer.body(Body::from_stream(body)).unwrap();
     }
     if let Some(Fault::Cut(at)) = fault {
         let some = Ok::<_, std::io::Error>(Bytes::copy_from_slice(&rest[..at]));

@@ -1,6 +1,7 @@
 //! What is cut off goes on; what is there is not fetched again.
 
 use std::fs;
+use std::time::Duration;
 
 use neuron::hub::PullError;
 
@@ -21,6 +22,18 @@ fn a_cut_stream_goes_on_where_it_ended() {
     let expected = [None, Some("bytes=1000000-".into()), Some("bytes=1500000-".into())];
     assert_eq!(ranges, expected.iter().collect::<Vec<_>>());
     assert!(scene.parts().is_empty());
+}
+
+#[test]
+fn a_silent_host_is_left_and_asked_again() {
+    let bytes = noise(400_000);
+    let hub = one_file(&bytes);
+    hub.state().faults.extend([Fault::Hang(100_000)]);
+    let mut scene = Scene::new();
+    scene.patience.silence = Duration::from_millis(500);
+    scene.pull(hub.settings(None), &ask(None, None)).unwrap();
+    assert_eq!(fs::read(scene.path("m-Q8_0.gguf")).unwrap(), bytes);
+    assert_eq!(hub.take_seen().last().unwrap().range.as_deref(), Some("bytes=100000-"));
 }
 
 #[test]
