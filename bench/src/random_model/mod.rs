@@ -53,33 +53,16 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     if let Some(context) = options.context {
         config["max_position_embeddings"] = context.into();
     }
-    let beside = Beside::new(&options.out)?;
-    fs::write(beside.0.join("config.json"), config.to_string())?;
+    // What the file is made of; a directory that goes with this function.
+    let shape = tempfile::tempdir().context("no temporary directory can be made")?;
+    fs::write(shape.path().join("config.json"), config.to_string())?;
     if let Some(tokenizer) = &options.tokenizer {
-        take_tokenizer(tokenizer, &beside.0, config["vocab_size"].as_u64().unwrap_or(0))?;
+        take_tokenizer(tokenizer, shape.path(), config["vocab_size"].as_u64().unwrap_or(0))?;
     }
-    model::write_random(&beside.0, &options.out, recipe, options.seed)?;
+    model::write_random(shape.path(), &options.out, recipe, options.seed)?;
     let bytes = fs::metadata(&options.out)?.len();
     writeln!(stdout(), "{}: {:.1} MB", options.out.display(), bytes as f64 / 1e6)?;
     Ok(())
-}
-
-/// A directory for what the file is made of; gone when this is dropped.
-struct Beside(PathBuf);
-
-impl Beside {
-    fn new(out: &Path) -> Result<Beside> {
-        let path = PathBuf::from(format!("{}.shape", out.display()));
-        fs::create_dir(&path).with_context(|| format!("{} cannot be made", path.display()))?;
-        Ok(Beside(path))
-    }
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        // What is left of it does no harm.
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 /// Copies a tokenizer, with a spelling for each of so many tokens.

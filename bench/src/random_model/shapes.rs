@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 /// A model whose sizes are known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[allow(missing_docs)] // The names say it.
 pub(crate) enum Shape {
     #[value(name = "qwen3-0.6b")]
     Qwen3_0_6b,

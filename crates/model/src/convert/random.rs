@@ -28,7 +28,7 @@ const LARGEST: f32 = 0.035;
 ///
 /// # Errors
 ///
-/// `BadConfig` and its kin for what `config.json` says; `Refused` for a format that is only read;
+/// What a load of the model would say of `config.json`; `Refused` for a format that is only read;
 /// `Io` for what the disk does not take.
 pub fn write_random(
     shape: &Path,
@@ -111,7 +111,7 @@ fn put_small(
 
 /// An element of such a tensor, of a number in [-1, 1).
 fn small(name: TensorName, drawn: f32) -> f32 {
-    let TensorName::Layer(_, role) = name else { return 1.0 };
+    let (TensorName::Layer(_, role) | TensorName::MtpLayer(role)) = name else { return 1.0 };
     match role {
         // -exp(A_log), with rates from 0.5 to 8.
         Role::DeltaA => -4.25 - 3.75 * drawn,
