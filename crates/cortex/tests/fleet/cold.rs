@@ -98,8 +98,8 @@ async fn a_busy_model_stays_and_those_who_wait_are_served_in_their_order() {
     assert!(second.text().ends_with("data: [DONE]\n\n"), "{}", second.text());
     assert_eq!(third.status, 200, "{}", third.text());
     // First beta came, and then gamma in its place.
-    let log = fleet.log();
-    assert_eq!(loads(&log), ["alpha", "beta", "gamma"]);
+    until(async || loads(&fleet.log()).len() == 3).await;
+    assert_eq!(loads(&fleet.log()), ["alpha", "beta", "gamma"]);
     assert_eq!(fleet.metric("cortex_evictions_total").await, 2.0);
 }
 
