@@ -50,22 +50,18 @@ fn card() -> Option<Arc<Context>> {
 }
 
 fn on_card(context: &Arc<Context>, model: &str) -> Runner<Cuda> {
-    on_card_with(context, model, &CAPACITY)
+    on_card_with(context, &place(model), &CAPACITY)
 }
 
-fn on_card_with(context: &Arc<Context>, model: &str, capacity: &Capacity) -> Runner<Cuda> {
+fn on_card_with(context: &Arc<Context>, model: &Path, capacity: &Capacity) -> Runner<Cuda> {
     let step = StepCapacity {
         rows: capacity.max_rows,
         sequences: capacity.max_logit_rows,
         blocks: capacity.kv_blocks,
     };
-    Runner::new(Cuda::new(context, step), &place(model), capacity)
+    Runner::new(Cuda::new(context, step), model, capacity)
 }
 
 fn on_cpu(model: &str) -> Runner<Cpu> {
-    on_cpu_with(model, &CAPACITY)
-}
-
-fn on_cpu_with(model: &str, capacity: &Capacity) -> Runner<Cpu> {
-    Runner::new(Cpu::new(2), &place(model), capacity)
+    Runner::new(Cpu::new(2), &place(model), &CAPACITY)
 }
