@@ -27,8 +27,11 @@ const DEFAULT_KV_BYTES: u64 = 4 << 30;
 /// Bytes of main memory for each token of the vocabulary: what it spells, in the order in which
 /// masks are made.
 const SPELLING_BYTES: u64 = 480;
-/// Bytes of a card that stay free: for the driver's own needs, recorded steps and surprises.
-const CARD_RESERVE_BYTES: u64 = 1 << 30;
+/// Bytes of a card that stay free: for recorded steps and surprises.
+const CARD_RESERVE_BYTES: u64 = 512 << 20;
+/// Bytes of a card that every model takes: the driver's for a process (527 MiB on an H100), decoded
+/// weights (192 MiB) and what the library for many rows works in (32 MiB).
+const CARD_OWN_BYTES: u64 = 751 << 20;
 
 /// Why nothing was loaded.
 #[derive(Debug, thiserror::Error)]
@@ -210,7 +213,7 @@ pub(crate) fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError
             weights: weight_bytes(spec.device, source, &shard)?,
             kv: print.kv_bytes,
             state: print.state_bytes,
-            workspace: print.workspace_bytes + spelling_bytes(spec.device, rank, config),
+            workspace: print.workspace_bytes + beside_bytes(spec, rank, config),
         })
     });
     let ranks: Vec<RankBytes> = ranks.collect::<Result<_, model::Error>>()?;
@@ -244,12 +247,25 @@ pub(crate) fn room(spec: &EngineSpec, source: &Source) -> Result<Room, LoadError
     Ok(Room { info, limits, capacity })
 }
 
-/// What the tokens spell, which the first rank stands for. Beside a card it is no matter.
-fn spelling_bytes(device: Device, rank: usize, config: &ModelConfig) -> u64 {
-    match (device, rank) {
+/// What a rank's device holds beside the model: what the tokens spell, which the first rank stands
+/// for; on a card, where that is no matter, the driver's memory and that of the operations.
+fn beside_bytes(spec: &EngineSpec, rank: usize, config: &ModelConfig) -> u64 {
+    match (spec.device, rank) {
         (Device::Cpu, 0) => config.vocab_size as u64 * SPELLING_BYTES,
-        _ => 0,
+        (Device::Cpu, _) => 0,
+        (Device::Cuda(_), _) => CARD_OWN_BYTES + spec.token_budget as u64 * card_row_bytes(config),
     }
+}
+
+/// What operations on a card keep of a row: the widest operand in halves with the means of every 32
+/// columns, the normed row, and the chunks of the gated delta rule.
+fn card_row_bytes(config: &ModelConfig) -> u64 {
+    let operand = config.ffn.max(config.hidden) as u64 * 17 / 8;
+    let chunks = config.delta.as_ref().map_or(0, |delta| {
+        // Queries and keys; values and two triangles of 64 columns: halves.
+        4 * delta.key_heads * delta.key_dim + 2 * delta.value_heads * (delta.value_dim + 128)
+    });
+    operand + 4 * config.hidden as u64 + chunks as u64
 }
 
 /// What one block and one state take of the host's budget.
@@ -295,7 +311,8 @@ fn kv_budget(
     };
     let print = footprint(source.config(), &Shard::SOLO, without_blocks)?;
     let weights = weight_bytes(spec.device, source, &Shard::SOLO)?;
-    let others = weights + print.state_bytes + print.workspace_bytes + CARD_RESERVE_BYTES;
+    let workspace = print.workspace_bytes + beside_bytes(spec, 0, source.config());
+    let others = weights + print.state_bytes + workspace + CARD_RESERVE_BYTES;
     Ok(memory.saturating_sub(others))
 }
 

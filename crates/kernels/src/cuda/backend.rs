@@ -105,6 +105,11 @@ impl Cuda {
     }
 }
 
+/// What the driver takes for a buffer: beyond a MiB, whole pages of two (seen on an H100).
+fn taken_bytes(bytes: u64) -> u64 {
+    if bytes > 1 << 20 { bytes.next_multiple_of(2 << 20) } else { bytes }
+}
+
 impl Backend for Cuda {
     type Tensor = Tensor;
     type Matrix = Matrix;
@@ -114,7 +119,7 @@ impl Backend for Cuda {
     type Mixture = Mixture;
 
     fn matrix_bytes(ty: WeightType, rows: usize, cols: usize) -> u64 {
-        Matrix::bytes_of(ty, rows, cols)
+        taken_bytes(Matrix::bytes_of(ty, rows, cols))
     }
 
     fn matrix(&mut self, weight: &Weight) -> Matrix {

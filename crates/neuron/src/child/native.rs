@@ -15,9 +15,9 @@ const MIB: u64 = 1 << 20;
 /// Weights below this fit a core's caches, more or less.
 const SMALL_MODEL_BYTES: u64 = 64 << 20;
 
-/// Bytes of a card that no plan names: what the driver takes for a process, and the roundings of
-/// its buffers (measured on an H100, docs/cuda).
-const CONTEXT_BYTES: u64 = 900 << 20;
+/// Bytes that a card's driver takes for a process before the engine asks what is free (measured on
+/// an H100, docs/cuda).
+const CONTEXT_BYTES: u64 = 527 << 20;
 
 /// Loads a model, after a look at whether it fits.
 pub fn load(
@@ -65,9 +65,10 @@ pub(crate) fn does_not_fit(needed: u64, free: u64) -> LoadFailure {
 pub(crate) fn plan(spec: &EngineSpec) -> Result<LoadPlan, LoadFailure> {
     let free = match spec.device {
         Device::Cpu => memory::available_bytes(),
-        Device::Cuda(card) => cards::free_bytes(card).map(|free| free - free.min(CONTEXT_BYTES)),
+        Device::Cuda(card) => cards::free_bytes(card),
     };
-    let memory_bytes = free.filter(|_| spec.device != Device::Cpu);
+    let for_engine = |free: u64| free.saturating_sub(CONTEXT_BYTES);
+    let memory_bytes = free.filter(|_| spec.device != Device::Cpu).map(for_engine);
     let spec = EngineSpec { memory_bytes, ..spec.clone() };
     let info = engine::plan(&spec).map_err(|error| failure(&spec.source, &error))?;
     let fits = free.is_none_or(|free| bytes(&info) <= free);
