@@ -13,8 +13,8 @@ const LONG: usize = 100_000;
 /// As far as a CPU follows in a minute.
 const MIDDLE: usize = 8_192;
 
-/// The sizes of a published hybrid of 0.8 billion weights, for which the kernels of long prompts are
-/// made; smaller heads take others.
+/// The sizes of a published hybrid of 0.8 billion weights, for which the kernels of long prompts
+/// are made; smaller heads take others.
 const SHAPE: &str = r#"{
     "model_type": "qwen3_5_text", "num_hidden_layers": 24, "hidden_size": 1024,
     "intermediate_size": 3584, "num_attention_heads": 8, "num_key_value_heads": 2,
