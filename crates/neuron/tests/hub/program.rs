@@ -126,7 +126,7 @@ fn a_pull_that_is_killed_goes_on() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let pid = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert!(!child.wait().unwrap().success());
     hub.state().faults.clear();
     hub.take_seen();
