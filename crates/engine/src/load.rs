@@ -311,6 +311,7 @@ fn kv_budget(
     };
     let print = footprint(source.config(), &Shard::SOLO, without_blocks)?;
     let weights = weight_bytes(spec.device, source, &Shard::SOLO)?;
+    // The driver's part is counted though `memory` is what it left: as much more stays free.
     let workspace = print.workspace_bytes + beside_bytes(spec, 0, source.config());
     let others = weights + print.state_bytes + workspace + CARD_RESERVE_BYTES;
     Ok(memory.saturating_sub(others))

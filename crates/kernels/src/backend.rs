@@ -91,6 +91,10 @@ pub trait Backend: Send + 'static {
 
     /// Bytes that a weight matrix of this format and size takes once it is taken over.
     fn matrix_bytes(ty: WeightType, rows: usize, cols: usize) -> u64;
+    /// Bytes of the device that a buffer of so many bytes takes.
+    fn buffer_bytes(bytes: u64) -> u64 {
+        bytes
+    }
     /// Takes a weight matrix over.
     fn matrix(&mut self, weight: &Weight) -> Self::Matrix;
     /// Takes a small weight over.

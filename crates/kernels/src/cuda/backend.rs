@@ -105,11 +105,6 @@ impl Cuda {
     }
 }
 
-/// What the driver takes for a buffer: beyond a MiB, whole pages of two (seen on an H100).
-fn taken_bytes(bytes: u64) -> u64 {
-    if bytes > 1 << 20 { bytes.next_multiple_of(2 << 20) } else { bytes }
-}
-
 impl Backend for Cuda {
     type Tensor = Tensor;
     type Matrix = Matrix;
@@ -119,7 +114,12 @@ impl Backend for Cuda {
     type Mixture = Mixture;
 
     fn matrix_bytes(ty: WeightType, rows: usize, cols: usize) -> u64 {
-        taken_bytes(Matrix::bytes_of(ty, rows, cols))
+        Matrix::bytes_of(ty, rows, cols)
+    }
+
+    /// Beyond a MiB the driver gives whole pages of two (seen on an H100).
+    fn buffer_bytes(bytes: u64) -> u64 {
+        if bytes > 1 << 20 { bytes.next_multiple_of(2 << 20) } else { bytes }
     }
 
     fn matrix(&mut self, weight: &Weight) -> Matrix {
@@ -351,5 +351,26 @@ impl Backend for Cuda {
         let choices = sample::cuda::sample(self, &mut sampler, logits, vocab, rows);
         self.sampler = Some(sampler);
         choices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What NVML showed of 64 buffers of each size.
+    #[test]
+    fn a_large_buffer_takes_whole_pages() {
+        let (kib, mib) = (1 << 10, 1 << 20);
+        for (asked, taken) in [
+            (64 * kib, 64 * kib),
+            (mib, mib),
+            (mib + 4096, 2 * mib),
+            (3 * mib, 4 * mib),
+            (8 * mib + 4096, 10 * mib),
+            (33 * mib + 100, 34 * mib),
+        ] {
+            assert_eq!(Cuda::buffer_bytes(asked), taken, "{asked}");
+        }
     }
 }

@@ -45,8 +45,13 @@ struct Sum<'a, B> {
 }
 
 impl<B: Backend> Sum<'_, B> {
-    /// `rows` and `cols` are those of this rank.
+    /// A matrix with a buffer of its own. `rows` and `cols` are those of this rank.
     fn matrix(&mut self, name: TensorName, rows: usize, cols: usize) -> Result<(), Error> {
+        self.bytes += B::buffer_bytes(self.matrix_bytes(name, rows, cols)?);
+        Ok(())
+    }
+
+    fn matrix_bytes(&self, name: TensorName, rows: usize, cols: usize) -> Result<u64, Error> {
         let ty = self.source.format(name)?;
         if !cols.is_multiple_of(ty.block_elements()) {
             let (count, world_size) = (cols * self.shard.world_size, self.shard.world_size);
@@ -54,8 +59,7 @@ impl<B: Backend> Sum<'_, B> {
             let what = "blocks of the columns of a matrix";
             return Err(Error::Indivisible { what, count, world_size });
         }
-        self.bytes += B::matrix_bytes(ty, rows, cols);
-        Ok(())
+        Ok(B::matrix_bytes(ty, rows, cols))
     }
 
     fn vector(&mut self, elements: usize) {
@@ -97,9 +101,16 @@ impl<B: Backend> Sum<'_, B> {
         self.matrix(name(Role::Router), moe.experts, config.hidden)?;
         let share = |ffn| Ok::<_, Error>(self.shard.share("columns of an expert", ffn)?.len());
         let (ffn, shared) = (share(moe.ffn)?, moe.shared_ffn.map(share).transpose()?);
-        for e in 0..moe.experts {
-            let roles = [Role::ExpertGate(e), Role::ExpertUp(e), Role::ExpertDown(e)];
-            self.gated(roles.map(&name), ffn)?;
+        // All experts' gates lie in one buffer, and so on.
+        let parts: [(fn(usize) -> Role, usize, usize); 3] = [
+            (Role::ExpertGate, ffn, config.hidden),
+            (Role::ExpertUp, ffn, config.hidden),
+            (Role::ExpertDown, config.hidden, ffn),
+        ];
+        for (role, rows, cols) in parts {
+            let each = |e| self.matrix_bytes(name(role(e)), rows, cols);
+            let bytes = (0..moe.experts).map(each).sum::<Result<u64, Error>>()?;
+            self.bytes += B::buffer_bytes(bytes);
         }
         if let Some(ffn) = shared {
             self.matrix(name(Role::SharedMix), 1, config.hidden)?;

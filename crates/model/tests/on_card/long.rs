@@ -3,15 +3,22 @@
 use std::path::Path;
 
 use kernels::cpu::Cpu;
+use kernels::cuda::Cuda;
 use model::{Capacity, Recipe, write_random};
 
 use super::equalities::ROUNDING;
 use super::runner::{Runner, difference};
-use super::{card, on_card_with};
+use super::{card, on_card_with, place};
 
 const LONG: usize = 100_000;
 /// As far as a CPU follows in a minute.
 const MIDDLE: usize = 8_192;
+/// A model without recurrent state, and two with it: V heads tiled and grouped.
+const OTHERS: [&str; 3] = [
+    "crates/model/tests/fixtures/qwen3",
+    "crates/model/tests/fixtures/qwen3_5",
+    "crates/model/tests/fixtures/qwen3_next",
+];
 
 /// The sizes of a published hybrid of 0.8 billion weights, for which the kernels of long prompts
 /// are made; smaller heads take others.
@@ -50,6 +57,26 @@ fn end<B: kernels::Backend>(runner: &mut Runner<B>, length: usize, chunk: usize)
     logits
 }
 
+/// The end of a prompt does not tell how it was cut.
+#[track_caller]
+fn assert_chunks_end_alike(gpu: &mut Runner<Cuda>, length: usize) {
+    let whole = end(gpu, length, 2048);
+    for chunk in [512, 1000] {
+        let error = difference(&end(gpu, length, chunk), &whole);
+        eprintln!("the end of {length} tokens in chunks of {chunk} differs by {error:.1e}");
+        assert!(error <= ROUNDING, "{error} behind {length} tokens in chunks of {chunk}");
+    }
+}
+
+/// A CPU's end of a prompt is the card's.
+#[track_caller]
+fn assert_ends_as_on_the_cpu(gpu: &mut Runner<Cuda>, model: &Path) {
+    let cpu = end(&mut on_all_cores(model, &capacity(MIDDLE)), MIDDLE, 512);
+    let error = difference(&end(gpu, MIDDLE, 2048), &cpu);
+    eprintln!("the end of {MIDDLE} tokens differs from the CPU's by {error:.1e}");
+    assert!(error <= ROUNDING, "{error} behind {MIDDLE} tokens of {}", model.display());
+}
+
 /// The state behind 100,000 tokens does not tell how they were cut, and where a CPU can follow it
 /// is the CPU's. Weights are halves, which both sides take as they are.
 #[test]
@@ -61,14 +88,18 @@ fn long_prompts_end_alike_in_any_chunks_on_a_card() {
     let halves = Recipe::from_name("F16").expect("a format");
     write_random(directory.path(), &path, halves, 11).expect("the model is written");
     let mut gpu = on_card_with(&context, &path, &capacity(LONG));
-    let cpu = end(&mut on_all_cores(&path, &capacity(MIDDLE)), MIDDLE, 512);
-    let error = difference(&end(&mut gpu, MIDDLE, 2048), &cpu);
-    eprintln!("the end of {MIDDLE} tokens differs from the CPU's by {error:.1e}");
-    assert!(error <= ROUNDING, "{error} behind {MIDDLE} tokens");
-    let whole = end(&mut gpu, LONG, 2048);
-    for chunk in [512, 1000] {
-        let error = difference(&end(&mut gpu, LONG, chunk), &whole);
-        eprintln!("the end of {LONG} tokens in chunks of {chunk} differs by {error:.1e}");
-        assert!(error <= ROUNDING, "{error} in chunks of {chunk}");
+    assert_ends_as_on_the_cpu(&mut gpu, &path);
+    assert_chunks_end_alike(&mut gpu, LONG);
+}
+
+/// The same of models without recurrent state and with V heads in groups, as far as the kernels for
+/// small heads go in seconds.
+#[test]
+fn prompts_of_other_models_end_alike_in_any_chunks_on_a_card() {
+    let Some(context) = card() else { return };
+    for model in OTHERS {
+        let mut gpu = on_card_with(&context, &place(model), &capacity(MIDDLE));
+        assert_ends_as_on_the_cpu(&mut gpu, &place(model));
+        assert_chunks_end_alike(&mut gpu, MIDDLE);
     }
 }
