@@ -101,21 +101,26 @@ impl<B: Backend> Sum<'_, B> {
         self.matrix(name(Role::Router), moe.experts, config.hidden)?;
         let share = |ffn| Ok::<_, Error>(self.shard.share("columns of an expert", ffn)?.len());
         let (ffn, shared) = (share(moe.ffn)?, moe.shared_ffn.map(share).transpose()?);
-        // All experts' gates lie in one buffer, and so on.
-        let parts: [(fn(usize) -> Role, usize, usize); 3] = [
-            (Role::ExpertGate, ffn, config.hidden),
-            (Role::ExpertUp, ffn, config.hidden),
-            (Role::ExpertDown, config.hidden, ffn),
-        ];
-        for (role, rows, cols) in parts {
-            let each = |e| self.matrix_bytes(name(role(e)), rows, cols);
-            let bytes = (0..moe.experts).map(each).sum::<Result<u64, Error>>()?;
-            self.bytes += B::buffer_bytes(bytes);
-        }
+        self.experts([ffn, config.hidden], |e| name(Role::ExpertGate(e)))?;
+        self.experts([ffn, config.hidden], |e| name(Role::ExpertUp(e)))?;
+        self.experts([config.hidden, ffn], |e| name(Role::ExpertDown(e)))?;
         if let Some(ffn) = shared {
             self.matrix(name(Role::SharedMix), 1, config.hidden)?;
             self.gated([Role::SharedGate, Role::SharedUp, Role::SharedDown].map(&name), ffn)?;
         }
+        Ok(())
+    }
+
+    /// One matrix of every expert, in one buffer.
+    fn experts(
+        &mut self,
+        [rows, cols]: [usize; 2],
+        name: impl Fn(usize) -> TensorName,
+    ) -> Result<(), Error> {
+        let experts = self.source.config().moe.as_ref().map_or(0, |moe| moe.experts);
+        let each = |e| self.matrix_bytes(name(e), rows, cols);
+        let bytes = (0..experts).map(each).sum::<Result<u64, Error>>()?;
+        self.bytes += B::buffer_bytes(bytes);
         Ok(())
     }
 
