@@ -136,7 +136,6 @@ pub struct Launch<'a> {
     context: &'a Context,
     name: &'static str,
     grid: Grid,
-    cluster: u32,
     overlapping: bool,
     words: [u64; MOST_ARGUMENTS],
     /// Arguments larger than a word: their place, where there is one.
@@ -151,7 +150,6 @@ impl Context {
             context: self,
             name,
             grid,
-            cluster: 0,
             overlapping: false,
             words: [0; MOST_ARGUMENTS],
             places: [std::ptr::null(); MOST_ARGUMENTS],
@@ -181,12 +179,6 @@ impl<'a> Launch<'a> {
     /// anything that this step wrote, or write anything that this step reads.
     pub fn overlapping(mut self) -> Self {
         self.overlapping = true;
-        self
-    }
-
-    /// Groups `blocks` neighbouring blocks of x into a cluster (sm_90 on).
-    pub fn cluster(mut self, blocks: u32) -> Self {
-        self.cluster = blocks;
         self
     }
 
@@ -228,29 +220,16 @@ impl<'a> Launch<'a> {
         self.context.note(self.name, result);
     }
 
-    fn attributes(&self) -> ([sys::CUlaunchAttribute; 2], u32) {
+    fn attributes(&self) -> ([sys::CUlaunchAttribute; 1], u32) {
         // SAFETY: the attribute is plain data, and zeros are its unused state.
-        let mut attributes: [sys::CUlaunchAttribute; 2] = unsafe { std::mem::zeroed() };
-        let mut count = 0;
-        if self.context.card().generation < 90 {
-            return (attributes, count);
+        let mut attributes: [sys::CUlaunchAttribute; 1] = unsafe { std::mem::zeroed() };
+        if !self.overlapping || self.context.card().generation < 90 {
+            return (attributes, 0);
         }
-        if self.overlapping {
-            let attribute = &mut attributes[count as usize];
-            attribute.id =
-                sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
-            attribute.value.programmaticStreamSerializationAllowed = 1;
-            count += 1;
-        }
-        // A cluster of one block would only cap how many blocks a multiprocessor holds.
-        if self.cluster > 1 {
-            let attribute = &mut attributes[count as usize];
-            attribute.id = sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION;
-            attribute.value.clusterDim =
-                sys::CUlaunchAttributeValue_union__bindgen_ty_1 { x: self.cluster, y: 1, z: 1 };
-            count += 1;
-        }
-        (attributes, count)
+        attributes[0].id =
+            sys::CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+        attributes[0].value.programmaticStreamSerializationAllowed = 1;
+        (attributes, 1)
     }
 }
 

@@ -481,7 +481,9 @@ fn prepare(
         eps: input.eps(),
         pieces: pieces.unwrap_or(0) as i32,
     };
-    let grid = Grid::line(rows as u32, job::THREADS);
+    // The norm wants a whole row; otherwise nothing in a row waits for the rest of it.
+    let slices = if input.norm.is_some() { 1 } else { padded.div_ceil(job::HELD_COLS) };
+    let grid = Grid::plane(rows as u32, slices as u32, job::THREADS);
     cuda.launch("linear_prepare", grid).arg_by_value(&job).overlapping().run();
 }
 

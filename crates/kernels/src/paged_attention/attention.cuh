@@ -55,6 +55,21 @@ __device__ __forceinline__ void copy_async(uint4* to, const __half* from, bool v
                  : "memory");
 }
 
+// For what the second-level cache should let go first.
+__device__ __forceinline__ uint64_t evict_first() {
+    uint64_t policy;
+    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+
+// 16 bytes to shared memory, with such a policy.
+__device__ __forceinline__ void copy_once(uint4* to, const __half* from, uint64_t policy) {
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(
+                     shared_address(to)),
+                 "l"(from), "l"(policy)
+                 : "memory");
+}
+
 __device__ __forceinline__ void commit_copies() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }

@@ -1,6 +1,7 @@
-// Sums of results: of a CTA's warps, of a cluster's CTAs, of a sequence's clusters.
+// Sums of results: of a CTA's warps, and of the CTAs that share a sequence's keys.
 #pragma once
 
+#include "shares.cuh"
 #include "task.cuh"
 
 // One item of a sum of results: highest score and sum, elements not normalised.
@@ -31,47 +32,76 @@ __device__ __forceinline__ Sum total(const Sum (&parts)[N]) {
 }
 
 // An item of the CTA's result.
-template <int DIM, int WARPS>
-__device__ __forceinline__ Sum sum_of_warps(const Shared<DIM, WARPS>& shared, int item) {
+template <int DIM, int WARPS, int BUFFERS>
+__device__ __forceinline__ Sum sum_of_warps(Shared<DIM, WARPS, BUFFERS>& shared, int item) {
     int q = item / (DIM / 4), at = item % (DIM / 4) * 4;
     Sum parts[WARPS];
 #pragma unroll
     for (int w = 0; w < WARPS; w++) {
-        const float* out = reinterpret_cast<const float*>(shared.keys[w]);
-        const float* from = &out[q * DIM + in_result(q, at)];
+        const float* from = &shared.result(w)[q * DIM + in_result(q, at)];
         parts[w] = {shared.weight[w][q], *reinterpret_cast<const float4*>(from)};
     }
     return total(parts);
 }
 
-// Item `at` of this CTA's `share` of them, as the cluster's CTAs sent it.
-template <int DIM, int WARPS>
-__device__ __forceinline__ Sum sum_of_ranks(const Shared<DIM, WARPS>& shared, int at, int share) {
-    int ranks = cluster_size();
-    Sum parts[MAX_RANKS];
-#pragma unroll
-    for (int rank = 0; rank < MAX_RANKS; rank++) {
-        parts[rank] = {{-INFINITY, 0.0f}, {}};
-        if (rank >= ranks) continue;
-        parts[rank] = {shared.sent_weight[rank * share + at], shared.sent[rank * share + at]};
-    }
-    return total(parts);
-}
-
-// An item of the clusters' results.
+// Where a part leaves the items of its result that others add up.
 template <int DIM>
-__device__ __forceinline__ Sum sum_of_clusters(const Task& task, const Decode& d, int item) {
-    constexpr int TOGETHER = 8;
-    long long first = (long long)task.place * (d.most_splits / cluster_size());
+struct Left {
+    float4* partial;
+    float2* weight;
+
+    __device__ __forceinline__ Left(const Task& task, const Decode& d, int part) {
+        long long at = ((long long)task.place * d.most_parts + part) * ITEMS<DIM>;
+        partial = d.partial + at;
+        weight = d.weight + at;
+    }
+
+    __device__ __forceinline__ void leave(int item, const Sum& sum) const {
+        leave_share(&partial[item], sum.value);
+        leave_share(&weight[item], sum.weight);
+    }
+
+    // Whether there was something to read.
+    __device__ __forceinline__ bool read(int item, Sum& sum) const {
+        sum.value = read_share(&partial[item]);
+        sum.weight = read_share(&weight[item]);
+        return is_share(sum.value) & is_share(sum.weight);
+    }
+
+    __device__ __forceinline__ void clear(int item) const {
+        clear_share(&partial[item]);
+        clear_share(&weight[item]);
+    }
+};
+
+// An item of all parts' results, in their order, when all are there. `own` is this CTA's.
+template <int DIM>
+__device__ __forceinline__ Sum sum_of_parts(const Task& task, const Decode& d, int item,
+                                            const Sum& own) {
+    constexpr int TOGETHER = 8;  // `PARTS_TOGETHER` of cuda.rs: so much is read beyond the last.
     Sum all[2] = {{{-INFINITY, 0.0f}, {}}};
-    for (int cluster = 0; cluster < task.clusters; cluster += TOGETHER) {
+    for (int first = 0; first < task.parts; first += TOGETHER) {
         Sum parts[TOGETHER];
+        bool there = false;
+        while (!there) {
+            there = true;
+            // Without a branch, so that all are asked for before any is waited for.
+#pragma unroll
+            for (int i = 0; i < TOGETHER; i++) {
+                int part = first + i;
+                bool read = Left<DIM>(task, d, part).read(item, parts[i]);
+                there &= read | (part >= task.parts) | (part == blockIdx.x);
+            }
+        }
 #pragma unroll
         for (int i = 0; i < TOGETHER; i++) {
-            parts[i] = {{-INFINITY, 0.0f}, {}};
-            if (cluster + i >= task.clusters) continue;
-            long long at = (first + cluster + i) * ITEMS<DIM> + item;
-            parts[i] = {__ldcg(&d.weight[at]), __ldcg(&d.partial[at])};
+            if (first + i >= task.parts) {
+                parts[i] = {{-INFINITY, 0.0f}, {}};
+            } else if (first + i == blockIdx.x) {
+                parts[i] = own;
+            } else {
+                Left<DIM>(task, d, first + i).clear(item);
+            }
         }
         all[1] = total(parts);
         all[0] = total(all);
@@ -118,61 +148,22 @@ __device__ __forceinline__ void finish(const Sum& sum, float4 gate, const Task& 
     *reinterpret_cast<float4*>(a.out + (to.row * a.heads + to.head) * DIM + to.at) = value;
 }
 
-// True in all threads of the last CTA of this rank to get here, to which the others' results are
-// visible.
-__device__ __forceinline__ bool arrives_last(int* arrived, int others, int* last) {
-    __syncthreads();
-    if (threadIdx.x == 0) {
-        __threadfence();
-        *last = atomicAdd(arrived, 1) == others;
-        if (*last) *arrived = 0;
-        __threadfence();
-    }
-    __syncthreads();
-    return *last;
-}
-
-// Adds the warps' results up, then the cluster's, then the clusters'. All warps have left theirs.
-template <int DIM, int WARPS>
-__device__ __forceinline__ void combine(Shared<DIM, WARPS>& shared, const Task& task,
+// Adds the warps' results up, then the parts'. All warps have left theirs. Parts that run at the
+// same time add up a share of the items each; otherwise the last part, which is the last to start,
+// adds up all of them. So none waits for one that does not run.
+template <int DIM, int WARPS, int BUFFERS>
+__device__ __forceinline__ void combine(Shared<DIM, WARPS, BUFFERS>& shared, const Task& task,
                                         const Attention& a, const Decode& d) {
-    int ranks = cluster_size(), rank = cluster_rank();
-    int items = task.queries * (DIM / 4), share = (items + ranks - 1) / ranks;
-    int first = rank * share, own = min(share, items - first);
-    bool alone = task.clusters == 1;
-    if (ranks > 1) {
-        cluster_wait();  // All have started.
-        for (int item = threadIdx.x; item < items; item += 32 * WARPS) {
-            Sum sum = sum_of_warps(shared, item);
-            int at = rank * share + item % share;
-            *in_block(&shared.sent[at], item / share) = sum.value;
-            *in_block(&shared.sent_weight[at], item / share) = sum.weight;
-        }
-        cluster_arrive();
-    }
-    float4 gate = {};
-    if (threadIdx.x < own) gate = load_gate<DIM>(task, a, first + threadIdx.x);
-    if (ranks > 1) cluster_wait();
-    int cluster = blockIdx.x / ranks, most = d.most_splits / ranks;
-    float4* partial = d.partial + ((long long)task.place * most + cluster) * ITEMS<DIM>;
-    float2* weight = d.weight + ((long long)task.place * most + cluster) * ITEMS<DIM>;
-    for (int at = threadIdx.x; at < own; at += 32 * WARPS) {
-        int item = first + at;
-        Sum sum = ranks > 1 ? sum_of_ranks(shared, at, share) : sum_of_warps(shared, item);
-        if (at != threadIdx.x) gate = load_gate<DIM>(task, a, item);
-        if (alone) {
-            finish<DIM>(sum, gate, task, a, item);
-        } else {
-            partial[item] = sum.value;
-            weight[item] = sum.weight;
-        }
-    }
-    if (alone) return;
-    int* arrived = &d.arrived[task.place * ranks + rank];
-    if (!arrives_last(arrived, task.clusters - 1, &shared.last)) return;
-    for (int at = threadIdx.x; at < own; at += 32 * WARPS) {
-        int item = first + at;
-        if (at != threadIdx.x || own > 32 * WARPS) gate = load_gate<DIM>(task, a, item);
-        finish<DIM>(sum_of_clusters<DIM>(task, d, item), gate, task, a, item);
+    int items = task.queries * (DIM / 4);
+    int share = d.together ? (items + task.parts - 1) / task.parts : items;
+    int first = (task.parts - 1 - (int)blockIdx.x) * share, end = min(first + share, items);
+    Left<DIM> left(task, d, blockIdx.x);
+    for (int item = threadIdx.x; item < items; item += 32 * WARPS)
+        if (item < first || item >= end) left.leave(item, sum_of_warps(shared, item));
+    for (int item = first + threadIdx.x; item < end; item += 32 * WARPS) {
+        float4 gate = load_gate<DIM>(task, a, item);
+        Sum sum = sum_of_warps(shared, item);
+        if (task.parts > 1) sum = sum_of_parts<DIM>(task, d, item, sum);
+        finish<DIM>(sum, gate, task, a, item);
     }
 }

@@ -33,14 +33,14 @@ const ITEM: usize = 4;
 /// The most parts that a sequence's keys are split into.
 const MOST_SPLITS: usize = 128;
 
+/// Parts that a block looks at together, whether or not there are so many.
+const PARTS_TOGETHER: usize = 8;
+
 /// Parts that a long sequence may be split into even where there are many.
 const LONG_SPLITS: usize = 16;
 
 /// A part takes more turns of its block's warps than this only where there were too many parts.
 const LONG_TURNS: usize = 16;
-
-/// The most blocks of a cluster, on cards that have clusters.
-const MOST_RANKS: usize = 8;
 
 /// One layer's keys and values, each `[block][kv_head][block_size][head_dim]` in f16.
 pub struct KvCache {
@@ -69,16 +69,14 @@ impl KvCache {
     }
 }
 
-/// Where the kernel for few rows leaves what its clusters computed.
+/// Where the kernel for few rows leaves what parts of sequences computed.
 pub(crate) struct Parts {
     context: Arc<Context>,
     /// Tiles of sequences that a launch takes.
     tiles: usize,
     items: usize,
-    places: usize,
     partial: Buffer<f32>,
     weight: Buffer<f32>,
-    arrived: Buffer<i32>,
 }
 
 impl Parts {
@@ -87,10 +85,8 @@ impl Parts {
             context: context.clone(),
             tiles: sequences.max(64),
             items: 0,
-            places: 0,
             partial: Buffer::new(context, "parts of attention", 0),
             weight: Buffer::new(context, "parts of attention", 0),
-            arrived: Buffer::new(context, "parts of attention", 0),
         }
     }
 
@@ -100,19 +96,24 @@ impl Parts {
         for tiles in classes {
             let split = Split::of(self.context.card(), shape.kv_heads, shape.head_dim, tiles);
             let places = tiles.min(self.tiles) * shape.kv_heads;
-            let items = places * split.most / split.ranks * QUERIES * shape.head_dim / ITEM;
+            let parts = places * split.most + PARTS_TOGETHER;
+            let items = parts * QUERIES * shape.head_dim / ITEM;
             self.items = self.items.max(items);
-            self.places = self.places.max(places * split.ranks);
         }
     }
 
     /// Takes the memory.
     pub(crate) fn take(&mut self) {
-        let floats = |count| Buffer::zeroed(&self.context, "parts of attention", count);
+        let floats = |count| Buffer::new(&self.context, "parts of attention", count);
         (self.partial, self.weight) = (floats(ITEM * self.items), floats(2 * self.items));
-        self.arrived = Buffer::zeroed(&self.context, "parts of attention", self.places);
+        // No sum has these bits: nothing is left yet.
+        self.partial.fill_bytes(0xff);
+        self.weight.fill_bytes(0xff);
     }
 }
+
+/// The most shared memory of the kernels for a sequence alone: they fit beside a linear layer's.
+const MOST_ALONE_BYTES: u32 = 102_656;
 
 /// How the keys of sequences are split between blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,10 +122,10 @@ struct Split {
     fair: usize,
     /// Parts of a long one, if that is more.
     most: usize,
-    /// Blocks of a cluster; divides both.
-    ranks: usize,
+    /// Whether the card runs as many parts as fill it at the same time.
+    alone: bool,
     kernel: &'static str,
-    /// Warps of a block, which take a block of the cache each in a turn.
+    /// Warps of a block, each of which takes a block of the cache in a turn.
     warps: usize,
     /// Bytes of shared memory.
     shared: u32,
@@ -134,32 +135,28 @@ impl Split {
     /// For a step with this many tiles of sequences.
     fn of(card: &Card, kv_heads: usize, head_dim: usize, tiles: usize) -> Self {
         let tiles = tiles.next_power_of_two();
-        // A sequence alone is over fast if the next layer finds room while this one ends.
+        // A sequence alone leaves half of each multiprocessor to the layers before and after.
         let alone = tiles == 1;
-        let halves = match (alone, head_dim <= 128) {
-            (true, false) => 1,
-            (true, true) | (false, false) => 2,
-            (false, true) => 4,
-        };
-        let blocks = card.multiprocessors as usize * halves / 2;
+        let halves = if alone || head_dim > 128 { 1 } else { 2 };
+        let blocks = card.multiprocessors as usize * halves;
         let fair = (blocks / (kv_heads * tiles)).clamp(1, MOST_SPLITS);
-        let ranks = if alone && card.generation >= 90 { fair.min(MOST_RANKS) } else { 1 };
-        let ranks = 1 << ranks.ilog2();
-        let fair = fair / ranks * ranks;
-        let (kernel, warps, shared) = match head_dim {
-            64 => ("attention_decode_64", 8, 37_584),
-            128 => ("attention_decode_128", 8, 74_448),
-            _ if card.shared_bytes >= 148_176 => ("attention_decode_256", 8, 148_176),
-            _ => ("attention_decode_256_narrow", 4, 82_384),
+        let ahead = alone && card.shared_bytes >= 2 * MOST_ALONE_BYTES;
+        let (kernel, warps, shared) = match (head_dim, ahead) {
+            (64, true) => ("attention_alone_64", 8, 50_688),
+            (64, false) => ("attention_decode_64", 8, 34_304),
+            (128, true) => ("attention_alone_128", 8, 100_864),
+            (128, false) => ("attention_decode_128", 8, 68_096),
+            (_, true) => ("attention_alone_256", 4, MOST_ALONE_BYTES),
+            _ if card.shared_bytes >= 135_680 => ("attention_decode_256", 8, 135_680),
+            _ => ("attention_decode_256_narrow", 4, 69_888),
         };
-        Self { fair, most: fair.max(LONG_SPLITS), ranks, kernel, warps, shared }
+        Self { fair, most: fair.max(LONG_SPLITS), alone, kernel, warps, shared }
     }
 
     /// Blocks for `sequences` of at most `context` tokens.
     fn grid(&self, context: usize, kv_heads: usize, sequences: usize, tiles: usize) -> Grid {
         let turns = context.div_ceil(self.warps * BLOCK_TOKENS);
         let parts = self.fair.min(turns).max(turns.div_ceil(LONG_TURNS)).min(self.most);
-        let parts = parts.next_multiple_of(self.ranks);
         Grid {
             blocks: [parts as u32, kv_heads as u32, (sequences * tiles) as u32],
             threads: [32 * self.warps as u32, 1, 1],
@@ -199,13 +196,13 @@ struct FewRows {
     k_norm: Address,
     partial: Address,
     weight: Address,
-    arrived: Address,
     eps: f32,
     first_sequence: i32,
     tiles: i32,
-    fair_splits: i32,
-    most_splits: i32,
+    fair_parts: i32,
+    most_parts: i32,
     long_turns: i32,
+    together: i32,
 }
 
 impl Arguments {
@@ -281,24 +278,24 @@ fn few_rows(cuda: &Cuda, layer: &AttentionLayer<Buffer<f32>>, arguments: &Argume
     assert!(room > 0, "{} query heads share keys", shape.heads / shape.kv_heads);
     for first in (0..size.sequences).step_by(room) {
         let count = room.min(size.sequences - first);
+        let grid = split.grid(size.most_context, shape.kv_heads, count, tiles);
         let few = FewRows {
             q_norm: q_norm.at(0),
             k_norm: k_norm.at(0),
             partial: parts.partial.at(0),
             weight: parts.weight.at(0),
-            arrived: parts.arrived.at(0),
             eps: shape.eps,
             first_sequence: first as i32,
             tiles: tiles as i32,
-            fair_splits: split.fair as i32,
-            most_splits: split.most as i32,
+            fair_parts: split.fair as i32,
+            most_parts: split.most as i32,
             long_turns: LONG_TURNS as i32,
+            together: i32::from(split.alone && grid.blocks[0] as usize <= split.fair),
         };
-        cuda.launch(split.kernel, split.grid(size.most_context, shape.kv_heads, count, tiles))
+        cuda.launch(split.kernel, grid)
             .arg_by_value(arguments)
             .arg_by_value(&few)
             .arg_by_value(&Rotation::of(shape))
-            .cluster(split.ranks as u32)
             .overlapping()
             .run();
     }

@@ -9,32 +9,36 @@
 // into the cache: a launch per layer less, and while it waits for the projection, the blocks that
 // earlier steps wrote are on their way already. New tokens go to shared memory directly.
 //
-// The CTAs of a cluster send their results to one another, each its share of the elements, and add
-// up what they got. Where a sequence takes several clusters, the one that arrives last adds the
-// clusters' results up. All sums are taken in a fixed order.
+// Each warp has two or three buffers, which take its blocks' keys and values in turn. Three belong
+// to the kernels for one sequence alone: what they hold is there when the projection is.
+//
+// CTAs that share a sequence's keys leave their results in memory for one another, and each adds up
+// what the others left of its share of the elements. All sums are taken in a fixed order.
 #include "combine.cuh"
 #include "prologue.cuh"
 
-// Starts to copy a block of keys: those of earlier steps. What else its rows hold is not looked at.
-template <int DIM>
-__device__ __forceinline__ void copy_keys(uint4* to, const __half* from, int old_tokens) {
+// Starts to copy a block of keys, or of values: those of earlier steps. What is beyond the last
+// token must be zero among values, for a weight of zero does not make up for NaN; what else the
+// rows of keys hold is not looked at.
+template <int DIM, bool VALUES>
+__device__ __forceinline__ void copy_first(uint4* to, const __half* from, int old_tokens,
+                                           int tokens) {
 #pragma unroll
     for (int k = 0; k < BLOCK_TOKENS * DIM / 256; k++) {
         int at = 32 * k + threadIdx.x % 32, row = at / (DIM / 8), piece = at % (DIM / 8);
-        if (row < old_tokens) copy_async(&to[place<DIM>(row, piece)], from + at * 8, true);
+        bool old = row < old_tokens, beyond = VALUES && row >= tokens;
+        if (old || beyond) copy_async(&to[place<DIM>(row, piece)], from + at * 8, old);
     }
 }
 
-// Starts to copy a block of values: those of earlier steps. What is beyond the last token must be
-// zero, for a weight of zero does not make up for NaN.
+// The same of a block that earlier steps wrote. Those of a long sequence are more than the
+// second-level cache holds, and would drive out what every layer needs.
 template <int DIM>
-__device__ __forceinline__ void copy_values(uint4* to, const __half* from, int old_tokens,
-                                            int tokens) {
+__device__ __forceinline__ void copy_whole(uint4* to, const __half* from, uint64_t policy) {
 #pragma unroll
     for (int k = 0; k < BLOCK_TOKENS * DIM / 256; k++) {
         int at = 32 * k + threadIdx.x % 32, row = at / (DIM / 8), piece = at % (DIM / 8);
-        if (row < old_tokens || row >= tokens)
-            copy_async(&to[place<DIM>(row, piece)], from + at * 8, row < old_tokens);
+        copy_once(&to[place<DIM>(row, piece)], from + at * 8, policy);
     }
 }
 
@@ -127,12 +131,57 @@ __device__ __forceinline__ int block_ids(const Task& task, const Attention& a, i
     return a.block_table[(long long)task.sequence * a.max_blocks + block];
 }
 
-// All blocks of the warp. Copies of the first are under way, keys and values each in a group.
+// What a warp asks for: its blocks' keys and values in turn, each a group of copies. Only the first
+// block may have new tokens, and end before its last row.
 template <int DIM, int WARPS>
-__device__ __forceinline__ void attend(Running<DIM>& run, Shared<DIM, WARPS>& shared, int ids,
-                                       const Task& task, const Attention& a) {
+struct Asker {
+    const Task& task;
+    const Attention& a;
+    int first;         // Token of the block whose keys or values come next.
+    int turn = 0;
+    int ids;
+    long long offset;  // Of the block in the cache.
+    uint64_t policy = evict_first();
+
+    __device__ __forceinline__ Asker(const Task& task, const Attention& a) : task(task), a(a) {
+        int warp = threadIdx.x / 32;
+        first = ((task.end - 1) / BLOCK_TOKENS - warp) * BLOCK_TOKENS;
+    }
+
+    template <bool FIRST>
+    __device__ __forceinline__ void keys(uint4* to) {
+        if (turn % 32 == 0) ids = block_ids<WARPS>(task, a, turn);
+        int id = __shfl_sync(~0u, ids, turn % 32);
+        offset = cache_offset(id, a.kv_heads, task.kv_head, 0, DIM);
+        copy<FIRST, false>(to, a.keys + offset);
+    }
+
+    template <bool FIRST>
+    __device__ __forceinline__ void values(uint4* to) {
+        copy<FIRST, true>(to, a.values + offset);
+        turn++;
+        first -= WARPS * BLOCK_TOKENS;
+    }
+
+    template <bool FIRST, bool VALUES>
+    __device__ __forceinline__ void copy(uint4* to, const __half* from) const {
+        if (first >= task.first) {
+            if (FIRST) {
+                copy_first<DIM, VALUES>(to, from, task.start - first, task.end - first);
+            } else {
+                copy_whole<DIM>(to, from, policy);
+            }
+        }
+        commit_copies();
+    }
+};
+
+// All blocks of the warp. Copies are under way into all of its buffers.
+template <int DIM, int WARPS, int BUFFERS>
+__device__ __forceinline__ void attend(Running<DIM>& run, Shared<DIM, WARPS, BUFFERS>& shared,
+                                       Asker<DIM, WARPS>& asker, const Task& task,
+                                       const Attention& a) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = a.heads / a.kv_heads;
-    uint4 *keys = shared.keys[warp], *values = shared.values[warp];
     int ends[2];
 #pragma unroll
     for (int q = 0; q < 2; q++) {
@@ -140,35 +189,32 @@ __device__ __forceinline__ void attend(Running<DIM>& run, Shared<DIM, WARPS>& sh
         int row = (task.first_query + query) / group;
         ends[q] = query < task.queries ? task.start + row + 1 : 0;
     }
-    int first = ((task.end - 1) / BLOCK_TOKENS - warp) * BLOCK_TOKENS;
-    for (int turn = 1; first >= task.first; turn++) {
-        if (turn % 32 == 0) ids = block_ids<WARPS>(task, a, turn);
-        int id = __shfl_sync(~0u, ids, turn % 32), next = first - WARPS * BLOCK_TOKENS;
-        long long offset = cache_offset(id, a.kv_heads, task.kv_head, 0, DIM);
-        wait_for_copies<1>();
+    int first = ((task.end - 1) / BLOCK_TOKENS - warp) * BLOCK_TOKENS, buffer = 0;
+    for (; first >= task.first; first -= WARPS * BLOCK_TOKENS) {
+        wait_for_copies<BUFFERS - 1>();
         __syncwarp();
         float s[4];
+        uint4* keys = shared.buffers[warp][buffer];
         scores<DIM>(s, keys, shared.queries);
         __syncwarp();
-        if (next >= task.first) copy_keys<DIM>(keys, a.keys + offset, BLOCK_TOKENS);
-        commit_copies();
+        BUFFERS == 2 ? asker.template keys<false>(keys) : asker.template values<false>(keys);
+        if (++buffer == BUFFERS) buffer = 0;
         weigh(run, s, first + lane / 4, ends, a.scale);
-        wait_for_copies<1>();
+        wait_for_copies<BUFFERS - 1>();
         __syncwarp();
+        uint4* values = shared.buffers[warp][buffer];
         accumulate(run, values, s);
         __syncwarp();
-        if (next >= task.first)
-            copy_values<DIM>(values, a.values + offset, BLOCK_TOKENS, BLOCK_TOKENS);
-        commit_copies();
-        first = next;
+        BUFFERS == 2 ? asker.template values<false>(values) : asker.template keys<false>(values);
+        if (++buffer == BUFFERS) buffer = 0;
     }
 }
 
-// The warp's result into shared memory, where its keys were.
-template <int DIM, int WARPS>
-__device__ __forceinline__ void share(Shared<DIM, WARPS>& shared, Running<DIM>& run) {
+// The warp's result into shared memory, where its first keys were.
+template <int DIM, int WARPS, int BUFFERS>
+__device__ __forceinline__ void share(Shared<DIM, WARPS, BUFFERS>& shared, Running<DIM>& run) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-    float* out = reinterpret_cast<float*>(shared.keys[warp]);
+    float* out = shared.result(warp);
     wait_for_copies<0>();
     __syncwarp();
 #pragma unroll
@@ -186,11 +232,12 @@ __device__ __forceinline__ void share(Shared<DIM, WARPS>& shared, Running<DIM>& 
     }
 }
 
-template <int DIM, int WARPS>
+template <int DIM, int WARPS, int BUFFERS>
 __device__ __forceinline__ void decode(const Attention& a, const Decode& d,
                                        const Rotation& rotation) {
     extern __shared__ uint4 memory[];
-    Shared<DIM, WARPS>& shared = *reinterpret_cast<Shared<DIM, WARPS>*>(memory);
+    using Memory = Shared<DIM, WARPS, BUFFERS>;
+    Memory& shared = *reinterpret_cast<Memory*>(memory);
     int warp = threadIdx.x / 32;
     let_successors_start();
     Task task;
@@ -198,48 +245,43 @@ __device__ __forceinline__ void decode(const Attention& a, const Decode& d,
         wait_for_predecessors();
         return;
     }
-    if (cluster_size() > 1) cluster_arrive();
-    int first = ((task.end - 1) / BLOCK_TOKENS - warp) * BLOCK_TOKENS;
-    int ids = block_ids<WARPS>(task, a, 0);
-    if (task.first < task.end && first >= task.first) {
-        int id = __shfl_sync(~0u, ids, 0), old = task.start - first;
-        long long offset = cache_offset(id, a.kv_heads, task.kv_head, 0, DIM);
-        copy_keys<DIM>(shared.keys[warp], a.keys + offset, old);
-        commit_copies();
-        copy_values<DIM>(shared.values[warp], a.values + offset, old, task.end - first);
-        commit_copies();
-    }
+    Asker<DIM, WARPS> asker(task, a);
+    asker.template keys<true>(shared.buffers[warp][0]);
+    asker.template values<true>(shared.buffers[warp][1]);
+    if (BUFFERS == 3) asker.template keys<false>(shared.buffers[warp][2]);
     Running<DIM> run = {{-INFINITY, -INFINITY}};
-    if (task.first < task.end) {
-        Items items(task);
-        Turn<DIM> turn;
-        prepare_item(turn, warp, items, task, a, d, rotation);
-        wait_for_predecessors();
-        for (int item = warp; item < items.count(task); item += WARPS) {
-            if (item != warp) prepare_item(turn, item, items, task, a, d, rotation);
-            run_item(shared, turn, item, items, task, a, d, rotation.pairs);
-        }
-        __syncthreads();
-        attend(run, shared, ids, task, a);
-    } else {
-        wait_for_predecessors();
+    Items items(task);
+    Turn<DIM> turn;
+    prepare_item(turn, warp, items, task, a, d, rotation);
+    wait_for_predecessors();
+    for (int item = warp; item < items.count(task); item += WARPS) {
+        if (item != warp) prepare_item(turn, item, items, task, a, d, rotation);
+        run_item(shared, turn, item, items, task, a, d, rotation.pairs);
     }
+    __syncthreads();
+    attend(run, shared, asker, task, a);
     share(shared, run);
     __syncthreads();
     combine(shared, task, a, d);
 }
 
-static_assert(sizeof(Shared<64, 8>) == 37584 && sizeof(Shared<128, 8>) == 74448
-                  && sizeof(Shared<256, 8>) == 148176 && sizeof(Shared<256, 4>) == 82384,
+static_assert(sizeof(Shared<64, 8, 2>) == 34304 && sizeof(Shared<128, 8, 2>) == 68096
+                  && sizeof(Shared<256, 8, 2>) == 135680 && sizeof(Shared<256, 4, 2>) == 69888
+                  && sizeof(Shared<64, 8, 3>) == 50688 && sizeof(Shared<128, 8, 3>) == 100864
+                  && sizeof(Shared<256, 4, 3>) == 102656,
               "the launch asks for as much");
 
-#define DECODE(NAME, DIM, WARPS)                                                          \
+#define DECODE(NAME, DIM, WARPS, BUFFERS)                                                 \
     KERNEL void __launch_bounds__(32 * WARPS, 2) NAME(Attention a, Decode d, Rotation r) { \
-        decode<DIM, WARPS>(a, d, r);                                                      \
+        decode<DIM, WARPS, BUFFERS>(a, d, r);                                             \
     }
 
-DECODE(attention_decode_64, 64, 8)
-DECODE(attention_decode_128, 128, 8)
-DECODE(attention_decode_256, 256, 8)
+DECODE(attention_decode_64, 64, 8, 2)
+DECODE(attention_decode_128, 128, 8, 2)
+DECODE(attention_decode_256, 256, 8, 2)
 // For cards whose blocks have less shared memory.
-DECODE(attention_decode_256_narrow, 256, 4)
+DECODE(attention_decode_256_narrow, 256, 4, 2)
+// For one sequence alone: a block beside one of a linear layer.
+DECODE(attention_alone_64, 64, 8, 3)
+DECODE(attention_alone_128, 128, 8, 3)
+DECODE(attention_alone_256, 256, 4, 3)

@@ -72,8 +72,8 @@ __device__ __forceinline__ void prepare_item(Turn<DIM>& turn, int item, const It
         prepare_turn(turn, is_query ? d.q_norm : d.k_norm, rotation, position);
 }
 
-template <int DIM, int WARPS>
-__device__ __forceinline__ void run_item(Shared<DIM, WARPS>& shared, const Turn<DIM>& turn,
+template <int DIM, int WARPS, int BUFFERS>
+__device__ __forceinline__ void run_item(Shared<DIM, WARPS, BUFFERS>& shared, const Turn<DIM>& turn,
                                          int item, const Items& items, const Task& task,
                                          const Attention& a, const Decode& d, int pairs) {
     int lane = threadIdx.x % 32, group = a.heads / a.kv_heads;
@@ -104,7 +104,7 @@ __device__ __forceinline__ void run_item(Shared<DIM, WARPS>& shared, const Turn<
     to += cache_offset(id, a.kv_heads, task.kv_head, token, DIM);
     // The warp whose first block it is: blocks are taken from the last.
     int warp = (task.end - 1) / BLOCK_TOKENS - token / BLOCK_TOKENS;
-    uint4* here = is_key ? shared.keys[warp] : shared.values[warp];
+    uint4* here = shared.buffers[warp][is_key ? 0 : 1];
 #pragma unroll
     for (int k = 0; k < DIM / 32; k++) {
         __half half = saturated(x[k]);

@@ -2,23 +2,22 @@
 #pragma once
 
 #include "attention.cuh"
-#include "cluster.cuh"
 
 constexpr int QUERIES = 8;
-constexpr int MAX_RANKS = 8;
 
 struct Decode {
     const float* q_norm;  // [head_dim]
     const float* k_norm;
-    float4* partial;  // [places, clusters, QUERIES * head_dim / 4], not normalised
+    // Results that parts leave for one another, NOTHING between launches.
+    float4* partial;  // [places, parts, QUERIES * head_dim / 4], not normalised
     float2* weight;   // The same: highest score, sum.
-    int* arrived;     // [places, ranks], zero between launches
     float eps;
     int first_sequence;  // A place is one of [gridDim.z / tiles, kv_heads, tiles].
     int tiles;           // Tiles of QUERIES queries in the largest sequence.
-    int fair_splits;     // Parts of a sequence that fill the card; a multiple of the ranks.
-    int most_splits;     // The most that a long one is split into, as well.
+    int fair_parts;      // Parts of a sequence that fill the card.
+    int most_parts;      // The most that a long one is split into, as well.
     int long_turns;      // A part has more turns only if there were too many parts.
+    int together;        // All parts of a sequence run at the same time.
 };
 
 static_assert(sizeof(Decode) == 64, "cuda.rs has the same");
@@ -31,12 +30,12 @@ struct Task {
     int queries;      // At most QUERIES.
     int first_row;    // Of the step.
     int start;        // Tokens before the sequence's first row.
-    int first, end;   // The CTA's tokens; none where first >= end.
-    int clusters;     // That share these queries.
+    int first, end;   // The CTA's tokens.
+    int parts;        // CTAs that share these queries.
     int place;
 };
 
-// False where this CTA's cluster has nothing to do.
+// False where this CTA has nothing to do.
 template <int WARPS>
 __device__ __forceinline__ bool find_task(Task& task, const Attention& a, const Decode& d) {
     int tile = blockIdx.z % d.tiles;
@@ -48,33 +47,32 @@ __device__ __forceinline__ bool find_task(Task& task, const Attention& a, const 
     task.first_row = a.first_row[task.sequence];
     task.first_query = tile * QUERIES;
     task.queries = min(rows * (a.heads / a.kv_heads) - task.first_query, QUERIES);
-    constexpr int TURN = WARPS * BLOCK_TOKENS;
-    int tokens = task.start + rows, turns = (tokens + TURN - 1) / TURN;
-    int split = min((turns + d.fair_splits - 1) / d.fair_splits, d.long_turns);
-    split = max(split, (turns + d.most_splits - 1) / d.most_splits);
-    int ranks = cluster_size(), parts = (turns + split - 1) / split;
-    task.clusters = (parts + ranks - 1) / ranks;
-    task.first = blockIdx.x * split * TURN;
-    task.end = min(task.first + split * TURN, tokens);
+    int tokens = task.start + rows, blocks = (tokens + BLOCK_TOKENS - 1) / BLOCK_TOKENS;
+    int split = max((blocks + d.fair_parts - 1) / d.fair_parts, WARPS);
+    split = min(split, d.long_turns * WARPS);
+    split = max(split, (blocks + d.most_parts - 1) / d.most_parts);
+    task.parts = (blocks + split - 1) / split;
+    split = (blocks + task.parts - 1) / task.parts;
+    task.first = blockIdx.x * split * BLOCK_TOKENS;
+    task.end = min(task.first + split * BLOCK_TOKENS, tokens);
     bool mine = rows >= a.min_rows && rows <= a.max_rows && task.queries > 0;
-    return mine && blockIdx.x / ranks < task.clusters;
+    return mine && blockIdx.x < task.parts;
 }
 
 // An item is four elements of one query's result.
 template <int DIM>
 constexpr int ITEMS = QUERIES * DIM / 4;
 
-// A warp's result takes the place of its keys.
-template <int DIM, int WARPS>
+template <int DIM, int WARPS, int BUFFERS>
 struct Shared {
-    uint4 keys[WARPS][BLOCK_TOKENS * DIM / 8];
-    uint4 values[WARPS][BLOCK_TOKENS * DIM / 8];
+    // A warp's blocks of keys and of values, in turn. In the end its result lies in the first.
+    uint4 buffers[WARPS][BUFFERS][BLOCK_TOKENS * DIM / 8];
     uint4 queries[QUERIES * DIM / 8];
     float2 weight[WARPS][QUERIES];
-    // What the cluster's CTAs sent of this CTA's items.
-    float4 sent[ITEMS<DIM> + MAX_RANKS];
-    float2 sent_weight[ITEMS<DIM> + MAX_RANKS];
-    int last;
+
+    __device__ __forceinline__ float* result(int warp) {
+        return reinterpret_cast<float*>(buffers[warp][0]);
+    }
 };
 
 // Element `at` of a row of halves in shared memory.

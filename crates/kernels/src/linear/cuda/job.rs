@@ -13,6 +13,9 @@ pub(super) const MOST_PARTS: usize = 4;
 pub(super) const THREADS: u32 = 512;
 const WARPS: usize = 16;
 
+/// Columns that a block's threads hold at once: `HELD_COLS` of `operand.cuh`.
+pub(super) const HELD_COLS: usize = 8192;
+
 /// A slot's barrier.
 const BARRIER_BYTES: usize = 8;
 
@@ -141,6 +144,7 @@ pub(super) struct Needs {
     pub(super) floats: bool,
     pub(super) slot_bytes: usize,
     pub(super) units: usize,
+    pub(super) tiles: usize,
     pub(super) padded: usize,
 }
 
@@ -154,6 +158,7 @@ impl Needs {
             floats: parts.iter().any(floats),
             slot_bytes: slots.max().unwrap_or(0),
             units: parts.iter().map(units).sum(),
+            tiles: parts.iter().map(|part| tiles(part.matrix.rows)).sum(),
             padded: parts[0].matrix.padded(),
         }
     }
@@ -162,8 +167,9 @@ impl Needs {
     #[cfg(test)]
     pub(super) fn of_one(format: WeightType, rows: usize, padded: usize) -> Self {
         let floats = takes_floats(format);
-        let units = tiles(rows) * padded / unit_cols(format);
-        Self { halves: !floats, floats, slot_bytes: unit_bytes(format), units, padded }
+        let (tiles, slot_bytes) = (tiles(rows), unit_bytes(format));
+        let units = tiles * padded / unit_cols(format);
+        Self { halves: !floats, floats, slot_bytes, units, tiles, padded }
     }
 
     /// Bytes of `rows` rows of activations in shared memory, where they lie a little apart.
@@ -198,7 +204,9 @@ impl Needs {
         let others = staged + sums_bytes(rows.min(take));
         let slots = self.slots(room, others);
         let shared = WARPS * slots * (self.slot_bytes + BARRIER_BYTES) + others;
-        let blocks = (room.multiprocessors as usize).min(self.units) as u32;
+        // Each block a tile, where there are not more: blocks that share one wait for each other,
+        // which takes longer than the products of few tiles.
+        let blocks = (room.multiprocessors as usize).min(self.tiles) as u32;
         let grid = Grid::plane(blocks, rows.div_ceil(take) as u32, THREADS);
         Plan { kernel, grid: grid.with_shared(shared as u32), slots }
     }
@@ -332,8 +340,8 @@ mod tests {
             assert_eq!(plan.grid.blocks, [132, 1, 1]);
             assert_eq!(plan.slots, MOST_SLOTS);
         }
-        let few = Needs::of_one(WeightType::Q4_K, 16, 512).plan(H200, 1);
-        assert_eq!(few.grid.blocks[0], 2, "no block without a unit");
+        let few = Needs::of_one(WeightType::F32, 2 * 48, 5120).plan(H200, 32);
+        assert_eq!(few.grid.blocks[0], 6, "no tile is shared between blocks");
     }
 
     /// The kernel reads the same layout: places first, then numbers, without gaps.

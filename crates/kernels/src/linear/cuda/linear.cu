@@ -7,9 +7,8 @@
 // predecessor; all of it would keep the activations waiting behind weights.
 //
 // A tile that lies within a run is written at once. Of a tile that runs share, each warp leaves its
-// part in shared memory, and once, at the end, the warp that has the tile's beginning adds the
-// parts up in order. Where a tile is shared between blocks, the later block leaves its part in
-// memory.
+// part in shared memory, and once, at the end, these warps add the parts up in order, each a share
+// of the rows. Where a tile is shared between blocks, the later block leaves its part in memory.
 //
 // A row's arithmetic depends on nothing but its own activations, the weights and the number of
 // blocks.
@@ -218,15 +217,6 @@ struct Parts {
     __device__ __forceinline__ float* of(int warp, bool ends) const {
         return values + (2 * warp + ends) * size;
     }
-
-    // A sum's parts of warps from `warp` on whose runs begin before unit `end`, in order.
-    __device__ __forceinline__ float rest(const Runs& runs, int warp, int end, int at) const {
-        float sum = 0.0f;
-        for (; warp < WARPS && runs.of(warp) < end; warp++) {
-            if (runs.of(warp) < runs.of(warp + 1)) sum += of(warp, false)[at];
-        }
-        return sum;
-    }
 };
 
 // The tile of a unit: its part, its own units and its first row.
@@ -246,34 +236,64 @@ struct Tile {
     }
 };
 
-// Adds up the tile in which a warp's run ends, if it began there, and writes it. The first warp
-// also adds up what the block has of a tile that began in another block.
-__device__ __forceinline__ void combine(
-    const Linear& job, const Parts& parts, const Runs& runs, int warp, int lane, int first_row) {
-    const int begin = runs.of(warp), end = runs.of(warp + 1), block = blockIdx.y * gridDim.x;
-    if (warp == 0) {
-        Tile tile = {};
-        tile.find(job, begin);
-        if (tile.begin < runs.first) {
-            for (int at = lane; at < parts.size; at += WARP) {
-                const float sum = parts.rest(runs, 0, tile.end, at);
-                leave_share(share_of(job, block + blockIdx.x, at), sum);
-            }
+// The warps of a block that have units of a tile.
+struct Sharers {
+    int first;
+    int end;
+    int count;
+    int before;  // Those before this warp.
+
+    __device__ __forceinline__ Sharers(const Runs& runs, const Tile& tile, int warp) {
+        first = WARPS, end = 0, count = 0, before = 0;
+        for (int other = 0; other < WARPS; other++) {
+            const int begin = runs.of(other), last = runs.of(other + 1);
+            if (begin == last || last <= tile.begin || begin >= tile.end) continue;
+            first = min(first, other), end = other + 1;
+            before += other < warp, count++;
         }
     }
-    if (begin == end) return;
-    Tile tile = {};
-    tile.find(job, end - 1);
-    if (tile.begin < begin || tile.end <= end) return;
+};
+
+// Adds up a warp's share of the sums of a tile that it does not have alone. What the block has of a
+// tile that began in another one is left for that.
+__device__ __forceinline__ void add_up(
+    const Linear& job, const Parts& parts, const Runs& runs, const Tile& tile, int warp, int lane,
+    int first_row) {
+    const Sharers sharers(runs, tile, warp);
+    const int block = blockIdx.y * gridDim.x;
     int others = blockIdx.x + 1;
     while (others < gridDim.x && Runs::cut(job.units, others) < tile.end) others++;
-    for (int at = lane; at < parts.size; at += WARP) {
-        float sum = parts.of(warp, true)[at] + parts.rest(runs, warp + 1, tile.end, at);
+    for (int at = lane + WARP * sharers.before; at < parts.size; at += WARP * sharers.count) {
+        float sum = 0.0f;
+        for (int of = sharers.first; of < sharers.end; of++) {
+            const int begin = runs.of(of);
+            if (begin < runs.of(of + 1)) sum += parts.of(of, tile.begin >= begin)[at];
+        }
+        if (tile.begin < runs.first) {
+            leave_share(share_of(job, block + blockIdx.x, at), sum);
+            continue;
+        }
         for (int next = blockIdx.x + 1; next < others; next++) {
             sum += take_share(share_of(job, block + next, at));
         }
         put(job, job.parts[tile.part], tile.row + at % TILE_ROWS, first_row + at / TILE_ROWS, sum);
     }
+}
+
+// Adds up the tiles in which a warp's run begins and ends, with the other warps that have some.
+__device__ __forceinline__ void combine(
+    const Linear& job, const Parts& parts, const Runs& runs, int warp, int lane, int first_row) {
+    const int begin = runs.of(warp), end = runs.of(warp + 1);
+    if (begin == end) return;
+    Tile tile = {};
+    tile.find(job, begin);
+    // First what others wait for.
+    if (tile.begin < begin || tile.end > end) {
+        add_up(job, parts, runs, tile, warp, lane, first_row);
+    }
+    if (end <= tile.end) return;
+    tile.find(job, end - 1);
+    if (tile.end > end) add_up(job, parts, runs, tile, warp, lane, first_row);
 }
 
 template <int NT, bool STAGED>
@@ -375,7 +395,7 @@ LINEAR(linear_8, 1, false)
 LINEAR(linear_16, 2, false)
 LINEAR(linear_32, 4, false)
 
-// Makes the operand of rows; a block a row.
+// Makes the operand of rows; a block a row, or a slice of one that is not normed.
 struct Prepare {
     const float* x;
     const int* rows_of_x;
@@ -402,10 +422,12 @@ KERNEL __launch_bounds__(BLOCK) void linear_prepare(const __grid_constant__ Prep
     const OperandRow operand = row_of(job.operand, row, job.padded, job.padded / 16);
     if (job.wide == nullptr) {
         prepare_row(
-            job.source, x, job.norm, norm, job.eps, job.cols, job.padded, operand, sums);
+            job.source, x, job.norm, norm, job.eps, job.cols, job.padded, operand, sums,
+            blockIdx.y, gridDim.y);
         return;
     }
     const WideRow wide = {job.wide + row / 8 * 64 + row % 8 * 8, job.pieces};
     const BothRows both = {wide, operand};
-    prepare_row(job.source, x, job.norm, norm, job.eps, job.cols, job.padded, both, sums);
+    prepare_row(job.source, x, job.norm, norm, job.eps, job.cols, job.padded, both, sums,
+                blockIdx.y, gridDim.y);
 }

@@ -246,15 +246,16 @@ __device__ __forceinline__ void prepare_normed_row(
 }
 
 // Prepares one row with all THREADS threads. `x` has `cols` columns, or twice as many if gated:
-// gates, then what they gate. Ends without a barrier.
+// gates, then what they gate. Of a row that is not normed, it takes the `slice`-th HELD_COLS of
+// each `slices` of them. Ends without a barrier.
 template <int THREADS, class To>
 __device__ __forceinline__ void prepare_row(
     int source, const float* x, const float* norm, const Held<THREADS>& held_norm, float eps,
-    int cols, int padded, const To& to, float* shared) {
+    int cols, int padded, const To& to, float* shared, int slice = 0, int slices = 1) {
     if (source == NORMED_ROWS) {
         return prepare_normed_row(x, norm, held_norm, eps, cols, padded, to, shared);
     }
-    for (int first = 0; first < padded; first += HELD_COLS) {
+    for (int first = slice * HELD_COLS; first < padded; first += slices * HELD_COLS) {
         Held<THREADS> held;
         if (source == GATED_ROWS) {
             Held<THREADS> gates;

@@ -26,37 +26,48 @@ fn card() -> Card {
 
 #[test]
 fn one_sequence_fills_the_card_and_no_more() {
-    for (kv_heads, head_dim, most) in [(8, 128, 16), (4, 256, 16), (2, 256, 32), (1, 64, 128)] {
+    for (kv_heads, head_dim, most) in [(8, 128, 16), (4, 256, 33), (2, 256, 66), (1, 64, 128)] {
         let split = Split::of(&card(), kv_heads, head_dim, 1);
-        assert_eq!((split.fair, split.most, split.ranks), (most, most, 8), "{kv_heads} heads");
+        assert_eq!((split.fair, split.most, split.alone), (most, most, true), "{kv_heads} heads");
         let grid = split.grid(1 << 17, kv_heads, 1, 1);
         assert_eq!(grid.blocks, [most as u32, kv_heads as u32, 1]);
+    }
+}
+
+/// While it waits for the projection, and the next launch for it.
+#[test]
+fn one_sequence_fits_beside_a_linear_layer() {
+    let adds = (card().shared_bytes + 1024) / 2 + 128;
+    for head_dim in [64, 128, 256] {
+        let split = Split::of(&card(), 4, head_dim, 1);
+        assert!(split.kernel.starts_with("attention_alone"), "{}", split.kernel);
+        let both = split.shared.next_multiple_of(128) + 1024 + adds;
+        assert!(both <= card().shared_bytes + 1024, "{head_dim}: {both}");
     }
 }
 
 #[test]
 fn of_many_sequences_each_gets_a_block_unless_it_is_long() {
     let split = Split::of(&card(), 8, 128, 32);
-    assert_eq!((split.fair, split.most, split.ranks), (1, 16, 1));
+    assert_eq!((split.fair, split.most, split.alone), (1, 16, false));
     let parts = |context| split.grid(context, 8, 32, 1).blocks[0];
     assert_eq!([512, 2048, 4096, 1 << 17].map(parts), [1, 1, 2, 16]);
     let split = Split::of(&card(), 8, 128, 5);
-    assert_eq!((split.fair, split.ranks), (4, 1), "eight tiles");
+    assert_eq!(split.fair, 4, "eight tiles");
 }
 
 #[test]
 fn short_contexts_take_few_blocks() {
     let split = Split::of(&card(), 8, 128, 1);
-    assert_eq!(split.grid(512, 8, 1, 1).blocks, [8, 8, 1], "a whole cluster");
+    assert_eq!(split.grid(512, 8, 1, 1).blocks, [4, 8, 1]);
     assert_eq!(split.grid(2048, 8, 1, 1).blocks, [16, 8, 1]);
 }
 
 #[test]
-fn older_cards_have_no_clusters_and_less_shared_memory() {
+fn older_cards_have_less_shared_memory() {
     let old = Card { generation: 86, multiprocessors: 28, shared_bytes: 99 << 10, ..card() };
     for head_dim in [64, 128, 256] {
         let split = Split::of(&old, 8, head_dim, 1);
-        assert_eq!(split.ranks, 1);
         assert!(split.shared <= old.shared_bytes, "{head_dim}");
     }
 }
