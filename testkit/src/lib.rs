@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod fake_neuron;
+pub mod heads;
 mod model_dir;
 mod must_fail;
 mod program;

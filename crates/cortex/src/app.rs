@@ -9,13 +9,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use arc_swap::ArcSwap;
 use fleet::{Snapshot, Tick};
 use futures_util::FutureExt;
-use http::header::{HeaderName, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
+use http::header::{HOST, HeaderName, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version};
 use hyper::body::Incoming;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use traces::{Parent, Traces};
-use wire::{Dialect, ErrorBody};
+use wire::{Dialect, ErrorBody, Head};
 
 use crate::auth::{Caller, Doorkeeper};
 use crate::config::Scope;
@@ -129,12 +129,23 @@ pub(crate) async fn answer(app: Arc<App>, request: Request<Incoming>) -> Reply {
     reply
 }
 
-/// Everything but a look at the gateway's health needs a key, where there are keys.
+/// A head that everybody reads alike, and a key, where there are keys: everything but a look at the
+/// gateway's health needs one.
 fn admit(app: &App, request: &Request<Incoming>) -> Result<Option<Caller>, ErrorBody> {
+    check_head(request)?;
     match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/health") | (&Method::HEAD, "/") => Ok(None),
         _ => app.door.admit(request.headers(), Scope::Inference),
     }
+}
+
+fn check_head(request: &Request<Incoming>) -> Result<(), ErrorBody> {
+    let head = Head {
+        target_bytes: request.uri().path_and_query().map_or(0, |target| target.as_str().len()),
+        hosts: request.headers().get_all(HOST).iter().count(),
+        is_http_11: request.version() == Version::HTTP_11,
+    };
+    head.check()
 }
 
 fn turned_away(dialect: Dialect, id: &str, error: &ErrorBody, path: &str) -> Reply {
@@ -151,9 +162,11 @@ pub(crate) async fn answer_operator(app: Arc<App>, request: Request<Incoming>) -
     const DIALECT: Dialect = Dialect::OpenaiChat;
     let path = request.uri().path();
     let scope = if path == "/metrics" { Scope::Metrics } else { Scope::Admin };
-    if path != "/health"
-        && let Err(error) = app.door.admit(request.headers(), scope)
-    {
+    let admitted = check_head(&request).and_then(|()| match path {
+        "/health" => Ok(None),
+        _ => app.door.admit(request.headers(), scope),
+    });
+    if let Err(error) = admitted {
         return turned_away(DIALECT, "", &error, path);
     }
     unless_panicked(DIALECT, "", async {

@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use traces::Traces;
 use wire::Dialect;
 
-use crate::asker::{authorise, catch_panic, name_request, unknown_path, wrong_method};
+use crate::asker::{authorise, catch_panic, check_head, name_request, unknown_path, wrong_method};
 use crate::auth::ApiKey;
 use crate::config::Config;
 use crate::host::readings::Readings;
@@ -134,6 +134,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), authorise))
+        .layer(middleware::from_fn(check_head))
         .layer(middleware::from_fn(catch_panic))
         .layer(middleware::from_fn(name_request))
         .with_state(app)

@@ -10,9 +10,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt;
 use http::request::Parts;
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header,
+};
 use traces::Parent;
-use wire::{Dialect, ErrorBody};
+use wire::{Dialect, ErrorBody, Head};
 
 use crate::app::App;
 use crate::control_error::ControlError;
@@ -118,6 +120,30 @@ pub(crate) async fn wrong_method(request: Request) -> Response {
     response
 }
 
+/// Refuses a request in the language of its path.
+fn refuse_any(request: &Request, error: &ErrorBody) -> Response {
+    if is_inference(request.uri().path()) {
+        return Asker::of(request).refuse(error);
+    }
+    let mut told = ControlError::bad_request(error.message.as_str());
+    told.status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_REQUEST);
+    told.code = error.code.unwrap_or(told.code);
+    told.into_response()
+}
+
+/// Refuses a request whose head no proxy and no server could agree on.
+pub(crate) async fn check_head(request: Request, next: Next) -> Response {
+    let head = Head {
+        target_bytes: request.uri().path_and_query().map_or(0, |target| target.as_str().len()),
+        hosts: request.headers().get_all(header::HOST).iter().count(),
+        is_http_11: request.version() == Version::HTTP_11,
+    };
+    match head.check() {
+        Ok(()) => next.run(request).await,
+        Err(error) => refuse_any(&request, &error),
+    }
+}
+
 /// Everything but `/health` needs the key, where there is one.
 pub(crate) async fn authorise(
     State(app): State<Arc<App>>,
@@ -133,15 +159,9 @@ pub(crate) async fn authorise(
 
 fn refuse_key(request: &Request) -> Response {
     let message = "this node needs an api key: send it as `Authorization: Bearer` or `x-api-key`";
-    let mut response = if is_inference(request.uri().path()) {
-        let mut error = ErrorBody::invalid_request(message);
-        (error.status, error.code) = (401, Some("invalid_api_key"));
-        Asker::of(request).refuse(&error)
-    } else {
-        let mut error = ControlError::bad_request(message);
-        (error.status, error.code) = (StatusCode::UNAUTHORIZED, "invalid_api_key");
-        error.into_response()
-    };
+    let mut error = ErrorBody::invalid_request(message);
+    (error.status, error.code) = (401, Some("invalid_api_key"));
+    let mut response = refuse_any(request, &error);
     let scheme = HeaderValue::from_static("Bearer");
     response.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
     response
