@@ -106,10 +106,20 @@ KERNEL void sample_scan(const float* __restrict__ logits, int cols, int vocab, i
     int begin, end;
     run_of(vocab, blockIdx.x, &begin, &end);
     Scan best = {-INFINITY, 0x7fffffff, 0};
-    for (int id = begin + threadIdx.x; id < end; id += blockDim.x) {
-        const float logit = logits[id];
-        if (isnan(logit) || logit == INFINITY) best.broken = 1;
-        if (logit > best.highest) best.highest = logit, best.id = id;
+    constexpr int TOGETHER = 8;
+    for (int first = begin + threadIdx.x; first < end; first += TOGETHER * THREADS) {
+        // All are asked for before any is looked at.
+        float logit[TOGETHER];
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+            const int id = first + i * THREADS;
+            logit[i] = id < end ? logits[id] : -INFINITY;
+        }
+#pragma unroll
+        for (int i = 0; i < TOGETHER; i++) {
+            if (isnan(logit[i]) || logit[i] == INFINITY) best.broken = 1;
+            if (logit[i] > best.highest) best.highest = logit[i], best.id = first + i * THREADS;
+        }
     }
     auto merge = [](Scan a, Scan b) {
         const bool other = b.highest > a.highest || (b.highest == a.highest && b.id < a.id);
