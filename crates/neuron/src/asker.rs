@@ -18,7 +18,6 @@ use wire::{Dialect, ErrorBody, Head};
 
 use crate::app::App;
 use crate::control_error::ControlError;
-use crate::source::clip;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -91,13 +90,7 @@ fn is_inference(path: &str) -> bool {
 }
 
 pub(crate) async fn unknown_path(request: Request) -> Response {
-    let path = request.uri().path();
-    if is_inference(path) {
-        return Asker::of(&request).refuse(&ErrorBody::route_not_found(path));
-    }
-    let mut error = ControlError::bad_request(format!("no such path: {}", clip(path)));
-    (error.status, error.code) = (StatusCode::NOT_FOUND, "not_found");
-    error.into_response()
+    refuse_any(&request, &ErrorBody::route_not_found(request.uri().path()))
 }
 
 pub(crate) async fn wrong_method(request: Request) -> Response {

@@ -3,7 +3,7 @@
 use crate::ErrorBody;
 
 /// Bytes of a request's target, path and query, at most.
-pub const MOST_TARGET_BYTES: usize = 8 << 10;
+const MOST_TARGET_BYTES: usize = 8 << 10;
 
 /// What is judged of a request's head.
 #[derive(Clone, Copy, Debug)]

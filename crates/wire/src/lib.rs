@@ -41,7 +41,7 @@ mod wishes;
 pub use dialect::{Dialect, Reply};
 pub use digest::Beginning;
 pub use error::{ErrorBody, Retry, WireError};
-pub use head::{Head, MOST_TARGET_BYTES};
+pub use head::Head;
 pub use peek::{Peek, peek, renamed};
 pub use projector::{EventCollector, EventStream, Projector, Stamp};
 pub use tally::{Tally, usage_comment};

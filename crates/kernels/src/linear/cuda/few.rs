@@ -8,7 +8,7 @@
 //! more than half of a multiprocessor's shared memory, and all others for less.
 
 use super::Matrix;
-use super::job::{MOST_PARTS, Needs, Placed, Room, Source};
+use super::job::{HELD_COLS, MOST_PARTS, Needs, Placed, Room, Source};
 use super::layout::{tiles, unit_bytes, unit_cols};
 use crate::cuda::{Address, Grid};
 
@@ -21,9 +21,6 @@ const WARPS: usize = 8;
 
 /// Slots of a warp, at most: more make the memory no faster.
 const MOST_SLOTS: usize = 5;
-
-/// Columns of a row that is normed, at most: the block holds them (`HELD_COLS` of `operand.cuh`).
-const MOST_NORMED_COLS: usize = 8192;
 
 /// Shared memory that a card keeps of each block.
 const RESERVED_BYTES: usize = 1024;
@@ -114,7 +111,7 @@ impl Plan {
     pub(super) fn of(wanted: &Wanted<'_>, generation: u32, room: Room) -> Option<Self> {
         let Wanted { parts, pairs, rows, source, add } = *wanted;
         let cols = parts[0].matrix.cols;
-        let normed = source != Source::NormedRows || cols <= MOST_NORMED_COLS;
+        let normed = source != Source::NormedRows || cols <= HELD_COLS;
         let alike = !pairs || parts.len() == 2 && parts[0].matrix.is_like(parts[1].matrix);
         if rows > MOST_ROWS || !cols.is_multiple_of(8) || !normed || !alike {
             return None;

@@ -1,10 +1,11 @@
 // out = x * weights^T, or added to it: one to 32 rows at the speed of the memory.
 //
-// Every multiprocessor has one block of sixteen warps. The units of all tiles, one after the other,
-// are cut into as many equal runs as there are warps, so that few long rows feed all of them as
-// well as many short ones. A warp keeps a ring of units on their way into shared memory: while it
-// multiplies one, the others arrive. Part of the ring is filled before the kernel waits for its
-// predecessor; all of it would keep the activations waiting behind weights.
+// Every multiprocessor has one block of sixteen warps, or every tile, where tiles are fewer. The
+// units of all tiles, one after the other, are cut into as many equal runs as there are warps, so
+// that few long rows feed all of them as well as many short ones. A warp keeps a ring of units on
+// their way into shared memory: while it multiplies one, the others arrive. Part of the ring is
+// filled before the kernel waits for its predecessor; all of it would keep the activations waiting
+// behind weights.
 //
 // A tile that lies within a run is written at once. Of a tile that runs share, each warp leaves its
 // part in shared memory, and once, at the end, these warps add the parts up in order, each a share

@@ -258,6 +258,36 @@ fn equals_its_reference_on_a_card() {
     }
 }
 
+/// E1 for one sequence alone, which has kernels of its own, and for sequences whose parts are joined
+/// by the last of them: lengths at the edges of turns and parts, new tokens on both sides of one.
+/// Each runs twice, for a step must leave nothing to the next one.
+#[test]
+fn parts_of_long_sequences_equal_the_reference_on_a_card() {
+    let Some(cuda) = on_card::cuda() else { return };
+    let mut cuda = cuda.without_graphs();
+    let (group, gated) = (shape(8, 2, 128, false), shape(6, 1, 256, true));
+    let (narrow, many_heads) = (shape(4, 2, 64, false), shape(32, 32, 128, false));
+    let alone = [0, 15, 16, 127, 128, 1023, 1040, 4159].map(|start| vec![(1, start)]);
+    let crossing = vec![(2, 2047)];
+    let beside = vec![(1, 4500), (1, 100), (1, 2100)];
+    for shape in [group, gated, narrow] {
+        for sequences in alone.iter().chain([&crossing, &beside, &vec![(1, 16_000)]]) {
+            assert_parts_are_joined(&mut cuda, shape, sequences);
+        }
+    }
+    // So many heads that a long sequence's parts do not run at the same time.
+    assert_parts_are_joined(&mut cuda, many_heads, &[(1, 16_000)]);
+}
+
+#[track_caller]
+fn assert_parts_are_joined(cuda: &mut Cuda, shape: AttentionShape, sequences: &[(usize, usize)]) {
+    let case = Case::new(cuda, shape, sequences, 1.0);
+    let (got, _) = case.run(cuda);
+    let error = error_ratio(&got, &case.want());
+    assert!(error <= 1e-3, "{shape:?}, {sequences:?}: {error}");
+    assert_eq!(got, case.run(cuda).0, "{shape:?}, {sequences:?}: again");
+}
+
 /// Scores of thousands: one key takes all, and nothing overflows.
 #[test]
 fn extreme_scores_do_not_overflow_on_a_card() {
