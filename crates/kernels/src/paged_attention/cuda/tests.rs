@@ -259,8 +259,8 @@ fn equals_its_reference_on_a_card() {
 }
 
 /// E1 for one sequence alone, which has kernels of its own, and for sequences whose parts are
-/// joined by the last of them: lengths at the edges of turns and parts, new tokens on both sides of one.
-/// Each runs twice, for a step must leave nothing to the next one.
+/// joined by the last of them: lengths at the edges of turns and parts, new tokens on both sides of
+/// one. Each runs twice, for a step must leave nothing to the next one.
 #[test]
 fn parts_of_long_sequences_equal_the_reference_on_a_card() {
     let Some(cuda) = on_card::cuda() else { return };
