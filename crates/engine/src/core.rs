@@ -25,9 +25,11 @@ const PENDING_PAUSE: Duration = Duration::from_millis(5);
 /// An engine with its model loaded.
 pub struct Engine {
     info: EngineInfo,
-    scheduler: Scheduler,
-    executor: Box<dyn Execute>,
-    live: HashMap<RequestId, LiveRequest>,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) executor: Box<dyn Execute>,
+    pub(crate) live: HashMap<RequestId, LiveRequest>,
+    /// A step that has begun before the one before it was read: see the module `ahead`.
+    pub(crate) ahead: Option<StepPlan>,
     /// `None` until somebody says what the tokens spell.
     compiler: Option<Compiler>,
     /// Requests that wait for their grammar.
@@ -44,7 +46,12 @@ pub(crate) struct LiveRequest {
     pub(crate) grammar: Option<GrammarState>,
     pool: Option<Pool>,
     started: bool,
+    /// Whether the device could once not tell which token was chosen.
+    pub(crate) is_undecided: bool,
 }
+
+/// What a row came to, and the choice where the host made or saw it.
+type Outcome = (Sampled, Option<Choice>);
 
 impl Engine {
     pub(crate) fn new(
@@ -54,8 +61,18 @@ impl Engine {
         pace: Pace,
     ) -> Self {
         let (live, pending) = (HashMap::new(), BTreeMap::new());
-        let (compiler, last_prompt_tokens, means) = (None, None, 0);
-        Self { info, scheduler, executor, live, compiler, pending, pace, last_prompt_tokens, means }
+        Self {
+            info,
+            scheduler,
+            executor,
+            live,
+            ahead: None,
+            compiler: None,
+            pending,
+            pace,
+            last_prompt_tokens: None,
+            means: 0,
+        }
     }
 
     fn check(&self, request: &TokenRequest) -> Result<(), Refusal> {
@@ -161,7 +178,7 @@ impl Engine {
             Refused::QueueFull { waiting } => Refusal::QueueFull { waiting },
             Refused::Invalid(reason) => Refusal::Invalid(reason.to_owned()),
         })?;
-        let mut live = LiveRequest { sampler, grammar, pool, started: false };
+        let mut live = LiveRequest { sampler, grammar, pool, started: false, is_undecided: false };
         request.answered.into_iter().for_each(|token| live.accept(token));
         self.live.insert(id, live);
         Ok(())
@@ -194,6 +211,25 @@ impl Engine {
             }
         }
         settled
+    }
+
+    /// What came of the entries that sample, in order. `has_begun` says that it is under way.
+    fn outcomes(&mut self, plan: &StepPlan, has_begun: bool) -> Result<Vec<Outcome>, Fault> {
+        let mut is_under_way = has_begun;
+        if !has_begun
+            && self.executor.gains_by_running_ahead()
+            && let Some(rows) = self.plain_rows(plan)
+        {
+            self.begin(plan, &rows)?;
+            is_under_way = true;
+        }
+        if is_under_way {
+            self.begin_ahead(plan)?;
+            return Ok(self.finish(plan)?.into_iter().map(|sampled| (sampled, None)).collect());
+        }
+        let choices = self.compute(plan)?;
+        let sampling = plan.entries.iter().filter(|entry| entry.sample).zip(choices);
+        Ok(sampling.map(|(entry, choice)| (self.sampled(entry, &choice), choice)).collect())
     }
 
     /// Computes a plan's rows and chooses their tokens; masks are made in the meantime.
@@ -250,6 +286,12 @@ impl Engine {
 }
 
 impl LiveRequest {
+    /// Whether the request's next token depends on logits and draw alone, and the device can tell.
+    pub(crate) fn is_plain(&self) -> bool {
+        let goes_by_the_answer = self.grammar.is_some() || self.sampler.counts();
+        !goes_by_the_answer && self.pool.is_none() && !self.is_undecided
+    }
+
     fn accept(&mut self, token: u32) {
         self.sampler.accept(token);
         if let Some(grammar) = &mut self.grammar {
@@ -308,18 +350,19 @@ impl TokenEngine for Engine {
     fn step(&mut self) -> Result<StepReport, Fault> {
         let settled = self.settle();
         self.last_prompt_tokens = None;
-        let Some(plan) = self.scheduler.schedule() else {
+        let ahead = self.take_ahead()?;
+        let has_begun = ahead.is_some();
+        let Some(plan) = ahead.or_else(|| self.scheduler.schedule()) else {
             return Ok(StepReport { settled, gauges: self.gauges(), ..StepReport::default() });
         };
         let started = self.started(&plan);
-        let chosen = self.compute(&plan)?;
+        let (sampled, choices): (Vec<_>, Vec<_>) =
+            self.outcomes(&plan, has_begun)?.into_iter().unzip();
         let embeddings = self.pool(&plan)?;
-        let sampling = plan.entries.iter().filter(|entry| entry.sample);
-        let outcomes = sampling.clone().zip(&chosen);
-        let sampled: Vec<_> = outcomes.map(|(entry, choice)| self.sampled(entry, choice)).collect();
         let decoded = sampled.len() as u32;
+        let sampling = plan.entries.iter().filter(|entry| entry.sample);
         let mut chosen: HashMap<RequestId, Choice> = sampling
-            .zip(chosen)
+            .zip(choices)
             .filter_map(|(entry, choice)| Some((entry.request, choice?)))
             .collect();
         let updates = self.scheduler.apply(&plan, &sampled);

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use kernels::Backend;
-use kernels::sample::{Choice, SampleRow};
+use kernels::sample::{Choice, Pick, SampleRow};
 
 use crate::contract::Fault;
 use crate::inputs::StepWork;
@@ -18,6 +18,16 @@ pub(crate) trait Execute: Send {
 
     /// Chooses tokens for the rows of that step whose logits are wanted.
     fn sample(&mut self, rows: &[SampleRow]) -> Result<Vec<Option<Choice>>, Fault>;
+
+    /// Whether it is worth while to begin a step before the one before has been read.
+    fn gains_by_running_ahead(&self) -> bool;
+
+    /// As [`Self::sample`] for plain rows, at least one, without waiting. Two batches at most are
+    /// under way, and a step that runs ahead has its tokens from the last one.
+    fn start_sample(&mut self, rows: &[SampleRow]) -> Result<(), Fault>;
+
+    /// What came of the oldest batch under way.
+    fn finish_sample(&mut self) -> Result<Vec<Pick>, Fault>;
 
     /// The hidden states of that step's first rows behind the final norm, `[rows, hidden]`.
     fn hidden(&mut self, rows: usize) -> Result<Vec<f32>, Fault>;
@@ -64,6 +74,21 @@ impl<B: Backend> Execute for Executor<B> {
     fn sample(&mut self, rows: &[SampleRow]) -> Result<Vec<Option<Choice>>, Fault> {
         let choices = self.first.sample(rows);
         self.first.sound(choices)
+    }
+
+    /// Only where no other rank has to hear of the tokens.
+    fn gains_by_running_ahead(&self) -> bool {
+        self.followers.is_empty() && self.first.gains_by_running_ahead()
+    }
+
+    fn start_sample(&mut self, rows: &[SampleRow]) -> Result<(), Fault> {
+        self.first.start_sample(rows);
+        self.first.sound(())
+    }
+
+    fn finish_sample(&mut self) -> Result<Vec<Pick>, Fault> {
+        let picks = self.first.finish_sample();
+        self.first.sound(picks)
     }
 
     fn hidden(&mut self, rows: usize) -> Result<Vec<f32>, Fault> {

@@ -35,7 +35,7 @@ pub(crate) fn step_work(plan: &StepPlan) -> StepWork {
 /// The rows of a step: entries one after the other. Models without recurrent layers have no slot
 /// to look at, so any number does.
 fn step_inputs(plan: &StepPlan) -> StepInputs {
-    let mut inputs = StepInputs::default();
+    let mut inputs = StepInputs { ahead: plan.ahead, ..StepInputs::default() };
     for entry in &plan.entries {
         let first_row = inputs.tokens.len();
         inputs.tokens.extend(&entry.tokens);

@@ -6,6 +6,7 @@
 //! plans and outputs are plain data, everything above them runs without a device.
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod cache;
 mod contract;
 mod core;

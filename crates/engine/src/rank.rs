@@ -1,7 +1,7 @@
 //! One rank: a device, its share of the model, and the memory for running it.
 
 use kernels::Backend;
-use kernels::sample::{Choice, SampleRow};
+use kernels::sample::{Choice, Pick, SampleRow};
 use model::comm::Comm;
 use model::{Cache, Capacity, Decoder, Scratch, Shard, Source};
 
@@ -48,6 +48,22 @@ impl<B: Backend> Rank<B> {
         }
         let vocab = self.decoder.config().vocab_size;
         self.backend.sample(&mut self.scratch.logits, vocab, rows)
+    }
+
+    /// As [`Self::sample`] for plain rows, at least one, without waiting.
+    pub(crate) fn start_sample(&mut self, rows: &[SampleRow]) {
+        let vocab = self.decoder.config().vocab_size;
+        self.backend.start_sample(&mut self.scratch.logits, vocab, rows);
+    }
+
+    /// What came of the oldest [`Self::start_sample`].
+    pub(crate) fn finish_sample(&mut self) -> Vec<Pick> {
+        self.backend.finish_sample()
+    }
+
+    /// Whether the device gains by steps that run ahead of their reader.
+    pub(crate) fn gains_by_running_ahead(&self) -> bool {
+        self.backend.gains_by_running_ahead()
     }
 
     /// Computes the step's rows.

@@ -83,6 +83,11 @@ impl RequestSampler {
         }
     }
 
+    /// Whether the tokens of the answer decide how the next one is chosen, beyond what a row says.
+    pub(crate) fn counts(&self) -> bool {
+        self.part.is_some()
+    }
+
     /// The tokens by which the answer may end.
     pub(crate) fn stop_tokens(&self) -> &[u32] {
         &self.stop_tokens

@@ -5,7 +5,7 @@ use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionLayer;
 use crate::quant::WeightType;
-use crate::sample::{Choice, SampleRow};
+use crate::sample::{Choice, Pick, SampleRow};
 use crate::weight::Weight;
 
 /// One sequence's rows of a step.
@@ -32,6 +32,9 @@ pub struct StepInputs {
     pub sequences: Vec<SequenceRows>,
     /// Rows whose logits are wanted, ascending.
     pub logit_rows: Vec<usize>,
+    /// Row `i`'s token is what the last [`Backend::start_sample`] chose for its row `i`, and what
+    /// `tokens` holds does not count. Every sequence has one row.
+    pub ahead: bool,
 }
 
 impl StepInputs {
@@ -243,4 +246,14 @@ pub trait Backend: Send + 'static {
         vocab: usize,
         rows: &[SampleRow],
     ) -> Vec<Option<Choice>>;
+
+    /// Whether the device gains by a step that is queued before the one before has been read.
+    fn gains_by_running_ahead(&self) -> bool;
+
+    /// As [`Self::sample`] for rows that are plain ([`SampleRow::is_plain`]), without waiting for
+    /// the outcome. At most two batches are under way.
+    fn start_sample(&mut self, logits: &mut Self::Tensor, vocab: usize, rows: &[SampleRow]);
+
+    /// What came of the oldest batch that [`Self::start_sample`] began and nobody asked for yet.
+    fn finish_sample(&mut self) -> Vec<Pick>;
 }

@@ -27,6 +27,7 @@ fn inputs(start: usize, rows: usize) -> StepInputs {
         tokens: (0..2 * rows).map(|row| (7 * (start + row) % 50) as u32).collect(),
         sequences: (0..2).map(sequence).collect(),
         logit_rows: (0..2).map(|at| (at + 1) * rows - 1).collect(),
+        ahead: false,
     }
 }
 

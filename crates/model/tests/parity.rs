@@ -82,6 +82,7 @@ impl Runner {
                 slot: 0,
             }],
             logit_rows: (0..rows).collect(),
+            ahead: false,
         };
         let Self { backend, decoder, cache, scratch, .. } = self;
         decoder.forward(backend, &Comm::Solo, cache, scratch, inputs);

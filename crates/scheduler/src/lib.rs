@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod admit;
+mod ahead;
 mod blocks;
 mod counts;
 mod plan;
@@ -238,6 +239,10 @@ impl Scheduler {
             }
             let request = &mut self.running[at];
             let Some(&sampled) = sampled else { continue };
+            if sampled == Sampled::Lost {
+                self.preempt(at);
+                continue;
+            }
             let update = request.accept(sampled);
             if update.end.is_some() {
                 let mut request = self.running.remove(at);
@@ -322,14 +327,19 @@ impl Scheduler {
                 return Reserved { withdrawn, done: true };
             }
             let youngest = self.running.len() - 1;
-            let mut request = self.running.remove(youngest);
-            withdrawn += plan.withdraw(request.id);
-            self.release(&mut request);
-            self.waiting.push_front(request);
+            withdrawn += plan.withdraw(self.running[youngest].id);
+            self.preempt(youngest);
             if youngest == at {
                 return Reserved { withdrawn, done: false };
             }
         }
+    }
+
+    /// Sends `running[at]` back to the head of the line.
+    fn preempt(&mut self, at: usize) {
+        let mut request = self.running.remove(at);
+        self.release(&mut request);
+        self.waiting.push_front(request);
     }
 
     /// Moves `count` blocks to the end of `table`; what the prefix cache keeps makes room.

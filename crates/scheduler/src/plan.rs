@@ -96,6 +96,9 @@ pub struct StepPlan {
     pub admitted: Vec<Admission>,
     /// At most one entry a request.
     pub entries: Vec<Entry>,
+    /// Each entry's token is the one that the step before chooses for the entry at its place;
+    /// what `tokens` holds does not count. See [`crate::Scheduler::schedule_ahead`].
+    pub ahead: bool,
 }
 
 impl StepPlan {
@@ -123,6 +126,9 @@ pub enum Sampled {
     /// The row's logits were not finite; this ends the request and no other. What they came from
     /// is used for nobody else.
     NotFinite,
+    /// It could not be told any more what to choose: the request goes back to the line, and what
+    /// it has is computed again.
+    Lost,
     /// Nothing may be chosen by the request's own rules, which says nothing of what is in the
     /// caches; this ends the request and no other.
     Nothing,

@@ -103,6 +103,13 @@ impl Request {
         self.boundaries.get(next).map(|at| at - self.num_computed)
     }
 
+    /// Whether its answer goes on, for all that is known, behind a token that is chosen now, and
+    /// the state after `reached` tokens need not be kept.
+    pub(crate) fn goes_on_behind(&self, reached: u32) -> bool {
+        let generated = self.tokens.len() as u32 + 1 - self.prompt_len;
+        generated < self.max_tokens && self.boundaries.binary_search(&reached).is_err()
+    }
+
     /// The last boundary that is not behind `position`; 0 if there is none.
     pub(crate) fn last_boundary(&self, position: u32) -> u32 {
         let behind = self.boundaries.partition_point(|at| *at <= position);
@@ -145,6 +152,7 @@ impl Request {
             Sampled::Token(token) => token,
             Sampled::NotFinite => return failed(End::NotFinite),
             Sampled::Nothing => return failed(End::Nothing),
+            Sampled::Lost => unreachable!("such a request is back in the line"),
         };
         self.tokens.push(token);
         let generated = self.tokens.len() as u32 - self.prompt_len;

@@ -1,5 +1,7 @@
 //! The loop over a device that does what a test says.
 
+mod ahead;
+
 use scheduler::{HostLimits, Limits};
 
 use super::*;
@@ -23,6 +25,18 @@ impl Execute for Always {
     fn hidden(&mut self, rows: usize) -> Result<Vec<f32>, Fault> {
         Ok(vec![0.0; rows])
     }
+
+    fn gains_by_running_ahead(&self) -> bool {
+        false
+    }
+
+    fn start_sample(&mut self, _: &[SampleRow]) -> Result<(), Fault> {
+        unreachable!("it does not run ahead")
+    }
+
+    fn finish_sample(&mut self) -> Result<Vec<kernels::sample::Pick>, Fault> {
+        unreachable!("it does not run ahead")
+    }
 }
 
 /// A device whose logits are those of a model that is sure of nothing.
@@ -40,6 +54,18 @@ impl Execute for Level {
 
     fn hidden(&mut self, rows: usize) -> Result<Vec<f32>, Fault> {
         Ok(vec![0.0; rows])
+    }
+
+    fn gains_by_running_ahead(&self) -> bool {
+        false
+    }
+
+    fn start_sample(&mut self, _: &[SampleRow]) -> Result<(), Fault> {
+        unreachable!("it does not run ahead")
+    }
+
+    fn finish_sample(&mut self) -> Result<Vec<kernels::sample::Pick>, Fault> {
+        unreachable!("it does not run ahead")
     }
 }
 

@@ -11,6 +11,8 @@ pub mod pool;
 pub(crate) mod vector;
 pub(crate) mod widest;
 
+use std::collections::VecDeque;
+
 use crate::backend::{Backend, Begun, KvShape, SequenceRows, StepInputs};
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::linear::cpu::{Inputs, Matrix, Rounded, linear};
@@ -20,7 +22,7 @@ use crate::paged_attention::cache::Kept;
 use crate::paged_attention::cpu::{KvCache, KvPrecision, TASK_ROWS};
 use crate::quant::WeightType;
 use crate::rms_norm::cpu::rms_norm;
-use crate::sample::{Choice, SampleRow, choose};
+use crate::sample::{Choice, Pick, SampleRow, choose};
 use crate::weight::Weight;
 use crate::{embed, swiglu};
 use attention::Rotations;
@@ -39,6 +41,9 @@ pub struct Cpu {
     rotations: Rotations,
     weight_bytes: u64,
     work: Work,
+    /// Batches of choices that nobody asked for yet, and the last one.
+    picks: VecDeque<Vec<Pick>>,
+    last_picks: Vec<Pick>,
 }
 
 /// What operations need on their way. It grows to the largest step's needs and stays, so that a
@@ -129,6 +134,8 @@ impl Cpu {
             rotations: Rotations::default(),
             weight_bytes: 0,
             work: Work::default(),
+            picks: VecDeque::new(),
+            last_picks: Vec::new(),
         }
     }
 
@@ -251,6 +258,12 @@ impl Backend for Cpu {
 
     fn begin_step(&mut self, inputs: StepInputs) -> Begun {
         self.step = inputs;
+        if self.step.ahead {
+            for (token, pick) in self.step.tokens.iter_mut().zip(&self.last_picks) {
+                // Where nothing was chosen this is no token, and its row is zeros.
+                *token = if let Pick::Token(token) = *pick { token } else { u32::MAX };
+            }
+        }
         self.rotations.of = None;
         self.rows.clear();
         self.runs.clear();
@@ -375,5 +388,21 @@ impl Backend for Cpu {
         let cols = logits.cols;
         let logits = logits.rows_mut(rows.len()).chunks_exact_mut(cols);
         rows.iter().zip(logits).map(|(row, logits)| choose(row, &mut logits[..vocab])).collect()
+    }
+
+    /// A step is over when it returns, so there is nothing to overlap.
+    fn gains_by_running_ahead(&self) -> bool {
+        false
+    }
+
+    fn start_sample(&mut self, logits: &mut Tensor, vocab: usize, rows: &[SampleRow]) {
+        let pick =
+            |choice: Option<Choice>| choice.map_or(Pick::Nothing, |it| Pick::Token(it.token));
+        self.last_picks = self.sample(logits, vocab, rows).into_iter().map(pick).collect();
+        self.picks.push_back(self.last_picks.clone());
+    }
+
+    fn finish_sample(&mut self) -> Vec<Pick> {
+        self.picks.pop_front().expect("somebody asked before")
     }
 }

@@ -9,7 +9,7 @@ use crate::gated_delta_rule::{DeltaLayer, DeltaState};
 use crate::moe::{MoeShape, MoeWeights};
 use crate::paged_attention::AttentionLayer;
 use crate::quant::WeightType;
-use crate::sample::{Choice, SampleRow};
+use crate::sample::{Choice, Pick, SampleRow};
 use crate::weight::Weight;
 
 fn absent() -> DeviceFault {
@@ -208,6 +208,18 @@ impl Backend for Cuda {
     }
 
     fn sample(&mut self, _: &mut Self, _: usize, _: &[SampleRow]) -> Vec<Option<Choice>> {
+        match *self {}
+    }
+
+    fn gains_by_running_ahead(&self) -> bool {
+        match *self {}
+    }
+
+    fn start_sample(&mut self, _: &mut Self, _: usize, _: &[SampleRow]) {
+        match *self {}
+    }
+
+    fn finish_sample(&mut self) -> Vec<Pick> {
         match *self {}
     }
 }

@@ -23,7 +23,7 @@ use crate::paged_attention::AttentionLayer;
 pub use crate::paged_attention::cuda::KvCache;
 use crate::paged_attention::cuda::Parts;
 use crate::quant::WeightType;
-use crate::sample::{Choice, SampleRow};
+use crate::sample::{Choice, Pick, SampleRow};
 use crate::weight::Weight;
 use crate::{embed, gated_delta_rule, linear, moe, paged_attention, rms_norm, sample, swiglu};
 
@@ -213,8 +213,10 @@ impl Backend for Cuda {
 
     fn begin_step(&mut self, inputs: StepInputs) -> Begun {
         self.context.bind();
-        self.step.begin(&inputs);
         self.chunks.begin(&inputs);
+        let sampler = self.sampler.as_ref().expect("only `sample` puts it away");
+        let chosen = inputs.ahead.then(|| sampler.tokens());
+        self.step.begin(inputs, chosen);
         self.graphs.begin(self.step.size)
     }
 
@@ -351,6 +353,22 @@ impl Backend for Cuda {
         let choices = sample::cuda::sample(self, &mut sampler, logits, vocab, rows);
         self.sampler = Some(sampler);
         choices
+    }
+
+    /// Recorded steps do; without recordings the host is what takes the time.
+    fn gains_by_running_ahead(&self) -> bool {
+        self.graphs.are_enabled()
+    }
+
+    fn start_sample(&mut self, logits: &mut Tensor, vocab: usize, rows: &[SampleRow]) {
+        let mut sampler = self.sampler.take().expect("only this puts it away, for as long");
+        sampler.start(self, logits, vocab, rows);
+        self.sampler = Some(sampler);
+    }
+
+    fn finish_sample(&mut self) -> Vec<Pick> {
+        let sampler = self.sampler.as_mut().expect("only `sample` puts it away");
+        sampler.finish()
     }
 }
 

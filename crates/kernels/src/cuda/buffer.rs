@@ -256,6 +256,11 @@ impl<T: Element> Pinned<T> {
         unsafe { std::slice::from_raw_parts_mut(self.values, self.len) }
     }
 
+    /// Where it is, as a kernel takes it, which reads and writes it over the bus.
+    pub(crate) fn address(&self) -> Address {
+        Address(self.values as u64)
+    }
+
     /// Starts copying the first `len` elements to `buffer`; they must not change until it is done.
     pub(crate) fn start_put(&self, buffer: &Buffer<T>, first: usize, len: usize) {
         if self.context.has_failed() || len == 0 {
@@ -269,20 +274,6 @@ impl<T: Element> Pinned<T> {
             sys::cuMemcpyHtoDAsync_v2(to, from, bytes, self.context.stream())
         };
         self.context.note("copying to the device", result);
-    }
-
-    /// Starts copying the first `len` elements of `buffer` here; they are there after a wait.
-    pub(crate) fn start_get(&mut self, buffer: &Buffer<T>, len: usize) {
-        if self.context.has_failed() || len == 0 {
-            return;
-        }
-        assert!(len <= self.len && len <= buffer.len, "{len} elements");
-        // SAFETY: both ranges are valid; nobody reads before the wait.
-        let result = unsafe {
-            let (to, bytes) = (self.values.cast(), len * size_of::<T>());
-            sys::cuMemcpyDtoHAsync_v2(to, buffer.address, bytes, self.context.stream())
-        };
-        self.context.note("copying from the device", result);
     }
 }
 

@@ -98,6 +98,11 @@ impl Graphs {
         self.known.clear();
     }
 
+    /// Whether steps are recorded.
+    pub(super) fn are_enabled(&self) -> bool {
+        self.enabled
+    }
+
     /// How many sizes are recorded.
     pub(super) fn recorded(&self) -> usize {
         self.known.values().filter(|known| matches!(known, Known::Recorded(_))).count()

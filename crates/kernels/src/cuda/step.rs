@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::buffer::{Buffer, Pinned};
 use super::card::StepCapacity;
 use super::context::Context;
-use super::launch::Address;
+use super::launch::{Address, Grid};
 use crate::backend::{SequenceRows, StepInputs};
 
 /// Batch sizes that decode steps are padded to.
@@ -110,6 +110,8 @@ pub struct Step {
     layout: Layout,
     /// What the host knows.
     pub size: StepSize,
+    /// What `words` describe.
+    sequences: Vec<SequenceRows>,
     words: Buffer<i32>,
     staging: Vec<Staging>,
     next: usize,
@@ -131,21 +133,53 @@ impl Step {
             capacity,
             layout,
             size: StepSize::default(),
+            sequences: Vec::new(),
             words: Buffer::zeroed(context, "the step's metadata", layout.words),
             staging: staging.collect(),
             next: 0,
         }
     }
 
-    /// Makes `inputs` the step that kernels work on from here in the stream.
+    /// Makes `inputs` the step that kernels work on from here in the stream. A step ahead has its
+    /// tokens from `chosen`.
     ///
     /// # Panics
     /// When the step exceeds the capacity: whoever plans steps knows it.
-    pub(crate) fn begin(&mut self, inputs: &StepInputs) {
-        let size = StepSize::of(inputs, &self.capacity);
+    pub(crate) fn begin(&mut self, inputs: StepInputs, chosen: Option<Address>) {
+        let size = StepSize::of(&inputs, &self.capacity);
         assert!(size.rows <= self.capacity.rows, "{} rows", size.rows);
         assert!(size.sequences <= self.capacity.sequences, "{} sequences", size.sequences);
+        let before = self.size;
         self.size = size;
+        let advance = chosen.is_some()
+            && (before.is_decode, before.rows) == (size.is_decode, size.rows)
+            && is_one_further(&self.sequences, &inputs.sequences);
+        if !advance {
+            self.describe(&inputs);
+        }
+        if let Some(chosen) = chosen {
+            self.go_on(chosen, inputs.rows(), advance);
+        }
+        self.sequences = inputs.sequences;
+    }
+
+    /// Takes the tokens of the first rows from `chosen`, behind the launches that choose them.
+    fn go_on(&self, chosen: Address, rows: usize, advance: bool) {
+        self.words
+            .context()
+            .launch("step_ahead", Grid::over(rows, 256))
+            .arg(chosen)
+            .arg(rows)
+            .arg(advance)
+            .arg(self.row_sequence())
+            .arg(self.tokens())
+            .arg(self.positions())
+            .arg(self.start())
+            .overlapping()
+            .run();
+    }
+
+    fn describe(&mut self, inputs: &StepInputs) {
         let staging = &mut self.staging[self.next];
         self.next = (self.next + 1) % IN_FLIGHT;
         // The copy that this memory was last used for is long done; the wait only makes sure.
@@ -154,7 +188,7 @@ impl Step {
         if words.is_empty() {
             return;
         }
-        let used = fill(words, &self.layout, &self.capacity, &size, inputs);
+        let used = fill(words, &self.layout, &self.capacity, &self.size, inputs);
         staging.words.start_put(&self.words, 0, used);
         staging.copied.record();
     }
@@ -215,6 +249,19 @@ impl Step {
     }
 }
 
+/// Whether a step differs from the one before in nothing but that each sequence, of one row, has one
+/// token more.
+fn is_one_further(before: &[SequenceRows], now: &[SequenceRows]) -> bool {
+    before.len() == now.len()
+        && before.iter().zip(now).all(|(before, now)| {
+            let SequenceRows { first_row, rows, start, ref blocks, slot } = *now;
+            (before.first_row, before.rows, before.slot) == (first_row, rows, slot)
+                && rows == 1
+                && before.start + 1 == start
+                && before.blocks == *blocks
+        })
+}
+
 /// Writes a step into `words` and says how many of them are used.
 fn fill(
     words: &mut [i32],
@@ -261,6 +308,9 @@ fn fill(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Backend;
+    use crate::cuda::on_card;
+    use crate::sample::{Pick, SampleRow};
 
     const CAPACITY: StepCapacity = StepCapacity { rows: 32, sequences: 16, blocks: 4 };
 
@@ -273,6 +323,7 @@ mod tests {
             tokens: vec![5; count],
             sequences: (0..count).map(|at| sequence(at, 1, 20)).collect(),
             logit_rows: (0..count).collect(),
+            ahead: false,
         }
     }
 
@@ -319,5 +370,62 @@ mod tests {
         let layout = Layout::of(&StepCapacity { rows: 5, sequences: 3, blocks: 2 });
         assert_eq!(layout.block_table, 5 * 4 + 3 * 8);
         assert_eq!(layout.words, layout.block_table + 6);
+    }
+
+    #[test]
+    fn a_step_is_one_further_if_nothing_else_has_changed() {
+        let before = decode(3).sequences;
+        let with = |change: &dyn Fn(&mut SequenceRows)| {
+            let mut now = before.clone();
+            now.iter_mut().for_each(|sequence| sequence.start += 1);
+            change(&mut now[1]);
+            is_one_further(&before, &now)
+        };
+        assert!(with(&|_| {}));
+        assert!(!with(&|sequence| sequence.start += 1));
+        assert!(!with(&|sequence| sequence.blocks.push(3)));
+        assert!(!with(&|sequence| sequence.slot += 1));
+        assert!(!with(&|sequence| sequence.rows = 2));
+        assert!(!is_one_further(&before, &before[..2]));
+    }
+
+    /// What a step that runs ahead finds described is what the host would have described.
+    #[test]
+    fn a_step_ahead_is_described_like_any_other_on_a_card() {
+        let Some(mut cuda) = on_card::cuda() else { return };
+        let Some(mut other) = on_card::cuda() else { return };
+        // The third step crosses into new blocks, and the fourth goes on in them.
+        let mut told = on_card::step(&[(1, 13), (1, 29), (1, 45)], 16);
+        cuda.begin_step(told.clone());
+        for step in 0..4 {
+            let chosen: Vec<u32> = (0..3).map(|row| 100 * (row + 1) + step).collect();
+            choose(&mut cuda, &chosen);
+            for (at, sequence) in told.sequences.iter_mut().enumerate() {
+                sequence.start += 1;
+                if sequence.start == sequence.blocks.len() * 16 {
+                    sequence.blocks.push(50 + at as u32);
+                }
+            }
+            told.tokens = vec![0; 3];
+            cuda.begin_step(StepInputs { ahead: true, ..told.clone() });
+            other.begin_step(StepInputs { tokens: chosen, ..told.clone() });
+            let used = other.step.layout.block_table + 3 * other.step.blocks_stride();
+            let [got, want] = [&cuda, &other].map(|cuda| cuda.step.words.get(0..used));
+            assert_eq!(got, want, "step {step}");
+            assert!(cuda.fault().is_none() && want[cuda.step.layout.tokens] != 0);
+        }
+    }
+
+    /// Lets the card choose these tokens.
+    fn choose(cuda: &mut crate::cuda::Cuda, tokens: &[u32]) {
+        let vocab = 1000;
+        let mut logits = vec![0.0; tokens.len() * vocab];
+        for (row, token) in tokens.iter().enumerate() {
+            logits[row * vocab + *token as usize] = 1.0;
+        }
+        let mut logits = on_card::tensor(cuda, vocab, &logits);
+        cuda.start_sample(&mut logits, vocab, &vec![SampleRow::greedy(); tokens.len()]);
+        let picks: Vec<_> = tokens.iter().map(|token| Pick::Token(*token)).collect();
+        assert_eq!(cuda.finish_sample(), picks);
     }
 }

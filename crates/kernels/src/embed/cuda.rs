@@ -20,6 +20,6 @@ pub(crate) fn embed(cuda: &Cuda, table: &Matrix, tokens: Address, out: &mut Tens
         .arg(table.cols)
         .arg(tokens)
         .arg(&out.values)
-        .overlapping()
+        // Not overlapping: launches behind it read the step's description before they wait.
         .run();
 }

@@ -6,10 +6,11 @@
 
 mod request;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::{Choice, SampleRow, choose};
-use crate::cuda::{Buffer, Context, Cuda, Grid, Pinned, Tensor};
+use super::{Choice, Pick, SampleRow, choose};
+use crate::cuda::{Address, Buffer, Context, Cuda, Event, Grid, Pinned, Tensor};
 use request::{ROW_WORDS, Request};
 
 /// Runs that the ids of a row are cut into.
@@ -30,12 +31,27 @@ const UNDECIDED: i32 = -2;
 pub(crate) struct Sampler {
     told: Pinned<u32>,
     request: Buffer<u32>,
+    /// The words that `request` holds, if they are few.
+    known: Vec<u32>,
     scans: Buffer<u8>,
     measures: Buffer<u8>,
     found: Buffer<u32>,
     keys: Buffer<u64>,
     tokens: Buffer<i32>,
     answer: Pinned<i32>,
+    early: VecDeque<Early>,
+    idle: Vec<Early>,
+}
+
+/// Batches that are asked for and not read, at most.
+const UNDER_WAY: usize = 2;
+
+/// A batch whose answer is read later.
+struct Early {
+    told: Pinned<u32>,
+    answer: Pinned<i32>,
+    rows: usize,
+    done: Event,
 }
 
 impl Sampler {
@@ -43,23 +59,80 @@ impl Sampler {
     pub(crate) fn new(context: &Arc<Context>, rows: usize) -> Self {
         let what = "choosing tokens";
         let (words, splits) = (Request::words(rows), rows * SPLITS as usize);
+        let early = (0..UNDER_WAY).map(|_| Early {
+            told: Pinned::new(context, rows * ROW_WORDS),
+            answer: Pinned::new(context, rows),
+            rows: 0,
+            done: Event::new(context),
+        });
         Self {
             told: Pinned::new(context, words),
             request: Buffer::new(context, what, words),
+            known: Vec::new(),
             scans: Buffer::new(context, what, splits * SCAN_BYTES),
             measures: Buffer::new(context, what, splits * MEASURE_BYTES),
             found: Buffer::new(context, what, rows),
             keys: Buffer::new(context, what, rows * MOST),
             tokens: Buffer::new(context, what, rows),
             answer: Pinned::new(context, rows),
+            early: VecDeque::new(),
+            idle: early.collect(),
         }
+    }
+
+    /// What was chosen last for each row, `int [rows]`; less than zero where it is no token.
+    pub(crate) fn tokens(&self) -> Address {
+        self.tokens.at(0)
+    }
+
+    /// Starts to choose for rows that are plain.
+    ///
+    /// # Panics
+    /// When as many batches are under way as can be.
+    pub(crate) fn start(&mut self, cuda: &Cuda, logits: &Tensor, vocab: usize, rows: &[SampleRow]) {
+        let request = Request::new(rows);
+        let mut early = self.idle.pop().expect("a batch is read before there are more");
+        early.rows = rows.len();
+        tell(&request, &mut self.known, &mut early.told, &self.request);
+        self.launch(cuda, logits, vocab, &request, early.answer.address());
+        early.done.record();
+        self.early.push_back(early);
+    }
+
+    /// Waits for the oldest batch under way.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub(crate) fn finish(&mut self) -> Vec<Pick> {
+        let early = self.early.pop_front().expect("somebody asked before");
+        early.done.wait();
+        let pick = |token: &i32| match *token {
+            UNDECIDED => Pick::Undecided,
+            token => u32::try_from(token).map_or(Pick::Nothing, Pick::Token),
+        };
+        let picks = early.answer.values().iter().take(early.rows).map(pick).collect();
+        self.idle.push(early);
+        picks
     }
 
     /// The card's word on each row; a token, or less than zero.
     fn ask(&mut self, cuda: &Cuda, logits: &Tensor, vocab: usize, request: &Request) -> &[i32] {
+        tell(request, &mut self.known, &mut self.told, &self.request);
+        self.launch(cuda, logits, vocab, request, self.answer.address());
+        cuda.context.synchronize();
+        self.answer.values().get(..request.rows()).unwrap_or_default()
+    }
+
+    /// Chooses, once the card knows of `request`, and leaves what it chose at `answer` as well.
+    fn launch(
+        &self,
+        cuda: &Cuda,
+        logits: &Tensor,
+        vocab: usize,
+        request: &Request,
+        answer: Address,
+    ) {
         let rows = request.rows();
-        let words = request.write(self.told.values_mut());
-        self.told.start_put(&self.request, 0, words);
         let lists = self.request.at(rows * ROW_WORDS);
         let splits = Grid::plane(SPLITS, rows as u32, THREADS);
         let scan = |again: bool| {
@@ -98,11 +171,9 @@ impl Sampler {
             .arg(&self.found)
             .arg(&self.keys)
             .arg(&self.tokens)
+            .arg(answer)
             .overlapping()
             .run();
-        self.answer.start_get(&self.tokens, rows);
-        cuda.context.synchronize();
-        self.answer.values().get(..rows).unwrap_or_default()
     }
 
     /// Finds the tokens that a draw can fall on.
@@ -127,6 +198,20 @@ impl Sampler {
             .arg(&self.keys)
             .overlapping()
             .run();
+    }
+}
+
+/// Brings a request to the card, unless it holds the same words already, as in every step of greedy
+/// answers.
+fn tell(request: &Request, known: &mut Vec<u32>, told: &mut Pinned<u32>, at: &Buffer<u32>) {
+    if !request.adjusts() && request.is(known) {
+        return;
+    }
+    let words = request.write(told.values_mut());
+    told.start_put(at, 0, words);
+    known.clear();
+    if !request.adjusts() {
+        known.extend(told.values().iter().take(words));
     }
 }
 

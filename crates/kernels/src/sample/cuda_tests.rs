@@ -110,3 +110,43 @@ fn ties_and_broken_rows_are_treated_alike_on_a_card() {
     let tokens: Vec<_> = by_card.into_iter().map(|choice| choice.map(|it| it.token)).collect();
     assert_eq!(tokens, [Some(31), None, None, None, None, Some(0)]);
 }
+
+/// Two batches under way, greedy and drawn in turn, come to what they come to one by one; the card
+/// says so where it cannot tell.
+#[test]
+fn batches_under_way_are_read_in_order_on_a_card() {
+    let Some(mut cuda) = on_card::cuda() else { return };
+    let (vocab, noise) = (20_000, &mut Noise::new(9));
+    let flat = SampleRow { top_p: 0.99, ..draw(50.0, 1) };
+    let batches: Vec<Vec<SampleRow>> = vec![
+        vec![SampleRow::greedy(), SampleRow { top_k: 20, ..draw(0.7, 1) }],
+        vec![SampleRow::greedy(); 3],
+        vec![SampleRow::greedy(); 3],
+        vec![SampleRow { top_k: 20, ..draw(0.7, 2) }, draw(1.0, 3), flat],
+        vec![SampleRow::greedy(); 2],
+    ];
+    let logits: Vec<Tensor> = batches
+        .iter()
+        .map(|rows| on_card::tensor(&cuda, vocab, &noise.values(rows.len() * vocab, 4.0)))
+        .collect();
+    let mut logits = logits;
+    let want: Vec<Vec<Pick>> = (batches.iter().zip(&mut logits))
+        .map(|(rows, logits)| {
+            let choices = cuda.sample(logits, vocab, rows);
+            choices.into_iter().map(|choice| Pick::Token(choice.expect("sound").token)).collect()
+        })
+        .collect();
+    let mut got = Vec::new();
+    for (at, (rows, logits)) in batches.iter().zip(&mut logits).enumerate() {
+        cuda.start_sample(logits, vocab, rows);
+        if at > 0 {
+            got.push(cuda.finish_sample());
+        }
+    }
+    got.push(cuda.finish_sample());
+    assert_eq!(got[3].pop(), Some(Pick::Undecided), "too many are too near");
+    let mut want = want;
+    want[3].pop();
+    assert_eq!(got, want);
+    assert_eq!(cuda.fault(), None);
+}

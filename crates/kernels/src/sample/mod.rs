@@ -84,6 +84,31 @@ impl SampleRow {
     }
 }
 
+impl SampleRow {
+    /// Whether the row's token depends on nothing but its logits and its draw, and nothing but the
+    /// token is wanted: such rows can be chosen for before the host has seen the token before.
+    pub fn is_plain(&self) -> bool {
+        self.repetition_penalty == 1.0
+            && self.presence_penalty == 0.0
+            && self.frequency_penalty == 0.0
+            && self.logit_bias.is_empty()
+            && self.banned.is_empty()
+            && self.allowed.is_none()
+            && self.top_logprobs.is_none()
+    }
+}
+
+/// What came of a row that was chosen for while the host did something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// The token.
+    Token(u32),
+    /// The row is not finite.
+    Nothing,
+    /// The device could not tell, and the logits may be gone.
+    Undecided,
+}
+
 /// What was chosen for a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Choice {

@@ -408,7 +408,7 @@ KERNEL void __launch_bounds__(PICKERS)
     sample_pick(const Row* __restrict__ rows, const float* __restrict__ logits, int cols, int vocab,
                 const Scan* __restrict__ scans, const Measure* __restrict__ measures,
                 const uint32_t* __restrict__ found, const unsigned long long* __restrict__ keys,
-                int* __restrict__ tokens) {
+                int* __restrict__ tokens, int* __restrict__ answer) {
     extern __shared__ unsigned long long candidates[];
     __shared__ double sums_shared[PICKERS / WARP];
     __shared__ int index_shared;
@@ -436,5 +436,8 @@ KERNEL void __launch_bounds__(PICKERS)
             token = pick_sorted(row, candidates, count, level.total, sums_shared, &index_shared);
         }
     }
-    if (threadIdx.x == 0) tokens[blockIdx.x] = token;
+    if (threadIdx.x > 0) return;
+    tokens[blockIdx.x] = token;
+    // The host's own memory.
+    answer[blockIdx.x] = token;
 }

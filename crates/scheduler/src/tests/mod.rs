@@ -1,5 +1,6 @@
 //! The scheduler against its invariants, by tables and by random operations.
 
+mod ahead;
 mod fair;
 mod simulate;
 mod tiers;

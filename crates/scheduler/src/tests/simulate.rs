@@ -104,6 +104,16 @@ enum Operation {
     StepWithFailure {
         pick: usize,
     },
+    /// The next step starts before this one's tokens are known.
+    StepAhead,
+    /// And a client leaves meanwhile.
+    StepAheadWithAbort {
+        pick: usize,
+    },
+    /// And one row's token is lost, so that the next step computes nonsense for it.
+    StepAheadWithLoss {
+        pick: usize,
+    },
     Step,
 }
 
@@ -125,7 +135,10 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => any::<usize>().prop_map(|pick| Operation::Abort { pick }),
         1 => any::<usize>().prop_map(|pick| Operation::StepWithAbort { pick }),
         1 => any::<usize>().prop_map(|pick| Operation::StepWithFailure { pick }),
-        8 => Just(Operation::Step),
+        1 => any::<usize>().prop_map(|pick| Operation::StepAheadWithAbort { pick }),
+        1 => any::<usize>().prop_map(|pick| Operation::StepAheadWithLoss { pick }),
+        6 => Just(Operation::StepAhead),
+        6 => Just(Operation::Step),
     ]
 }
 
@@ -135,6 +148,17 @@ pub(super) struct Shadow {
     pub(super) tokens: HashMap<u64, Vec<u32>>,
     next_id: u64,
     device: Device,
+    /// A step that the device has begun ahead.
+    ahead: Option<StepPlan>,
+}
+
+/// What happens while a step runs.
+#[derive(Clone, Copy, Default)]
+struct Meanwhile {
+    abort: Option<u64>,
+    /// What becomes of one of the rows.
+    row: Option<(usize, Sampled)>,
+    ahead: bool,
 }
 
 impl Shadow {
@@ -167,27 +191,33 @@ impl Shadow {
         abort: Option<u64>,
         limits: &Limits,
     ) -> Option<StepPlan> {
-        self.run_with(scheduler, abort, limits, &|_| {})
+        self.run_with(scheduler, limits, Meanwhile { abort, ..Meanwhile::default() })
     }
 
-    /// One step, in which a client may leave and `change` what is sampled.
     fn run_with(
         &mut self,
         scheduler: &mut Scheduler,
-        abort: Option<u64>,
         limits: &Limits,
-        change: &dyn Fn(&mut [Sampled]),
+        meanwhile: Meanwhile,
     ) -> Option<StepPlan> {
-        let plan = scheduler.schedule()?;
-        self.check(&plan, limits);
-        self.device.run(&plan, &self.tokens, limits);
-        assert_eq!(self.device.host_bytes(limits), scheduler.cache_counts().bytes.host);
-        if let Some(id) = abort {
+        let plan = match self.ahead.take().filter(|plan| scheduler.works_on(plan)) {
+            Some(plan) => plan,
+            None => self.begin(scheduler.schedule()?, scheduler, limits),
+        };
+        let mut sampled = sample(&plan);
+        if let Some((pick, row)) = meanwhile.row.filter(|_| !sampled.is_empty()) {
+            let at = pick % sampled.len();
+            sampled[at] = row;
+        }
+        if meanwhile.ahead
+            && let Some(next) = scheduler.schedule_ahead(&plan)
+        {
+            self.ahead = Some(self.begin_ahead(next, &sampled, scheduler, limits));
+        }
+        if let Some(id) = meanwhile.abort {
             assert!(scheduler.abort(id));
             self.tokens.remove(&id);
         }
-        let mut sampled = sample(&plan);
-        change(&mut sampled);
         for update in scheduler.apply(&plan, &sampled) {
             let tokens = self.tokens.get_mut(&update.request).expect("only live requests report");
             tokens.extend(update.token);
@@ -196,6 +226,33 @@ impl Shadow {
             }
         }
         Some(plan)
+    }
+
+    fn begin(&mut self, plan: StepPlan, scheduler: &Scheduler, limits: &Limits) -> StepPlan {
+        self.check(&plan, limits);
+        self.device.run(&plan, &self.tokens, limits);
+        assert_eq!(self.device.host_bytes(limits), scheduler.cache_counts().bytes.host);
+        plan
+    }
+
+    /// The device knows what it has chosen; the outside does not yet.
+    fn begin_ahead(
+        &mut self,
+        mut plan: StepPlan,
+        sampled: &[Sampled],
+        scheduler: &Scheduler,
+        limits: &Limits,
+    ) -> StepPlan {
+        let known = self.tokens.clone();
+        for (entry, sampled) in plan.entries.iter_mut().zip(sampled) {
+            // Nonsense where nothing was chosen.
+            let token = if let Sampled::Token(token) = sampled { *token } else { 666_666 };
+            entry.tokens = vec![token];
+            self.tokens.entry(entry.request).or_default().push(token);
+        }
+        let plan = self.begin(plan, scheduler, limits);
+        self.tokens = known;
+        plan
     }
 
     fn carry_out(&mut self, operation: Operation, scheduler: &mut Scheduler, limits: &Limits) {
@@ -223,11 +280,21 @@ impl Shadow {
                 self.run(scheduler, abort, limits);
             }
             Operation::StepWithFailure { pick } => {
-                self.run_with(scheduler, None, limits, &|sampled| {
-                    if !sampled.is_empty() {
-                        sampled[pick % sampled.len()] = Sampled::NotFinite;
-                    }
-                });
+                let row = Some((pick, Sampled::NotFinite));
+                self.run_with(scheduler, limits, Meanwhile { row, ..Meanwhile::default() });
+            }
+            Operation::StepAhead => {
+                let ahead = true;
+                self.run_with(scheduler, limits, Meanwhile { ahead, ..Meanwhile::default() });
+            }
+            Operation::StepAheadWithAbort { pick } => {
+                let abort = self.pick(pick);
+                let meanwhile = Meanwhile { abort, ahead: true, row: None };
+                self.run_with(scheduler, limits, meanwhile);
+            }
+            Operation::StepAheadWithLoss { pick } => {
+                let row = Some((pick, Sampled::Lost));
+                self.run_with(scheduler, limits, Meanwhile { row, ahead: true, abort: None });
             }
             Operation::Step => {
                 self.run(scheduler, None, limits);

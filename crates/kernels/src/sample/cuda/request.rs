@@ -50,7 +50,9 @@ impl Request {
         if row.allowed.is_some() && allowed.is_empty() {
             self.lists.push(0);
         }
-        let draw = uniform(row.seed, row.position).to_bits();
+        // Without a draw, a row's words are the same in every step.
+        let draw = if row.temperature > 0.0 { uniform(row.seed, row.position) } else { 0.0 };
+        let draw = draw.to_bits();
         self.fixed.push([
             draw as u32,
             (draw >> 32) as u32,
@@ -90,6 +92,11 @@ impl Request {
     /// Whether a row is not greedy.
     pub(super) fn draws(&self) -> bool {
         self.draws
+    }
+
+    /// Whether these are its words; only for one without lists.
+    pub(super) fn is(&self, words: &[u32]) -> bool {
+        self.fixed.as_flattened() == words
     }
 
     /// Writes all of it and says how many words that is.
