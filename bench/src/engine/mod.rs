@@ -4,6 +4,7 @@
 //! in which every sequence gets one token. Beside each decode figure stands the memory traffic that
 //! it implies: more than the machine can read in that time means that the measurement is wrong.
 
+mod classes;
 pub(crate) mod compare;
 mod origin;
 mod run;
@@ -20,6 +21,7 @@ use clap::Args;
 use engine::Device;
 use serde::{Deserialize, Serialize};
 
+use classes::ClassTime;
 use stall::Stall;
 
 /// What to measure.
@@ -67,6 +69,10 @@ pub(crate) struct Options {
     /// What such a step may take, in milliseconds.
     #[arg(long, default_value_t = 250)]
     stall_ms: u32,
+    /// Also where the time of a decode step goes, by class of kernels: what each launch takes alone,
+    /// without what overlaps. Only for a card.
+    #[arg(long, conflicts_with = "against_server")]
+    classes: bool,
     /// The commit that was built; that of the checkout around by default.
     #[arg(long)]
     sha: Option<String>,
@@ -115,6 +121,9 @@ struct Decode {
     gb_s: Option<f64>,
     /// Of the stream's speed.
     share: Option<f64>,
+    /// Where a step's time goes, if that was asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    classes: Vec<ClassTime>,
 }
 
 impl Options {
@@ -143,6 +152,8 @@ fn device(text: &str) -> Result<Device, String> {
 /// Measures and prints. An implied memory speed above the measured one is an error.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     ensure!(options.repeat > 0 && options.tokens > 0, "--repeat and --tokens must be at least 1");
+    let takes_times = matches!(options.device, Device::Cuda(_));
+    ensure!(takes_times || !options.classes, "--classes needs a card: --device cuda");
     let threads = options.threads.unwrap_or_else(|| engine::cores() as u32);
     let report = if let (Some(url), Some(id)) = (&options.against_server, &options.id) {
         server::measure(options, url, id).await?

@@ -8,7 +8,7 @@ use engine::{Device, Engine, EngineInfo, EngineSpec, TokenEngine, TokenRequest};
 use model::Source;
 
 use super::traffic::Traffic;
-use super::{Decode, Options, Prefill, Report, origin, stall};
+use super::{Decode, Options, Prefill, Report, classes, origin, stall};
 
 pub(super) fn measure(
     options: &Options,
@@ -38,7 +38,11 @@ pub(super) fn measure(
         let gb_s = traffic.bytes(depth + options.tokens / 2, batch) / seconds / 1e9;
         let tok_s = f64::from(batch) / seconds;
         let share = Some(gb_s / stream_gb_s);
-        decode.push(Decode { depth, batch, tok_s, gb_s: Some(gb_s), share });
+        let classes = match options.classes {
+            true => bench.classes(depth, batch, &traffic)?,
+            false => Vec::new(),
+        };
+        decode.push(Decode { depth, batch, tok_s, gb_s: Some(gb_s), share, classes });
     }
     let stall = match options.stall {
         Some(prompt) => Some(bench.stall(prompt)?),
@@ -69,7 +73,7 @@ fn spec(options: &Options, path: &Path, threads: u32) -> EngineSpec {
     let first_depth = options.depth.first().copied().unwrap_or(0);
     let widest = options.batch.iter().max().copied().unwrap_or(1);
     // A prompt has a token even at depth 0, and a sequence begins with one more step than is timed.
-    let tokens = options.tokens + 2;
+    let tokens = options.tokens.max(classes::STEPS) + 2;
     let context = longest_prompt.max(deepest + tokens).max(stall::STREAM) + 1;
     let block = 16;
     let batches = widest * (first_depth + tokens).div_ceil(block);
@@ -119,16 +123,7 @@ impl Bench<'_> {
     }
 
     fn decode(&mut self, depth: u32, batch: u32, tokens: u32) -> Result<Duration> {
-        for _ in 0..batch {
-            self.submit(depth.max(1), tokens + 1)?;
-        }
-        let mut first_tokens = 0;
-        while first_tokens < batch {
-            // With a batch, some decode while others still compute their prompts; those that are
-            // ahead would end early, so the first tokens must all come in one step.
-            first_tokens += self.engine.step()?.decode_tokens;
-        }
-        ensure!(first_tokens == batch, "prompts of a batch did not end in one step");
+        self.begin_decoding(depth, batch, tokens + 1)?;
         let start = Instant::now();
         for _ in 0..tokens {
             let report = self.engine.step()?;
@@ -137,6 +132,21 @@ impl Bench<'_> {
         let elapsed = start.elapsed();
         ensure!(self.engine.is_idle(), "sequences outlived their measurement");
         Ok(elapsed)
+    }
+
+    /// Submits prompts and computes them: each sequence has its first of so many tokens.
+    pub(super) fn begin_decoding(&mut self, depth: u32, batch: u32, tokens: u32) -> Result<()> {
+        for _ in 0..batch {
+            self.submit(depth.max(1), tokens)?;
+        }
+        let mut first_tokens = 0;
+        while first_tokens < batch {
+            // With a batch, some decode while others still compute their prompts; those that are
+            // ahead would end early, so the first tokens must all come in one step.
+            first_tokens += self.engine.step()?.decode_tokens;
+        }
+        ensure!(first_tokens == batch, "prompts of a batch did not end in one step");
+        Ok(())
     }
 }
 

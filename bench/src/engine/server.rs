@@ -43,7 +43,8 @@ pub(super) async fn measure(options: &Options, base: &str, id: &str) -> Result<R
         let bytes = traffic.as_ref().map(|it| it.bytes(depth + options.tokens / 2, batch));
         let gb_s = bytes.map(|bytes| bytes / seconds / 1e9);
         let share = gb_s.zip(stream_gb_s).map(|(gb_s, stream)| gb_s / stream);
-        decode.push(Decode { depth, batch, tok_s: f64::from(batch) / seconds, gb_s, share });
+        let tok_s = f64::from(batch) / seconds;
+        decode.push(Decode { depth, batch, tok_s, gb_s, share, classes: Vec::new() });
     }
     Ok(Report {
         model: format!("{id} at {base}"),

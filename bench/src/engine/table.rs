@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::Result;
 
+use super::classes::ClassTime;
 use super::stall::{Gaps, Short, Stall};
 use super::{Decode, Report};
 
@@ -32,6 +33,7 @@ fn table(report: &Report) -> String {
         "depth", "batch", "tok/s", "GB/s", "share"
     ));
     lines.extend(report.decode.iter().map(decode));
+    lines.extend(report.decode.iter().flat_map(classes));
     if let Some(stall) = &report.stall {
         lines.extend(waits(stall));
     }
@@ -53,9 +55,31 @@ fn decode(row: &Decode) -> String {
         Some(figure) => format!("{figure:.digits$}{unit}"),
         None => "-".to_owned(),
     };
-    let Decode { depth, batch, tok_s, gb_s, share } = row;
+    let Decode { depth, batch, tok_s, gb_s, share, .. } = row;
     let (gb_s, share) = (known(*gb_s, "", 2), known(share.map(|share| 100.0 * share), "%", 1));
     format!("{depth:>8} {batch:>6} {tok_s:>12.1} {gb_s:>9} {share:>7}")
+}
+
+/// Where a step's time goes, if it is known.
+fn classes(row: &Decode) -> Vec<String> {
+    let Decode { depth, batch, tok_s, classes, .. } = row;
+    if classes.is_empty() {
+        return Vec::new();
+    }
+    let whole = 1e6 * f64::from(*batch) / tok_s;
+    let sum: f64 = classes.iter().map(|class| class.micros).sum();
+    let mut lines = vec![
+        format!(
+            "\na step @{depth} x{batch} takes {whole:.0} us; its launches, each alone, {sum:.0} us:"
+        ),
+        format!("{:>12} {:>9} {:>9} {:>7} {:>9}", "class", "launches", "us", "share", "GB/s"),
+    ];
+    lines.extend(classes.iter().map(|ClassTime { class, launches, micros, gb_s }| {
+        let gb_s = gb_s.map_or("-".to_owned(), |gb_s| format!("{gb_s:.0}"));
+        let share = 100.0 * micros / sum;
+        format!("{class:>12} {launches:>9} {micros:>9.1} {share:>6.1}% {gb_s:>9}")
+    }));
+    lines
 }
 
 fn waits(stall: &Stall) -> Vec<String> {

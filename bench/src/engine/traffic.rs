@@ -61,10 +61,25 @@ impl Traffic {
         })
     }
 
+    /// All that a step of `batch` tokens moves, behind so many tokens each.
     pub(super) fn bytes(&self, context: u32, batch: u32) -> f64 {
+        self.weight_bytes(batch) + self.kv_bytes(context, batch) + self.state_bytes(batch)
+    }
+
+    /// Weights that it reads.
+    pub(super) fn weight_bytes(&self, batch: u32) -> f64 {
         let unread = self.experts.as_ref().map_or(0.0, |all| all.bytes as f64 - all.bytes(batch));
-        let sequence = self.kv * u64::from(context) + self.state;
-        (self.weights + u64::from(batch) * sequence) as f64 - unread
+        self.weights as f64 - unread
+    }
+
+    /// Keys and values that it reads.
+    pub(super) fn kv_bytes(&self, context: u32, batch: u32) -> f64 {
+        f64::from(batch) * (self.kv * u64::from(context)) as f64
+    }
+
+    /// Recurrent state that it reads and writes.
+    pub(super) fn state_bytes(&self, batch: u32) -> f64 {
+        f64::from(batch) * self.state as f64
     }
 }
 

@@ -4,8 +4,8 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use kernels::Backend;
 use kernels::sample::{Choice, Pick, SampleRow};
+use kernels::{Backend, LaunchTime};
 
 use crate::contract::Fault;
 use crate::inputs::StepWork;
@@ -28,6 +28,14 @@ pub(crate) trait Execute: Send {
 
     /// What came of the oldest batch under way.
     fn finish_sample(&mut self) -> Result<Vec<Pick>, Fault>;
+
+    /// Takes the times of rank 0's launches in the step that begins next, where they can be told.
+    fn time_next_step(&mut self) {}
+
+    /// What was found since.
+    fn launch_times(&mut self) -> Vec<LaunchTime> {
+        Vec::new()
+    }
 
     /// The hidden states of that step's first rows behind the final norm, `[rows, hidden]`.
     fn hidden(&mut self, rows: usize) -> Result<Vec<f32>, Fault>;
@@ -89,6 +97,14 @@ impl<B: Backend> Execute for Executor<B> {
     fn finish_sample(&mut self) -> Result<Vec<Pick>, Fault> {
         let picks = self.first.finish_sample();
         self.first.sound(picks)
+    }
+
+    fn time_next_step(&mut self) {
+        self.first.time_next_step();
+    }
+
+    fn launch_times(&mut self) -> Vec<LaunchTime> {
+        self.first.launch_times()
     }
 
     fn hidden(&mut self, rows: usize) -> Result<Vec<f32>, Fault> {

@@ -23,6 +23,7 @@ mod pooling;
 mod probe;
 mod rank;
 mod sampler;
+mod timing;
 
 pub use cache::{ByTier, CacheCounts, PrefixCacheInfo};
 pub use contract::{

@@ -1,7 +1,7 @@
 //! One rank: a device, its share of the model, and the memory for running it.
 
-use kernels::Backend;
 use kernels::sample::{Choice, Pick, SampleRow};
+use kernels::{Backend, LaunchTime};
 use model::comm::Comm;
 use model::{Cache, Capacity, Decoder, Scratch, Shard, Source};
 
@@ -59,6 +59,16 @@ impl<B: Backend> Rank<B> {
     /// What came of the oldest [`Self::start_sample`].
     pub(crate) fn finish_sample(&mut self) -> Vec<Pick> {
         self.backend.finish_sample()
+    }
+
+    /// See [`Backend::time_next_step`].
+    pub(crate) fn time_next_step(&mut self) {
+        self.backend.time_next_step();
+    }
+
+    /// See [`Backend::launch_times`].
+    pub(crate) fn launch_times(&mut self) -> Vec<LaunchTime> {
+        self.backend.launch_times()
     }
 
     /// Whether the device gains by steps that run ahead of their reader.

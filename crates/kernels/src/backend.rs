@@ -57,6 +57,15 @@ pub enum Begun {
     Replayed,
 }
 
+/// How long something took on the device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LaunchTime {
+    /// The kernel.
+    pub name: &'static str,
+    /// From the end of what was launched before.
+    pub seconds: f64,
+}
+
 /// Size of one layer's key-value cache.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KvShape {
@@ -147,6 +156,13 @@ pub trait Backend: Send + 'static {
     fn begin_step(&mut self, inputs: StepInputs) -> Begun;
     /// All operations of the step have been called, except sampling.
     fn end_step(&mut self) {}
+    /// Takes the time of every launch of the step that begins next and of its choices, if the
+    /// device can tell; that step is slower for it.
+    fn time_next_step(&mut self) {}
+    /// What [`Self::time_next_step`] has found since, in order: nothing where it cannot tell.
+    fn launch_times(&mut self) -> Vec<LaunchTime> {
+        Vec::new()
+    }
     /// Copies the first `rows` rows to the host, `[rows, cols]`.
     fn read(&mut self, tensor: &Self::Tensor, rows: usize) -> Vec<f32>;
     /// Overwrites the first rows from the host; `values.len()` is a multiple of the columns.

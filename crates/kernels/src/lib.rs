@@ -36,7 +36,9 @@ pub mod sample;
 pub mod swiglu;
 mod weight;
 
-pub use backend::{Backend, Begun, KV_ELEMENT_BYTES, KvShape, SequenceRows, StepInputs};
+pub use backend::{
+    Backend, Begun, KV_ELEMENT_BYTES, KvShape, LaunchTime, SequenceRows, StepInputs,
+};
 pub use fault::DeviceFault;
 pub use quant::WeightType;
 pub use weight::{Weight, WeightBytes};

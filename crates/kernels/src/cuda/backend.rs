@@ -11,7 +11,7 @@ use super::context::Context;
 use super::graph::Graphs;
 use super::launch::{Grid, Launch};
 use super::step::Step;
-use crate::backend::{Backend, Begun, KvShape, StepInputs};
+use crate::backend::{Backend, Begun, KvShape, LaunchTime, StepInputs};
 use crate::fault::DeviceFault;
 use crate::gated_delta_rule::cuda::Chunks;
 use crate::gated_delta_rule::{DeltaLayer, DeltaState};
@@ -44,6 +44,8 @@ pub struct Cuda {
     experts: Option<moe::cuda::Scratch>,
     sampler: Option<sample::cuda::Sampler>,
     graphs: Graphs,
+    /// Whether the next step is timed.
+    times_step: bool,
     widest: Widest,
 }
 
@@ -73,6 +75,7 @@ impl Cuda {
             experts: None,
             sampler: Some(sample::cuda::Sampler::new(context, capacity.sequences)),
             graphs: Graphs::new(context),
+            times_step: false,
             widest: Widest::default(),
         }
     }
@@ -216,12 +219,23 @@ impl Backend for Cuda {
         self.chunks.begin(&inputs);
         let sampler = self.sampler.as_ref().expect("only `sample` puts it away");
         let chosen = inputs.ahead.then(|| sampler.tokens());
+        if std::mem::take(&mut self.times_step) {
+            self.context.start_timing();
+        }
         self.step.begin(inputs, chosen);
         self.graphs.begin(self.step.size)
     }
 
     fn end_step(&mut self) {
         self.graphs.end();
+    }
+
+    fn time_next_step(&mut self) {
+        self.times_step = true;
+    }
+
+    fn launch_times(&mut self) -> Vec<LaunchTime> {
+        self.context.launch_times()
     }
 
     fn read(&mut self, tensor: &Tensor, rows: usize) -> Vec<f32> {

@@ -2,13 +2,14 @@
 
 use std::ffi::{CStr, c_int};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use cudarc::driver::sys;
 use sys::CUdevice_attribute_enum as Attribute;
 
 use super::card::Card;
 use super::module::Modules;
+use super::timing::Mark;
 use crate::fault::DeviceFault;
 
 /// The driver interface that the kernels were compiled for, as the driver counts: 13.0.
@@ -23,6 +24,9 @@ pub struct Context {
     modules: Modules,
     failed: AtomicBool,
     fault: Mutex<Option<DeviceFault>>,
+    /// Launches are timed, and these are the marks between them.
+    is_timing: AtomicBool,
+    marks: Mutex<Vec<Mark>>,
 }
 
 // SAFETY: the driver's handles may be used from any thread in which the context is current, and
@@ -70,6 +74,8 @@ impl Context {
             modules,
             failed: AtomicBool::new(false),
             fault: Mutex::new(None),
+            is_timing: AtomicBool::new(false),
+            marks: Mutex::new(Vec::new()),
         }))
     }
 
@@ -107,6 +113,18 @@ impl Context {
 
     pub(super) fn modules(&self) -> &Modules {
         &self.modules
+    }
+
+    pub(super) fn is_timing(&self) -> bool {
+        self.is_timing.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_timing(&self, is_timing: bool) {
+        self.is_timing.store(is_timing, Ordering::Relaxed);
+    }
+
+    pub(super) fn marks(&self) -> MutexGuard<'_, Vec<Mark>> {
+        self.marks.lock().expect("nobody panics with it")
     }
 
     pub(crate) fn has_failed(&self) -> bool {

@@ -40,7 +40,8 @@ impl Graphs {
 
     /// Plays a step of this size, or says that it must be computed, and perhaps records that.
     pub(super) fn begin(&mut self, size: StepSize) -> Begun {
-        if !self.enabled || !size.is_decode || self.context.has_failed() {
+        let is_watched = self.context.is_timing() || self.context.has_failed();
+        if !self.enabled || !size.is_decode || is_watched {
             return Begun::Compute;
         }
         match self.known.get(&size) {

@@ -218,12 +218,14 @@ impl<'a> Launch<'a> {
             sys::cuLaunchKernelEx(&raw const config, function, pointers.as_mut_ptr(), nothing)
         };
         self.context.note(self.name, result);
+        self.context.mark(self.name);
     }
 
     fn attributes(&self) -> ([sys::CUlaunchAttribute; 1], u32) {
         // SAFETY: the attribute is plain data, and zeros are its unused state.
         let mut attributes: [sys::CUlaunchAttribute; 1] = unsafe { std::mem::zeroed() };
-        if !self.overlapping || self.context.card().generation < 90 {
+        let alone = !self.overlapping || self.context.is_timing();
+        if alone || self.context.card().generation < 90 {
             return (attributes, 0);
         }
         attributes[0].id =

@@ -32,6 +32,8 @@ mod module;
 pub(crate) mod on_card;
 #[cfg(feature = "cuda")]
 mod step;
+#[cfg(feature = "cuda")]
+mod timing;
 
 #[cfg(not(feature = "cuda"))]
 pub use absent::{Context, Cuda, cards};

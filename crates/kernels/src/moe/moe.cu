@@ -16,6 +16,8 @@ KERNEL void moe_route(const float* __restrict__ logits, int experts, int top_k, 
         values[expert] = logits[expert];
         highest = fmaxf(highest, values[expert]);
     }
+    // Every lane looks at the logit of whichever expert is picked.
+    __syncwarp();
     highest = warp_max(highest);
     float total = 0.0f;
     for (int expert = lane; expert < experts; expert += WARP) {

@@ -100,6 +100,7 @@ impl Library {
             let what = format!("multiplying {shape:?}");
             self.context.fail(DeviceFault::Failed { what, reason: error.to_string() });
         }
+        self.context.mark("cublaslt");
     }
 
     /// The library counts columns first: to it, `out` is weights transposed times `x`.
