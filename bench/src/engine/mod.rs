@@ -69,8 +69,8 @@ pub(crate) struct Options {
     /// What such a step may take, in milliseconds.
     #[arg(long, default_value_t = 250)]
     stall_ms: u32,
-    /// Also where the time of a decode step goes, by class of kernels: what each launch takes alone,
-    /// without what overlaps. Only for a card.
+    /// Also where the time of a decode step goes, by class of kernels: what each launch takes
+    /// alone, without what overlaps. Only for a card.
     #[arg(long, conflicts_with = "against_server")]
     classes: bool,
     /// The commit that was built; that of the checkout around by default.

@@ -249,8 +249,8 @@ impl Step {
     }
 }
 
-/// Whether a step differs from the one before in nothing but that each sequence, of one row, has one
-/// token more.
+/// Whether a step differs from the one before in nothing but that each sequence, of one row, has
+/// one token more.
 fn is_one_further(before: &[SequenceRows], now: &[SequenceRows]) -> bool {
     before.len() == now.len()
         && before.iter().zip(now).all(|(before, now)| {

@@ -1,7 +1,7 @@
 //! How long each launch of a step takes on the device, by events between them.
 //!
-//! A timed step runs launch by launch and nothing overlaps, so the times add up to more than the step
-//! takes when it is replayed: they tell what each kernel does alone.
+//! A timed step runs launch by launch and nothing overlaps, so the times add up to more than the
+//! step takes when it is replayed: they tell what each kernel does alone.
 
 use cudarc::driver::sys;
 
@@ -9,8 +9,8 @@ use super::context::Context;
 use super::launch::Grid;
 use crate::backend::LaunchTime;
 
-/// So long the device is held up at first, in nanoseconds: by then the host has queued every launch,
-/// and no time between two of them is the host's.
+/// So long the device is held up at first, in nanoseconds: by then the host has queued every
+/// launch, and no time between two of them is the host's.
 const HELD: u64 = 8_000_000;
 
 /// Launches of nothing, whose median is what a launch between two events takes beside its kernel.
