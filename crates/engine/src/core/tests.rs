@@ -9,21 +9,16 @@ use crate::cache::PrefixCacheInfo;
 use crate::contract::Device;
 use crate::inputs::StepWork;
 
-/// Chooses the same for every row.
-struct Always(Option<u32>);
+/// Chooses for each row by itself.
+struct Chooses<F>(F);
 
-impl Execute for Always {
+impl<F: FnMut(&SampleRow) -> Option<Choice> + Send> Execute for Chooses<F> {
     fn forward(&mut self, _: &StepWork) -> Result<(), Fault> {
         Ok(())
     }
 
     fn sample(&mut self, rows: &[SampleRow]) -> Result<Vec<Option<Choice>>, Fault> {
-        let choice = self.0.map(|token| Choice { token, logprobs: None });
-        Ok(vec![choice; rows.len()])
-    }
-
-    fn hidden(&mut self, rows: usize) -> Result<Vec<f32>, Fault> {
-        Ok(vec![0.0; rows])
+        Ok(rows.iter().map(&mut self.0).collect())
     }
 
     fn gains_by_running_ahead(&self) -> bool {
@@ -37,40 +32,25 @@ impl Execute for Always {
     fn finish_sample(&mut self) -> Result<Vec<kernels::sample::Pick>, Fault> {
         unreachable!("it does not run ahead")
     }
+
+    fn hidden(&mut self, rows: usize) -> Result<Vec<f32>, Fault> {
+        Ok(vec![0.0; rows])
+    }
+}
+
+/// Chooses the same for every row.
+fn always(token: Option<u32>) -> Box<dyn Execute> {
+    Box::new(Chooses(move |_: &SampleRow| token.map(|token| Choice { token, logprobs: None })))
 }
 
 /// A device whose logits are those of a model that is sure of nothing.
-struct Level;
-
-impl Execute for Level {
-    fn forward(&mut self, _: &StepWork) -> Result<(), Fault> {
-        Ok(())
-    }
-
-    fn sample(&mut self, rows: &[SampleRow]) -> Result<Vec<Option<Choice>>, Fault> {
-        let logits = || (0..100).map(|id| id as f32 - 50.0).collect::<Vec<_>>();
-        Ok(rows.iter().map(|row| kernels::sample::choose(row, &mut logits())).collect())
-    }
-
-    fn hidden(&mut self, rows: usize) -> Result<Vec<f32>, Fault> {
-        Ok(vec![0.0; rows])
-    }
-
-    fn gains_by_running_ahead(&self) -> bool {
-        false
-    }
-
-    fn start_sample(&mut self, _: &[SampleRow]) -> Result<(), Fault> {
-        unreachable!("it does not run ahead")
-    }
-
-    fn finish_sample(&mut self) -> Result<Vec<kernels::sample::Pick>, Fault> {
-        unreachable!("it does not run ahead")
-    }
+fn level() -> Box<dyn Execute> {
+    let logits = || (0..100).map(|id| id as f32 - 50.0).collect::<Vec<_>>();
+    Box::new(Chooses(move |row: &SampleRow| kernels::sample::choose(row, &mut logits())))
 }
 
-fn engine(always: Option<u32>) -> Engine {
-    engine_on(Box::new(Always(always)))
+fn engine(token: Option<u32>) -> Engine {
+    engine_on(always(token))
 }
 
 fn engine_on(device: Box<dyn Execute>) -> Engine {
@@ -167,7 +147,7 @@ fn extreme_parameters_end_no_process() {
     let with = |change: &dyn Fn(&mut crate::contract::Sampling)| {
         let mut request = request(1);
         change(&mut request.sampling);
-        let mut engine = engine_on(Box::new(Level));
+        let mut engine = engine_on(level());
         engine.submit(request).map(|_| engine.step().expect("no fault").updates[0].tokens.len())
     };
     for penalty in [1e-45, 1e-40, 1e-3, 10.0] {

@@ -72,8 +72,7 @@ fn load(model: &str) -> Engine {
 fn eager(model: &str, loses: Option<usize>) -> (Engine, Arc<Mutex<Vec<Event>>>) {
     let mut engine = load(model);
     let events = Arc::new(Mutex::new(Vec::new()));
-    let nobody = Box::new(super::Always(None));
-    let inner = std::mem::replace(&mut engine.executor, nobody);
+    let inner = std::mem::replace(&mut engine.executor, super::always(None));
     engine.executor = Box::new(Eager { inner, events: events.clone(), loses, batches: 0 });
     (engine, events)
 }
