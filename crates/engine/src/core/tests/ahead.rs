@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use kernels::sample::Pick;
 
-use crate::contract::{EngineSpec, Sampling};
+use crate::contract::{EngineSpec, PartLimit, Sampling};
 use crate::core::*;
 use crate::inputs::StepWork;
 
@@ -165,7 +165,9 @@ fn a_step_that_nobody_waits_for_is_forgotten() {
     engine.abort(1);
     assert!(engine.is_idle());
     engine.submit(request(8)).expect("the id is free");
-    let mut tokens = Vec::new();
+    let first = engine.step().expect("no fault");
+    assert_eq!(first.started.len(), 1, "no step is spent on the one that left");
+    let mut tokens = first.updates[0].tokens.clone();
     while !engine.is_idle() {
         let updates = engine.step().expect("no fault").updates;
         tokens.extend(updates.into_iter().flat_map(|update| update.tokens));
@@ -180,4 +182,37 @@ fn a_step_that_nobody_waits_for_is_forgotten() {
     assert_eq!(tokens, want);
     let reads = events.lock().expect("sound").iter().filter(|event| **event == Event::Read).count();
     assert_eq!(reads, 5, "two of the first request, three of the second");
+}
+
+/// What a token before decides, or what is wanted beside the token, has to be seen first.
+#[test]
+fn requests_that_go_by_their_answer_are_read_first() {
+    let plain = || TokenRequest::new(1, vec![3; 9], 6);
+    let with = |change: &dyn Fn(&mut Sampling)| {
+        let mut sampling = Sampling::greedy();
+        change(&mut sampling);
+        TokenRequest { sampling, ..plain() }
+    };
+    let limit = PartLimit { open: None, close: 7, most: 2, ending: vec![7] };
+    let early = TokenRequest { min_tokens: 4, stop_tokens: vec![9], ..plain() };
+    for (why, request, ahead) in [
+        ("nothing is in the way", plain(), 5),
+        ("a draw depends on its place alone", with(&|it| it.temperature = 0.7), 5),
+        ("the first four may not end it", early, 1),
+        ("repetition", with(&|it| it.repetition_penalty = 1.1), 0),
+        ("presence", with(&|it| it.presence_penalty = 0.1), 0),
+        ("frequency", with(&|it| it.frequency_penalty = 0.1), 0),
+        ("bias", with(&|it| it.logit_bias = vec![(5, 1.0)]), 0),
+        ("log-probabilities", TokenRequest { top_logprobs: Some(1), ..plain() }, 0),
+        ("a limited part", TokenRequest { part_limit: Some(limit), ..plain() }, 0),
+    ] {
+        let (mut engine, events) = eager("qwen3", None);
+        engine.submit(request).expect("there is room");
+        while !engine.is_idle() {
+            engine.step().expect("no fault");
+        }
+        let events = events.lock().expect("sound");
+        let begun = events.iter().filter(|event| **event == Event::Begun { ahead: true });
+        assert_eq!(begun.count(), ahead, "{why}");
+    }
 }
