@@ -13,6 +13,7 @@ use crate::contract::{
 use crate::executor::Execute;
 use crate::grammar::Vocabulary;
 use crate::inputs::{checkpoint_positions, step_work};
+use crate::live::LiveRequest;
 use crate::mask::{Compiled, Compiler, GrammarState, MAX_JOBS, NothingDone, Ticket};
 use crate::masks;
 use crate::pace::Pace;
@@ -39,15 +40,6 @@ pub struct Engine {
     last_prompt_tokens: Option<u32>,
     /// Prompts of which a mean was wanted, so far.
     means: u64,
-}
-
-pub(crate) struct LiveRequest {
-    pub(crate) sampler: RequestSampler,
-    pub(crate) grammar: Option<GrammarState>,
-    pool: Option<Pool>,
-    started: bool,
-    /// Whether the device could once not tell which token was chosen.
-    pub(crate) is_undecided: bool,
 }
 
 /// What a row came to, and the choice where the host made or saw it.
@@ -282,21 +274,6 @@ impl Engine {
             }
         }
         Ok(done)
-    }
-}
-
-impl LiveRequest {
-    /// Whether the request's next token depends on logits and draw alone, and the device can tell.
-    pub(crate) fn is_plain(&self) -> bool {
-        let goes_by_the_answer = self.grammar.is_some() || self.sampler.counts();
-        !goes_by_the_answer && self.pool.is_none() && !self.is_undecided
-    }
-
-    fn accept(&mut self, token: u32) {
-        self.sampler.accept(token);
-        if let Some(grammar) = &mut self.grammar {
-            grammar.accept(token, self.sampler.stop_tokens());
-        }
     }
 }
 

@@ -10,10 +10,12 @@ mod ahead;
 mod cache;
 mod contract;
 mod core;
+mod error;
 mod executor;
 mod grammar;
 mod host;
 mod inputs;
+mod live;
 mod load;
 mod mask;
 mod masks;
@@ -22,6 +24,7 @@ mod part_limit;
 mod pooling;
 mod probe;
 mod rank;
+mod room;
 mod sampler;
 mod timing;
 
@@ -32,6 +35,7 @@ pub use contract::{
     TokenLogprobs, TokenRequest, TokenUpdate,
 };
 pub use core::Engine;
+pub use error::LoadError;
 pub use grammar::{Grammar, Vocabulary};
-pub use load::{LoadError, cores, load, plan};
+pub use load::{cores, load, plan};
 pub use part_limit::PartCount;

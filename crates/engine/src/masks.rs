@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use kernels::sample::TokenMask;
 
 use crate::contract::RequestId;
-use crate::core::LiveRequest;
+use crate::live::LiveRequest;
 
 /// Threads that make masks at once.
 const THREADS: usize = 4;

@@ -6,9 +6,9 @@ use model::comm::Comm;
 use model::{Cache, Capacity, Decoder, Scratch, Shard, Source};
 
 use crate::contract::Fault;
+use crate::error::LoadError;
 use crate::host::HostStore;
 use crate::inputs::StepWork;
-use crate::load::LoadError;
 
 /// See the module.
 pub(crate) struct Rank<B: Backend> {

@@ -7,7 +7,8 @@ use model::Source;
 
 use super::*;
 use crate::contract::EngineSpec;
-use crate::load::{Room, executor, room};
+use crate::load::executor;
+use crate::room::{Room, room};
 
 /// Ranks that leave out some copies, as a broken device would.
 struct Forgetful {
