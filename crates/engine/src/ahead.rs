@@ -15,9 +15,19 @@ use crate::core::Engine;
 use crate::inputs::step_work;
 
 impl Engine {
+    /// Begins a step that is read later, if the device gains by that and can choose by itself; says
+    /// whether it did.
+    pub(crate) fn begin_unread(&mut self, plan: &StepPlan) -> Result<bool, Fault> {
+        if !self.executor.gains_by_running_ahead() {
+            return Ok(false);
+        }
+        let Some(rows) = self.plain_rows(plan) else { return Ok(false) };
+        self.begin(plan, &rows).map(|()| true)
+    }
+
     /// How a plan's tokens are chosen, if each of its entries has one to be chosen and that needs
     /// nothing but the device.
-    pub(crate) fn plain_rows(&self, plan: &StepPlan) -> Option<Vec<SampleRow>> {
+    fn plain_rows(&self, plan: &StepPlan) -> Option<Vec<SampleRow>> {
         let row = |entry: &scheduler::Entry| {
             let live = self.live.get(&entry.request).filter(|live| entry.sample && live.is_plain());
             let position = u64::from(entry.start) + entry.tokens.len() as u64;
@@ -27,7 +37,7 @@ impl Engine {
     }
 
     /// Computes a step without waiting for it.
-    pub(crate) fn begin(&mut self, plan: &StepPlan, rows: &[SampleRow]) -> Result<(), Fault> {
+    fn begin(&mut self, plan: &StepPlan, rows: &[SampleRow]) -> Result<(), Fault> {
         self.executor.forward(&step_work(plan))?;
         self.executor.start_sample(rows)
     }

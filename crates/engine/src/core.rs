@@ -207,15 +207,7 @@ impl Engine {
 
     /// What came of the entries that sample, in order. `has_begun` says that it is under way.
     fn outcomes(&mut self, plan: &StepPlan, has_begun: bool) -> Result<Vec<Outcome>, Fault> {
-        let mut is_under_way = has_begun;
-        if !has_begun
-            && self.executor.gains_by_running_ahead()
-            && let Some(rows) = self.plain_rows(plan)
-        {
-            self.begin(plan, &rows)?;
-            is_under_way = true;
-        }
-        if is_under_way {
+        if has_begun || self.begin_unread(plan)? {
             self.begin_ahead(plan)?;
             return Ok(self.finish(plan)?.into_iter().map(|sampled| (sampled, None)).collect());
         }

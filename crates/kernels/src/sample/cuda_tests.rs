@@ -125,12 +125,11 @@ fn batches_under_way_are_read_in_order_on_a_card() {
         vec![SampleRow { top_k: 20, ..draw(0.7, 2) }, draw(1.0, 3), flat],
         vec![SampleRow::greedy(); 2],
     ];
-    let logits: Vec<Tensor> = batches
+    let mut logits: Vec<Tensor> = batches
         .iter()
         .map(|rows| on_card::tensor(&cuda, vocab, &noise.values(rows.len() * vocab, 4.0)))
         .collect();
-    let mut logits = logits;
-    let want: Vec<Vec<Pick>> = (batches.iter().zip(&mut logits))
+    let mut want: Vec<Vec<Pick>> = (batches.iter().zip(&mut logits))
         .map(|(rows, logits)| {
             let choices = cuda.sample(logits, vocab, rows);
             choices.into_iter().map(|choice| Pick::Token(choice.expect("sound").token)).collect()
@@ -145,7 +144,6 @@ fn batches_under_way_are_read_in_order_on_a_card() {
     }
     got.push(cuda.finish_sample());
     assert_eq!(got[3].pop(), Some(Pick::Undecided), "too many are too near");
-    let mut want = want;
     want[3].pop();
     assert_eq!(got, want);
     assert_eq!(cuda.fault(), None);

@@ -82,9 +82,7 @@ impl SampleRow {
             top_logprobs: None,
         }
     }
-}
 
-impl SampleRow {
     /// Whether the row's token depends on nothing but its logits and its draw, and nothing but the
     /// token is wanted: such rows can be chosen for before the host has seen the token before.
     pub fn is_plain(&self) -> bool {
